@@ -1,0 +1,101 @@
+"""The one place that writes and reads activation files.
+
+ID.npz holds three arrays: `keys` int64 (K,), the classes present, from 0, ascending; `strided` (K, h4, w4) and
+`high_res` (K, H, W), float32. AMN's have a background plane first: (K+1, ...). The authors' ID.npy (a pickled dict) is
+read too, by an unpickler that can build nothing but arrays and tensors.
+"""
+import io
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from misc.pyutils import UserError, atomic_path
+
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module's name differs between numpy 1 and 2
+
+
+class Activation(NamedTuple):
+    keys: np.ndarray
+    strided: np.ndarray
+    high_res: np.ndarray
+
+    def without_background(self) -> 'Activation':
+        """The class planes only: AMN's background plane is left out where there is one."""
+        extra = len(self.high_res) - len(self.keys)
+        return Activation(self.keys, self.strided[extra:], self.high_res[extra:])
+
+
+def activation_path(folder: str | os.PathLike, image_id: str) -> Path:
+    return Path(folder) / f'{image_id}.npz'
+
+
+def save(folder: str | os.PathLike, image_id: str, activation: Activation) -> None:
+    with atomic_path(activation_path(folder, image_id)) as temporary, open(temporary, 'wb') as stream:
+        np.savez(stream, **activation._asdict())
+
+
+def exists(folder: str | os.PathLike, image_id: str) -> bool:
+    path = activation_path(folder, image_id)
+    return path.is_file() or path.with_suffix('.npy').is_file()
+
+
+def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Activation:
+    """Read ID.npz, else the authors' ID.npy. Raises UserError, with `remedy`, where there is none or it is broken."""
+    path = activation_path(folder, image_id)
+    if not path.is_file() and path.with_suffix('.npy').is_file():
+        return _load_authors(path.with_suffix('.npy'))
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            activation = Activation(*(stored[field] for field in Activation._fields))
+    except FileNotFoundError as error:
+        raise UserError(f'{path}: no such activation; {remedy}') from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: not a whole activation file ({error}); delete it and make it anew') from error
+    return _checked(activation, path)
+
+
+def _checked(activation: Activation, path: Path) -> Activation:
+    planes = len(activation.high_res)
+    if len(activation.strided) != planes or planes - len(activation.keys) not in (0, 1):
+        raise UserError(f'{path}: {len(activation.keys)} classes, but {planes} planes; make it anew')
+    return activation
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Answers only the names that the authors' files hold; any other name is refused before it can run."""
+
+    _ALLOWED = {
+        ('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
+        ('numpy.core.multiarray', '_reconstruct'): _RECONSTRUCT,
+        ('numpy._core.multiarray', '_reconstruct'): _RECONSTRUCT,
+        ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+        ('collections', 'OrderedDict'): OrderedDict,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('torch.storage', '_load_from_bytes'):
+            return lambda data: torch.load(io.BytesIO(data), weights_only=True, map_location='cpu')
+        try:
+            return self._ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f'{module}.{name} has no place in an activation file') from None
+
+
+def _load_authors(path: Path) -> Activation:
+    """The authors' file: a 0-d object array of a dict, keys torch int64, cam torch, high_res numpy."""
+    try:
+        with open(path, 'rb') as stream:
+            version = np.lib.format.read_magic(stream)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            read_header[version](stream)
+            content = _ArraysOnly(stream).load().item()
+        activation = Activation(*(np.asarray(content[name]) for name in ('keys', 'cam', 'high_res')))
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not an activation file of the authors' code ({error})") from error
+    return _checked(activation, path)

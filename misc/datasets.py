@@ -1,0 +1,175 @@
+"""torch Datasets over a source: training crops, scales, whole images; and the one way to read them in worker processes.
+
+Everything random comes from (seed, epoch, image), so that the items do not depend on the number of workers.
+"""
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils import data
+
+from misc import imutils, labels, torchutils
+from misc.pyutils import UserError
+
+
+class Source(Protocol):
+    """What a data set offers, and all that a stage may ask of it."""
+
+    name: str
+    classes: tuple[str, ...]
+    n_classes: int
+    palette: np.ndarray
+
+    def names(self, list_or_split: Any) -> list[str]: ...
+    def image_path(self, image_id: str) -> Any: ...
+    def labels(self, image_id: str) -> np.ndarray: ...
+    def mask_path(self, image_id: str) -> Any: ...
+
+
+class _Guarded(data.Dataset):
+    """Hands a UserError over as an item, because a worker's exception would arrive as a traceback in a string."""
+
+    def __init__(self, read: Callable[[Any], Any]):
+        self.read = read
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.read(key)
+        except UserError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> Any:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    return data.default_collate(items)
+
+
+def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batches: bool = False,
+               pin_memory: bool = False) -> Iterator[Any]:
+    """read(key) for each of `keys`, in order, by `num_workers` processes ahead of the caller (0: here).
+
+    With batches=True `keys` are lists of keys, and the items of each list come collated. A UserError is yielded in the
+    place of its item (of its batch). Raises UserError when the system kills a worker.
+    """
+    options = {'batch_sampler': keys, 'collate_fn': _collate} if batches else \
+        {'sampler': keys, 'batch_size': None, 'collate_fn': _as_it_is}
+    loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory, **options,
+                             multiprocessing_context=multiprocessing.get_context('fork') if num_workers else None)
+    items = iter(loader)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if 'DataLoader worker' in str(error):
+                raise UserError('a worker process was ended by the system, most likely for want of memory: '
+                                'use a smaller --num_workers') from error
+            raise
+        yield item
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Lists of (epoch, index) for the steps `start`..`stop` of a training: each epoch shuffled from (seed, epoch), its
+    short last batch dropped."""
+
+    images: int
+    batch_size: int
+    seed: int
+    start: int
+    stop: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = self.images // self.batch_size
+        order, shuffled = np.empty(0, np.int64), None
+        for step in range(self.start, self.stop):
+            epoch, batch = divmod(step, per_epoch)
+            if shuffled != epoch:
+                order, shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.images), epoch
+            first = batch * self.batch_size
+            yield [(epoch, int(index)) for index in order[first:first + self.batch_size]]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class TrainingCrops:
+    """An augmented image, its image-level labels and, where asked for, its refined seed.
+
+    Order: resize on 8 bits, normalise, flip, random crop (canvas 0, label map 255).
+    resize_long: (low, high): the long side becomes a whole number drawn evenly, both ends included; or
+    scale: (low, high): a factor drawn evenly. label_dir: folder of refined seeds; label_stride: the crop's label map is
+    resized by PIL nearest to that stride's size.
+    """
+
+    def __init__(self, source: Source, ids: list[str], crop_size: int, seed: int, *,
+                 resize_long: tuple[int, int] | None = None, scale: tuple[float, float] | None = None,
+                 label_dir: str | None = None, label_stride: int = 1, label_remedy: str = ''):
+        self.source, self.ids, self.crop_size, self.seed = source, ids, crop_size, seed
+        self.resize_long, self.scale = resize_long, scale
+        self.label_dir, self.label_stride, self.label_remedy = label_dir, label_stride, label_remedy
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """key: (epoch, index). Returns image (3, S, S), labels (C,), index, seed (for dropout), label_map (s, s)."""
+        epoch, index = key
+        image_id = self.ids[index]
+        rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
+        image = imutils.read_image(self.source.image_path(image_id))
+        label_map = None
+        if self.label_dir is not None:
+            label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.label_remedy)
+        hw = imutils.scaled_hw(image.shape[:2], self._draw_scale(image.shape[:2], rng))
+        image = imutils.resize(image, hw)
+        flip = -1 if rng.random() < 0.5 else 1
+        taken, placed = imutils.crop_window(hw, self.crop_size, rng)
+        piece = imutils.normalize(image[:, ::flip][taken])
+        item = {'image': imutils.to_chw(imutils.place(piece, placed, self.crop_size, 0)),
+                'labels': self.source.labels(image_id).astype(np.float32), 'index': index,
+                'seed': torchutils.image_seed(self.seed, epoch, image_id, 'dropout')}
+        if label_map is not None:
+            label_map = labels.resize(label_map, hw)[:, ::flip][taken]
+            label_map = imutils.place(label_map, placed, self.crop_size, labels.IGNORE)
+            side = (self.crop_size - 1) // self.label_stride + 1
+            item['label_map'] = labels.resize(label_map, (side, side)).astype(np.int64)
+        return item
+
+    def _draw_scale(self, hw: tuple[int, int], rng: np.random.Generator) -> float:
+        if self.resize_long is not None:
+            return int(rng.integers(self.resize_long[0], self.resize_long[1] + 1)) / max(hw)
+        return rng.uniform(*self.scale) if self.scale is not None else 1.0
+
+
+def read_seed(folder: str, image_id: str, hw: tuple[int, int], remedy: str) -> np.ndarray:
+    """The refined seed of an image of size `hw`. Raises UserError where it is missing or of another size."""
+    path = labels.label_path(folder, image_id)
+    label_map = labels.load(path, remedy)
+    if label_map.shape != tuple(hw):
+        raise UserError(f'{path}: {label_map.shape[0]} x {label_map.shape[1]}, its image is {hw[0]} x {hw[1]}: '
+                        'made from another image; make it anew')
+    return label_map
+
+
+def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndarray]:
+    """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels (C,)."""
+    image = imutils.normalize(imutils.read_image(source.image_path(image_id)))
+    return {'image': imutils.to_chw(imutils.top_left(image, size, 0)),
+            'labels': source.labels(image_id).astype(np.float32)}
+
+
+def scaled_images(image: np.ndarray, scales: list[float]) -> list[torch.Tensor]:
+    """The image at each scale: normalised (1, 3, h_s, w_s)."""
+    return [torch.from_numpy(imutils.to_chw(imutils.normalize(imutils.rescale(image, scale))))[None]
+            for scale in scales]

@@ -1,0 +1,220 @@
+"""Pictures: activations and label maps over their image, and sheets of many of them. uint8 arrays (H, W, 3), RGB."""
+import os
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from misc import imutils
+from misc.labels import IGNORE
+from misc.pyutils import atomic_path
+
+HATCH_PERIOD = 8  # pixels along a row from one light line to the next; half of it is light, half dark
+HATCH_LIGHT, HATCH_DARK = 250, 90  # greys: no class has them
+WHITE = 255
+PAPER, INK, FAINT_INK, EMPTY_CELL = (250, 250, 248), (28, 28, 30), (105, 105, 110), (238, 238, 235)
+
+
+def overlay_activation(image: np.ndarray, activation: np.ndarray, alpha: float = 0.75) -> np.ndarray:
+    """The activation in colour (matplotlib's plasma, blue to yellow in even steps) over the grey image.
+
+    `image`: uint8 (H, W, 3). `activation`: (H, W); values are cut to 0..1, NaN counts as 0. `alpha`: opacity where it
+    is 1; opacity falls with the activation, and where that is 0 the grey image itself shows.
+    Raises ValueError for other shapes.
+    """
+    _check_shapes(image, activation)
+    strength = np.clip(np.nan_to_num(np.asarray(activation, dtype=np.float32), nan=0.0), 0, 1)
+    colours = matplotlib.colormaps['plasma'](strength)[..., :3] * 255
+    opacity = alpha * strength[..., None]
+    return _to_uint8((1 - opacity) * _grey(image) + opacity * colours)
+
+
+def overlay_labels(image: np.ndarray, label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """The label map over its image: classes in `palette`'s colours with a white contour, ignored pixels hatched.
+
+    `image`: uint8 (H, W, 3). `label_map`: whole numbers (H, W), 0 background (shows the image), 255 ignored.
+    `palette`: uint8 (n, 3), a row for every label that occurs. `alpha`: opacity of classes and hatching.
+    Raises ValueError for other shapes, or a label that the palette lacks.
+    """
+    _check_shapes(image, label_map)
+    opacity = np.where(label_map == 0, 0.0, alpha)[..., None]
+    blended = (1 - opacity) * image + opacity * _flat_colours(label_map, palette)
+    blended[_contour(label_map)] = WHITE
+    return _to_uint8(blended)
+
+
+def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """The label map (H, W) alone, in `palette`'s colours (uint8 (n, 3)), ignored pixels (255) hatched.
+
+    Raises ValueError for a label that the palette lacks.
+    """
+    return _to_uint8(_flat_colours(label_map, palette))
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequence[str],
+                  row_titles: Sequence[str] | None = None, cell: tuple[int, int] = (190, 250),
+                  captions: Sequence[Sequence[str | None]] | None = None, title: str = '',
+                  text_size: int = 15, margin: int = 24, gap: int = 10) -> np.ndarray:
+    """Rows of images on one light sheet: a heading over each column, a title left of each row, captions below cells.
+
+    `rows`: images, uint8 (H, W, 3) of any size, each fitted into `cell` (height, width; pixels) with its aspect kept;
+    None, and what a row lacks at its end, is an empty cell. `row_titles`: a text a row; `captions`: a list of texts a
+    row. Texts are wrapped to their place. `margin` around the sheet and `gap` between cells are in pixels.
+    Raises ValueError for a row longer than `headings`, or another number of titles or captions than of rows.
+    """
+    _check_sheet(rows, headings, row_titles, captions)
+    cell_h, cell_w = cell
+    side = _longest_line(row_titles or [], text_size, cell_w)
+    captions = captions or [[]] * len(rows)
+    row_titles = row_titles or [''] * len(rows)
+
+    lines = [[_blank(1, side)] + [_text(heading, cell_w, text_size, INK) for heading in headings]]
+    for row, row_title, row_captions in zip(rows, row_titles, captions, strict=True):
+        row_title = _middle(_text(row_title, side, text_size, INK, centred=False), cell_h)
+        cells = [_fitted(image, cell) for image in _filled(row, len(headings), None)]
+        texts = [_text(text or '', cell_w, text_size - 2, FAINT_INK)
+                 for text in _filled(row_captions, len(headings), '')]
+        lines.append([row_title] + [_below([image, text], gap // 2) for image, text in zip(cells, texts, strict=True)])
+    sheet = _below([_beside(line if side else line[1:], gap) for line in lines], gap)
+    heading = _text(title, sheet.shape[1], text_size + 6, INK, centred=False)
+    return _framed(_below([heading, sheet], gap), margin)
+
+
+def save(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write `image`, uint8 (H, W, 3), to `path` as a PNG, atomically. Raises UserError when the disk refuses."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, format='PNG')
+
+
+def _check_shapes(image: np.ndarray, plane: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != plane.shape:
+        raise ValueError(f'an image (H, W, 3) and a plane (H, W) are needed, not {image.shape} and {plane.shape}')
+
+
+def _check_sheet(rows: Sequence, headings: Sequence[str], row_titles: Sequence[str] | None,
+                 captions: Sequence[Sequence] | None) -> None:
+    for name, given in (('row_titles', row_titles), ('captions', captions)):
+        if given and len(given) != len(rows):
+            raise ValueError(f'{len(given)} {name} for {len(rows)} rows')
+    longest = max((len(row) for row in [*rows, *(captions or [])]), default=0)
+    if longest > len(headings):
+        raise ValueError(f'a row of {longest} under {len(headings)} headings')
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """Luminance (H, W, 1) of `image` (H, W, 3), as for television."""
+    return (image @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+
+
+def _flat_colours(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """float32 (H, W, 3): each pixel's palette colour; diagonal lines where it is ignored."""
+    ignored = label_map == IGNORE
+    labels = np.where(ignored, 0, label_map)
+    if labels.size and (labels.max() >= len(palette) or labels.min() < 0):
+        raise ValueError(f'labels {labels.min()}..{labels.max()} do not fit a palette of {len(palette)} colours')
+    y, x = np.indices(label_map.shape)
+    hatch = np.where((x + y) % HATCH_PERIOD < HATCH_PERIOD // 2, HATCH_LIGHT, HATCH_DARK)[..., None]
+    return np.where(ignored[..., None], hatch, palette[labels]).astype(np.float32)
+
+
+def _contour(label_map: np.ndarray) -> np.ndarray:
+    """bool (H, W): pixels whose right or lower neighbour has another label."""
+    contour = np.zeros(label_map.shape, dtype=bool)
+    contour[:, :-1] |= label_map[:, :-1] != label_map[:, 1:]
+    contour[:-1] |= label_map[:-1] != label_map[1:]
+    return contour
+
+
+def _fitted(image: np.ndarray | None, cell: tuple[int, int]) -> np.ndarray:
+    """The image in the middle of a cell (height, width), as large as fits; a faint field for None."""
+    if image is None:
+        return _blank(*cell, colour=EMPTY_CELL)
+    fitted = imutils.rescale(image, min(cell[0] / image.shape[0], cell[1] / image.shape[1]))
+    height, width = fitted.shape[:2]
+    top, left = (cell[0] - height) // 2, (cell[1] - width) // 2
+    canvas = _blank(*cell)
+    canvas[top:top + height, left:left + width] = fitted
+    return canvas
+
+
+def _text(text: str, width: int, size: int, ink: tuple[int, int, int], centred: bool = True) -> np.ndarray:
+    """The text wrapped to `width` pixels, on paper: (lines * line height, width, 3), without height if it is empty."""
+    size = max(size, 8)
+    font, line_height = ImageFont.load_default(size), round(size * 1.3)
+    lines = _wrapped(text, width, font)
+    if not lines or not width:
+        return _blank(0, width)
+    block = Image.new('RGB', (width, line_height * len(lines)), PAPER)
+    draw = ImageDraw.Draw(block)
+    for index, line in enumerate(lines):
+        x, anchor = (width / 2, 'ma') if centred else (0, 'la')
+        draw.text((x, index * line_height), line, fill=ink, font=font, anchor=anchor)
+    return np.array(block)
+
+
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """Lines not wider than `width`, broken between words, and inside a word that is too long for a line."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ''
+        for word in paragraph.split():
+            if line and font.getlength(f'{line} {word}') <= width:
+                line = f'{line} {word}'
+                continue
+            lines += [line] if line else []
+            while font.getlength(word) > width and len(word) > 1:
+                fits = max((n for n in range(1, len(word)) if font.getlength(word[:n]) <= width), default=1)
+                lines.append(word[:fits])
+                word = word[fits:]
+            line = word
+        lines += [line] if line else []
+    return lines
+
+
+def _longest_line(texts: Sequence[str], size: int, limit: int) -> int:
+    """Pixels that the longest line of `texts` takes, at most `limit`."""
+    font = ImageFont.load_default(max(size, 8))
+    lines = [line for text in texts for line in text.splitlines()]
+    return min(max((int(np.ceil(font.getlength(line))) for line in lines), default=0), limit)
+
+
+def _filled(items: Sequence, length: int, filling: object) -> list:
+    return [*items, *[filling] * (length - len(items))]
+
+
+def _blank(height: int, width: int, colour: tuple[int, int, int] = PAPER) -> np.ndarray:
+    return np.full((height, width, 3), colour, dtype=np.uint8)
+
+
+def _middle(block: np.ndarray, height: int) -> np.ndarray:
+    """The block pushed down to the middle of `height`, where it is not taller."""
+    return np.concatenate([_blank(max(height - len(block), 0) // 2, block.shape[1]), block])
+
+
+def _below(blocks: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    """Blocks one below the other, flush left; those without height take no gap."""
+    blocks = [block for block in blocks if len(block)]
+    width = max((block.shape[1] for block in blocks), default=0)
+    sheet = _blank(sum(map(len, blocks)) + gap * max(len(blocks) - 1, 0), width)
+    y = 0
+    for block in blocks:
+        sheet[y:y + len(block), :block.shape[1]] = block
+        y += len(block) + gap
+    return sheet
+
+
+def _beside(blocks: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    """Blocks side by side, flush at the top."""
+    turned = [block.transpose(1, 0, 2) for block in blocks]
+    return _below(turned, gap).transpose(1, 0, 2)
+
+
+def _framed(block: np.ndarray, margin: int) -> np.ndarray:
+    framed = _blank(block.shape[0] + 2 * margin, block.shape[1] + 2 * margin)
+    framed[margin:margin + block.shape[0], margin:margin + block.shape[1]] = block
+    return framed

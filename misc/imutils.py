@@ -1,0 +1,89 @@
+"""Pixels: decode, resize, flip, crop, normalise. Pure functions of arrays and a random generator.
+
+Images are uint8 (H, W, 3) RGB until they are normalised.
+"""
+import os
+
+import numpy as np
+from PIL import Image
+
+from misc.pyutils import UserError
+
+MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's
+STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Decode a photograph to uint8 (H, W, 3). Grey, palette, CMYK, alpha and 16-bit files become 8-bit RGB.
+
+    EXIF orientation is not applied, because VOC's masks do not follow it. Raises UserError for a missing, truncated or
+    unreadable file.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith('I'):  # 16 bits a pixel; PIL's own conversion would clip at 255
+                values = np.asarray(picture)
+                grey = (values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8)
+                return np.repeat(grey[:, :, None], 3, axis=2)
+            return np.array(picture.convert('RGB'))
+    except FileNotFoundError as error:
+        raise UserError(f'{path}: no such image') from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f'{path}: cannot be decoded ({error}); replace it or take it out of the list') from error
+
+
+def resize(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """PIL bicubic, on 8 bits, to (H, W); it smooths where it shrinks. The same array where the size stays."""
+    if image.shape[:2] == tuple(hw):
+        return image
+    return np.asarray(Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BICUBIC))
+
+
+def scaled_hw(hw: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(round(H*s), round(W*s)), half to even, at least 1."""
+    return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))
+
+
+def rescale(image: np.ndarray, scale: float) -> np.ndarray:
+    """`resize` to `scaled_hw`."""
+    return resize(image, scaled_hw(image.shape[:2], scale))
+
+
+def normalize(image: np.ndarray) -> np.ndarray:
+    """(v/255 - mean) / std, float32 (H, W, 3)."""
+    return (image / np.float32(255) - MEAN) / STD
+
+
+def to_chw(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> contiguous (3, H, W)."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def crop_window(hw: tuple[int, int], size: int, rng: np.random.Generator) -> tuple[tuple[slice, slice],
+                                                                                   tuple[slice, slice]]:
+    """Draw a random crop: (rows, columns) to take from the image, (rows, columns) to put them on a size x size canvas.
+
+    Each side apart: a longer side gives a window that starts anywhere in it, a shorter one is placed whole, anywhere on
+    the canvas.
+    """
+    taken, placed = [], []
+    for side in hw:
+        length = min(side, size)
+        start = int(rng.integers(0, max(side - size, 0) + 1))
+        offset = int(rng.integers(0, max(size - side, 0) + 1))
+        taken.append(slice(start, start + length))
+        placed.append(slice(offset, offset + length))
+    return (taken[0], taken[1]), (placed[0], placed[1])
+
+
+def place(piece: np.ndarray, where: tuple[slice, slice], size: int, fill: float) -> np.ndarray:
+    """Put `piece` on a canvas (size, size, ...) of `fill`, contiguous."""
+    canvas = np.full((size, size, *piece.shape[2:]), fill, piece.dtype)
+    canvas[where] = piece
+    return canvas
+
+
+def top_left(image: np.ndarray, size: int, fill: float) -> np.ndarray:
+    """The top-left size x size window, padded with `fill` at the right and bottom."""
+    piece = image[:size, :size]
+    return place(piece, (slice(0, piece.shape[0]), slice(0, piece.shape[1])), size, fill)

@@ -1,0 +1,186 @@
+"""Pairs of positions and the paths between them: affinities to train on, and the random walk (IRN, sections 4 and 5).
+
+A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that the line between both
+ends touches, and its affinity 1 - the largest edge on the path. Nothing here keeps tables of indices: for one step (y, x)
+of a path, the positions of all pairs are one shifted view of the map.
+
+Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 for 5) or of the `part` of them that was
+asked for; S the sources, row by row.
+"""
+import functools
+import warnings
+
+import torch
+from torch.nn import functional as F
+
+IGNORE = 255  # label maps: neither background (0) nor a class (1..C)
+
+
+@functools.lru_cache
+def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
+    """The path of a pair with offset (dy, dx), dy >= 0: positions (y, x) counted from the source, both ends included.
+
+    They are the positions of the box between both ends that lie less than 1 from the line. The far end comes first: of equal
+    edges it is the first on the path that is trained (authors' code).
+    """
+    box = [(y, x) for y in range(dy + 1) for x in range(min(dx, 0), max(dx, 0) + 1)]
+    touched = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy ** 2 + dx ** 2]
+    return tuple(sorted(touched, key=lambda position: -abs(position[0]) - abs(position[1])))
+
+
+@functools.lru_cache
+def offsets(radius: int) -> tuple[tuple[int, int], ...]:
+    """The offsets (dy, dx) shorter than `radius` that point right or down: each pair of positions is counted once.
+
+    Ordered by the number of positions on the path, then dy, then dx (authors' code).
+    """
+    half_plane = [(0, dx) for dx in range(1, radius)]
+    half_plane += [(dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius)]
+    near = [(dy, dx) for dy, dx in half_plane if dy ** 2 + dx ** 2 < radius ** 2]
+    return tuple(sorted(near, key=lambda offset: (len(path(*offset)), offset)))
+
+
+def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> torch.Tensor:
+    """(..., h, w) -> (..., h - radius + 1, w - 2 * radius + 2): the values (y, x) = `step` away from every source.
+
+    Sources are the positions whose whole neighbourhood lies on the map: rows 0..h-radius, columns radius-1..w-radius. A view;
+    empty where the map is too small to have a source.
+    """
+    rows, columns = max(x.shape[-2] - radius + 1, 0), max(x.shape[-1] - 2 * radius + 2, 0)
+    top, left = step[0], radius - 1 + step[1]
+    return x[..., top:top + rows, left:left + columns]
+
+
+def _destinations(x: torch.Tensor, radius: int, part: slice) -> torch.Tensor:
+    """(..., h, w) -> (..., P, S): the value at the far end of every pair."""
+    return torch.stack([shifted(x, radius, offset).flatten(-2) for offset in offsets(radius)[part]], dim=-2)
+
+
+class _PathAffinity(torch.autograd.Function):
+    """1 - maximum over the path. Keeps one byte a pair: which position of its path was the first maximum."""
+
+    @staticmethod
+    def forward(ctx, edge: torch.Tensor, radius: int, part: slice) -> torch.Tensor:
+        pairs = offsets(radius)[part]
+        size = (edge.shape[0], len(pairs), shifted(edge, radius)[0, 0].numel())
+        affinity = edge.new_empty(size)
+        winner = torch.empty(size, dtype=torch.uint8, device=edge.device)
+        for number, offset in enumerate(pairs):
+            edges = torch.stack([shifted(edge[:, 0], radius, step) for step in path(*offset)])
+            largest, first = edges.max(dim=0)  # torch promises the first of equal values
+            torch.sub(1, largest.flatten(1), out=affinity[:, number])
+            winner[:, number] = first.flatten(1)
+        ctx.save_for_backward(winner)
+        ctx.shape, ctx.radius, ctx.pairs = edge.shape, radius, pairs
+        return affinity
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (winner,) = ctx.saved_tensors
+        n, _, h, w = ctx.shape
+        sources = shifted(torch.arange(h * w, device=grad.device).view(h, w), ctx.radius).flatten()
+        grad_edge = grad.new_zeros(n, h * w)
+        for number, offset in enumerate(ctx.pairs):
+            steps = torch.tensor([y * w + x for y, x in path(*offset)], device=grad.device)
+            grad_edge.scatter_add_(1, sources + steps[winner[:, number].int()], grad[:, number])
+        return grad_edge.neg_().view(ctx.shape), None, None
+
+
+def pair_affinities(edge: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
+    """Affinity of every pair: 1 - the largest edge on its path.
+
+    edge: (N, 1, h, w) after the sigmoid. part: which of `offsets(radius)`. Returns (N, P, S); the gradient goes to the first
+    maximum of each path. A radius of 100 would still have paths that one byte can count.
+    """
+    return _PathAffinity.apply(edge, radius, part)
+
+
+def pair_labels(label_map: torch.Tensor, radius: int, part: slice = slice(None)) -> tuple[torch.Tensor, ...]:
+    """Which pairs are background (both 0), foreground (equal, not 0) and negative (different); none of it with an end 255.
+
+    label_map: (N, h, w) of integers 0..255. Returns three bool tensors (N, P, S).
+    """
+    label_map = label_map.to(torch.uint8)  # an eighth of int64's memory
+    source = shifted(label_map, radius).flatten(-2).unsqueeze(1)
+    destination = _destinations(label_map, radius, part)
+    equal = source == destination
+    background = equal & (source == 0)
+    foreground = equal & (source != 0) & (source != IGNORE)
+    negative = ~equal & (source != IGNORE) & (destination != IGNORE)
+    return background, foreground, negative
+
+
+def pair_displacements(displacement: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
+    """(N, 2, h, w) -> (N, 2, P, S): displacement at the source - displacement at the far end, of every pair."""
+    return shifted(displacement, radius).flatten(-2).unsqueeze(2) - _destinations(displacement, radius, part)
+
+
+@torch.no_grad()
+def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
+                      exp_times: int = 8) -> torch.Tensor:
+    """Random walk of `x` that does not cross edges: 2 ** exp_times steps (IRN, section 5).
+
+    x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where one of them is, else
+    float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix of `_transitions`.
+    The matrix holds 69 numbers a position (radius 5) and is never made dense nor squared, so memory is that and a few copies
+    of x. The result does not depend on the number of threads.
+    """
+    dtype = functools.reduce(torch.promote_types, (x.dtype, edge.dtype, torch.float32))
+    x, edge = x.to(dtype), edge.to(dtype)
+    k, h, w = x.shape
+    if k == 0:
+        return x.unsqueeze(1)
+    frame = radius - 1
+    walked = F.pad(x * (1 - edge), (frame,) * 4).view(k, -1).t().contiguous()
+    transitions = _transitions(edge[0], radius, beta)
+    for _ in range(2 ** exp_times):
+        walked = transitions @ walked
+    walked = walked.t().reshape(k, 1, h + 2 * frame, w + 2 * frame)
+    return walked[..., frame:frame + h, frame:frame + w].contiguous()
+
+
+def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
+    """The transposed transition matrix as a sparse CSR matrix, to be multiplied with columns.
+
+    edge: (h, w). The map stands in a frame of radius - 1 zeros, and row and column count the positions of both, so that every
+    position of the map has the same neighbours and a step into the frame weighs 0; rows of the frame are empty.
+    """
+    h, w = edge.shape
+    weights, steps = _step_weights(edge, radius, beta)
+    weights /= weights.sum(dim=2, keepdim=True)  # the matrix is symmetric before: a column's sum is the row's
+    frame, width = radius - 1, w + 2 * (radius - 1)
+    counted = F.pad(torch.full((h, w), len(steps), dtype=torch.int32, device=edge.device), (frame,) * 4).flatten()
+    rows = F.pad(counted.cumsum(0, dtype=torch.int32), (1, 0))
+    on_map = torch.arange(counted.numel(), dtype=torch.int32, device=edge.device).view(-1, width)
+    on_map = on_map[frame:frame + h, frame:frame + w].reshape(-1, 1)
+    jumps = torch.tensor([y * width + x for y, x in steps], dtype=torch.int32, device=edge.device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta state', category=UserWarning)
+        return torch.sparse_csr_tensor(rows, (on_map + jumps).flatten(), weights.flatten(),
+                                       size=(counted.numel(),) * 2, check_invariants=False)
+
+
+def _step_weights(edge: torch.Tensor, radius: int, beta: float) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """affinity ** beta of every position with its neighbours: (h, w) -> (h, w, steps), and the steps, row by row.
+
+    0 where the neighbour is not on the map, 1 for the position itself.
+    """
+    h, w = edge.shape
+    ahead = sorted(offsets(radius))
+    steps = [(-dy, -dx) for dy, dx in reversed(ahead)] + [(0, 0)] + ahead
+    # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to one thread each: how pow
+    # rounds depends on where a thread's share ends.
+    passing = torch.cat([part.pow(beta) for part in (1 - edge).flatten().split(2 ** 14)]).view(h, w)
+    weights = edge.new_zeros(h, w, len(steps))
+    weights[..., len(ahead)] = 1
+    for number, (dy, dx) in enumerate(ahead, start=1):
+        rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)  # of the sources whose neighbour is on the map
+        if rows <= 0 or left >= right:
+            continue
+        weight = passing[:rows, left:right].clone()
+        for y, x in path(dy, dx):
+            torch.minimum(weight, passing[y:y + rows, left + x:right + x], out=weight)
+        weights[:rows, left:right, len(ahead) + number] = weight
+        weights[dy:, left + dx:right + dx, len(ahead) - number] = weight
+    return weights, steps

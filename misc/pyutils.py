@@ -1,0 +1,88 @@
+"""What every part of the program needs from Python: errors for the user, whole files, the log, elapsed time."""
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger('amn')
+
+
+class UserError(Exception):
+    """Something the user can mend. Printed as one line that names the file and the remedy, never as a traceback."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well: a file that is there is whole.
+
+    Raises UserError when the disk refuses; whatever happens, nothing half-written stays behind.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private; outputs are for everyone
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f'cannot write {path}: {reason}') from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """`content` as indented JSON, keys sorted, written atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+
+
+def append_json_line(path: str | os.PathLike, content: dict) -> None:
+    """Append one line of JSON to `path`. Raises UserError when the disk refuses."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, 'a', encoding='utf-8') as stream:
+            stream.write(json.dumps(content) + '\n')
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror}') from error
+
+
+def start_log(path: str | os.PathLike) -> None:
+    """Send the log to the screen, and to the end of the file `path` with times. Raises UserError when it cannot."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    screen = logging.StreamHandler(sys.stdout)
+    screen.setFormatter(logging.Formatter('%(message)s'))
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'cannot write the log {path}: {error.strerror}') from error
+    file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
+    log.addHandler(screen)
+    log.addHandler(file)
+
+
+def elapsed(since: float) -> str:
+    """Time since `since` (time.monotonic()) as h:mm:ss."""
+    seconds = int(round(time.monotonic() - since))
+    return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'

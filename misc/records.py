@@ -1,0 +1,81 @@
+"""What made a folder or a weights file: written beside it, compared before anything is added to it or made from it.
+
+What counts is what changes a file's content: settings and the weights, not lists, workers, device or paths.
+"""
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from misc.pyutils import UserError, log, write_json
+
+FOLDER_RECORD = '_settings.json'
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """16 hex digits that tell settings apart."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def made_by(folder: str | os.PathLike) -> str:
+    """Fingerprint of the record of a folder that is an input here; 'unknown' where it was made elsewhere."""
+    settings = _read(Path(folder) / FOLDER_RECORD)
+    return 'unknown' if settings is None else fingerprint(settings)
+
+
+def weights_record(weights: str | os.PathLike) -> Path:
+    """NAME.pth -> NAME.json."""
+    return Path(weights).with_suffix('.json')
+
+
+def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffix: str, overwrite: bool) -> None:
+    """Make `folder` ready for files ID+suffix made with `settings`.
+
+    With overwrite, files of an earlier run are removed. Else raises UserError where they were made with other settings;
+    files without a record (made elsewhere) are used, which the log says.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'{folder}: a file stands where the output folder should be')
+    settings = as_stored(settings)
+    record = folder / FOLDER_RECORD
+    there = sum(1 for _ in folder.glob(f'[!.]*{suffix}')) if folder.is_dir() else 0
+    if there and overwrite:
+        record.unlink(missing_ok=True)
+        for path in folder.glob(f'[!.]*{suffix}'):
+            path.unlink()
+    elif there:
+        old = _read(record)
+        if old is None:
+            log.info('%s: %d files without a record of their settings (made elsewhere) are used', folder, there)
+            return
+        if old != settings:
+            raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): --overwrite makes '
+                            'it anew, or name another folder')
+        return
+    write_json(record, settings)
+
+
+def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings` as they come back from JSON (tuples become lists)."""
+    return json.loads(json.dumps(settings))
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """'name: was OLD, now NEW' for each setting that differs."""
+    return '; '.join(f'{name}: was {old.get(name, "not set")}, now {new.get(name, "not set")}'
+                     for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
+
+
+def read_weights_record(weights: str | os.PathLike) -> dict[str, Any] | None:
+    return _read(weights_record(weights))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: not readable ({error}); delete it if the files beside it are to be used') from error

@@ -1,0 +1,206 @@
+"""Scores: confusion matrix, IoU, the curve of mIoU against a global threshold, precision and recall, printed tables.
+
+All counts are added image by image, so memory does not grow with their number. Pixels whose truth is 255 are left out;
+255 in a prediction counts as background, except where refined seeds are scored.
+"""
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from misc import datasets, labels
+from misc.pyutils import UserError
+
+GRID = tuple(number / 100 for number in range(101))  # thresholds of the curve
+
+
+@dataclasses.dataclass
+class Score:
+    """IoU of background and the C classes (nan: in neither truth nor prediction), and their mean over the others."""
+
+    iou: np.ndarray
+    miou: float
+    images: int
+
+
+def score(confusion: np.ndarray, images: int) -> Score:
+    """confusion: counts (C+1, C+1), rows truth, columns prediction. IoU = diag / (row + column - diag)."""
+    diagonal = np.diag(confusion).astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - diagonal
+    iou = np.divide(diagonal, union, out=np.full(len(diagonal), np.nan), where=union > 0)
+    return Score(iou, float(np.nanmean(iou)) if (union > 0).any() else float('nan'), images)
+
+
+def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What one image adds to a count array: (flat positions, counts)."""
+    return np.unique(index, return_counts=True)
+
+
+def read_truth(source: datasets.Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
+    """The true label map. Raises UserError where it is missing, of another size, or holds other classes."""
+    path = source.mask_path(image_id)
+    truth = labels.load(path, 'a score needs the mask of every image of the split')
+    if truth.shape != tuple(hw):
+        raise UserError(f'{path}: {truth.shape}, the prediction for {image_id} is {tuple(hw)}')
+    if truth[truth != labels.IGNORE].max(initial=0) > source.n_classes:
+        raise UserError(f'{path}: holds labels above {source.n_classes}, the number of classes')
+    return truth
+
+
+def truth_and_map(truth: np.ndarray, label_map: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Counts over (C+1 truths, C+2 predictions), the last column being 255."""
+    known = truth != labels.IGNORE
+    predicted = label_map[known].astype(np.int64)
+    predicted[predicted == labels.IGNORE] = n_classes + 1
+    if predicted.max(initial=0) > n_classes + 1:
+        raise UserError(f'a label map holds labels above {n_classes}, the number of classes')
+    return sparse_counts(truth[known].astype(np.int64) * (n_classes + 2) + predicted)
+
+
+def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: int,
+                         thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts over (C+1 truths, C+1 strongest classes, T+1 numbers of thresholds passed) of one image.
+
+    planes: (K, H, W) without background; thresholds ascending (T,). A pixel takes its strongest class (the first wins a
+    tie) at every threshold that the class's activation exceeds; this is what an arg max over (threshold, planes) gives
+    at each threshold, in one pass.
+    """
+    known = truth != labels.IGNORE
+    true = truth[known].astype(np.int64)
+    if len(keys) == 0:
+        strongest, passed = np.zeros_like(true), np.zeros_like(true)
+    else:
+        values = planes[:, known]
+        position = values.argmax(0)
+        strongest = keys[position] + 1
+        highest = np.take_along_axis(values, position[None], 0)[0]
+        passed = np.searchsorted(thresholds.astype(planes.dtype), highest, side='left')
+    return sparse_counts((true * (n_classes + 1) + strongest) * (len(thresholds) + 1) + passed)
+
+
+def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]], size: int,
+           num_workers: int) -> np.ndarray:
+    """Sum of count(id) over `ids`, counted in parallel: int64 (size,). Raises the first image's UserError."""
+    total = np.zeros(size, np.int64)
+    results = datasets.read_ahead(count, ids, num_workers)
+    for result in tqdm(results, total=len(ids), unit='image', mininterval=1, dynamic_ncols=True):
+        if isinstance(result, UserError):
+            raise result
+        total[result[0]] += result[1]
+    return total
+
+
+@dataclasses.dataclass
+class ThresholdScores:
+    """mIoU at every threshold of a grid, from one pass over the images.
+
+    counts: (C+1 truths, C+1 strongest classes, T+1 numbers of thresholds passed).
+    """
+
+    counts: np.ndarray
+    thresholds: np.ndarray
+    images: int
+
+    def confusion(self, position: int) -> np.ndarray:
+        """(C+1, C+1) at thresholds[position]: pixels that do not pass it are background."""
+        above = self.counts[:, :, position + 1:].sum(2)
+        matrix = above.copy()
+        matrix[:, 0] += self.counts.sum((1, 2)) - above.sum(1)
+        return matrix
+
+    def at(self, threshold: float) -> Score:
+        return score(self.confusion(int(np.flatnonzero(self.thresholds == threshold)[0])), self.images)
+
+    def curve(self) -> np.ndarray:
+        """mIoU at each threshold (T,)."""
+        return np.array([score(self.confusion(position), self.images).miou for position in range(len(self.thresholds))])
+
+    def best(self) -> tuple[float, float]:
+        """(threshold, mIoU) of the best global threshold; the lowest of equals."""
+        curve = self.curve()
+        position = int(np.nanargmax(curve))
+        return float(self.thresholds[position]), float(curve[position])
+
+    def within(self, points: float) -> tuple[float, float]:
+        """Lowest and highest threshold around the best whose mIoU is within `points` (a share, 0.03) of it."""
+        curve = self.curve()
+        low = high = int(np.nanargmax(curve))
+        enough = curve >= curve[low] - points
+        while low > 0 and enough[low - 1]:
+            low -= 1
+        while high < len(curve) - 1 and enough[high + 1]:
+            high += 1
+        return float(self.thresholds[low]), float(self.thresholds[high])
+
+
+def score_activations(source: datasets.Source, ids: list[str], load: Callable[[str], Any], threshold: float,
+                      num_workers: int) -> ThresholdScores:
+    """Counts for activations over `ids`; load(id) gives (keys, planes (K, H, W)). `threshold` joins the grid."""
+    thresholds = np.array(sorted({*GRID, threshold}))
+
+    def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        keys, planes = load(image_id)
+        truth = read_truth(source, image_id, planes.shape[1:])
+        return truth_and_activation(truth, keys, planes, source.n_classes, thresholds)
+
+    shape = (source.n_classes + 1, source.n_classes + 1, len(thresholds) + 1)
+    return ThresholdScores(add_up(ids, count, int(np.prod(shape)), num_workers).reshape(shape), thresholds, len(ids))
+
+
+def count_label_maps(source: datasets.Source, ids: list[str], load: Callable[[str], np.ndarray],
+                     num_workers: int) -> np.ndarray:
+    """(C+1 truths, C+2 predictions) over `ids`, the last column 255; load(id) gives (H, W)."""
+    def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        label_map = load(image_id)
+        return truth_and_map(read_truth(source, image_id, label_map.shape), label_map, source.n_classes)
+
+    shape = (source.n_classes + 1, source.n_classes + 2)
+    return add_up(ids, count, int(np.prod(shape)), num_workers).reshape(shape)
+
+
+def ignored_as_background(counts: np.ndarray) -> np.ndarray:
+    """(C+1, C+2) -> confusion (C+1, C+1): 255 in a prediction counts as 0 (authors' code)."""
+    confusion = counts[:, :-1].copy()
+    confusion[:, 0] += counts[:, -1]
+    return confusion
+
+
+@dataclasses.dataclass
+class SeedScore:
+    """Refined seeds: labelled share, mIoU of the labelled pixels, precision and recall of background and each class."""
+
+    labelled: float
+    miou: float
+    precision: np.ndarray
+    recall: np.ndarray
+    images: int
+
+
+def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
+    """counts: (C+1, C+2), the last column ignored pixels. Recall is over all true pixels, ignored ones included."""
+    confusion = counts[:, :-1]
+    diagonal = np.diag(confusion).astype(np.float64)
+
+    def share(total: np.ndarray) -> np.ndarray:
+        return np.divide(diagonal, total, out=np.full(len(diagonal), np.nan), where=total > 0)
+
+    return SeedScore(float(confusion.sum() / max(counts.sum(), 1)), score(confusion, images).miou,
+                     share(confusion.sum(0)), share(counts.sum(1)), images)
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Plain text: first column to the left, the others to the right; numbers in % with one digit, nan as '-'."""
+    cells = [list(headings)] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ['  '.join(cell.ljust(width) if column == 0 else cell.rjust(width)
+                       for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    lines.insert(1, '-' * max(map(len, lines)))
+    return '\n'.join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return '-' if np.isnan(value) else f'{100 * value:.1f}'
+    return str(value)

@@ -1,0 +1,67 @@
+"""Device, precision, processes and seeds: asked for once, here."""
+import contextlib
+import zlib
+
+import numpy as np
+import torch
+from torch import distributed
+
+from misc.pyutils import UserError
+
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError for one not there."""
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f'--device {name}: not a device; use auto, cpu, cuda or cuda:N') from error
+    if device.type not in ('cpu', 'cuda'):
+        raise UserError(f'--device {name}: only cpu and cuda are supported')
+    if device.type == 'cuda':
+        if not torch.cuda.is_available():
+            raise UserError(f'--device {name}: torch {torch.__version__} finds no CUDA device; use --device cpu')
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise UserError(f'--device {name}: there are only {torch.cuda.device_count()} GPUs')
+    return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises UserError where `device` cannot compute in `precision` ('fp32', 'bf16', 'fp16')."""
+    if precision == 'fp16' and device.type == 'cpu':
+        raise UserError('--precision fp16 needs a GPU; on the CPU use fp32 or bf16')
+    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported():
+        raise UserError('--precision bf16: this GPU has no bf16; use fp16 or fp32')
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context in which networks compute in `precision`; parameters, losses and sums stay float32."""
+    if precision == 'fp32':
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=PRECISIONS[precision])
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) without torch.distributed."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """`values` (counts; no gradient) summed over all processes; as it is with one process."""
+    values = values.detach()
+    if world()[1] > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values
+
+
+def image_seed(seed: int, epoch: int, image_id: str, purpose: str = '') -> int:
+    """A 63-bit number from (seed, epoch, image, purpose): what is drawn for an image does not depend on workers,
+    processes, batches or the order of the list."""
+    sequence = np.random.SeedSequence([seed, epoch, zlib.crc32(image_id.encode()), zlib.crc32(purpose.encode())])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,140 @@
+"""Weights in and out: ImageNet's for a backbone, checkpoints of the three networks, the authors' among them."""
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from misc.pyutils import UserError, atomic_path, log
+
+NOT_WEIGHTS = ('path_indices', 'disp_target')  # tables that the authors' IRN files hold beside the weights
+
+
+def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """A state dict from a file, on the CPU, through weights_only=True. Raises UserError for anything else."""
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f'{path}: no such weights file') from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f'{path}: not a readable state dict ({first})') from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f'{path}: not a state dict (names with tensors)')
+    return state
+
+
+def save_state(net: nn.Module, path: str | os.PathLike) -> None:
+    """The network's state dict, on the CPU, written atomically; the same weights give the same bytes."""
+    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    with atomic_path(path) as temporary, open(temporary, 'wb') as stream:  # a stream: torch writes a file's name into it
+        torch.save(state, stream)
+
+
+def digest(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 (16 hex digits) of names and values: tells weights apart, whatever file they lie in."""
+    total = hashlib.sha256()
+    for key in sorted(state):
+        total.update(key.encode())
+        total.update(state[key].detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def load_pretrained(backbone: nn.Module, choice: str) -> str:
+    """Start a backbone from ImageNet weights. Returns a digest of what was loaded.
+
+    choice: 'imagenet' (torchvision's first set, fetched by torchvision), 'none' (random), or a file with a
+    torchvision-named state dict; half precision, missing `num_batches_tracked` and the classifier `fc` are allowed.
+    Raises UserError where a tensor is missing or has another shape.
+    """
+    if choice == 'none':
+        return 'none'
+    state = _torchvision_state() if choice == 'imagenet' else read_state(choice)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()
+             if not key.startswith('fc.')}
+    wanted = backbone.state_dict()
+    for key in wanted:
+        if key.endswith('num_batches_tracked'):
+            state.setdefault(key, wanted[key])
+    _check(state, wanted, choice, "torchvision's ResNet-50")
+    backbone.load_state_dict(state)
+    return digest(state)
+
+
+def _torchvision_state() -> dict[str, torch.Tensor]:
+    try:
+        from torchvision.models import ResNet50_Weights
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        first = str(error).splitlines()[0]
+        raise UserError(f"--pretrained imagenet needs a torchvision that fits torch {torch.__version__} ({first}); "
+                        'or give a file with its weights: --pretrained resnet50.pth') from error
+    try:
+        return ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+    except OSError as error:
+        raise UserError(f"--pretrained imagenet: torchvision cannot fetch its weights ({error}); download "
+                        'resnet50-0676ba61.pth elsewhere and give --pretrained FILE') from error
+
+
+def existing(path: str | os.PathLike) -> Path | None:
+    """`path`, or `path` + '.pth' (the authors' double ending), whichever is there."""
+    for candidate in (Path(path), Path(f'{path}.pth')):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str) -> str:
+    """Load trained weights into `net` and return their digest.
+
+    The authors' files load too: their second names for the same tensors (`net.aliases`: beginning -> beginning), their
+    double ending, 'module.' of a parallel run, and their index tables, which are left out. Raises UserError where the
+    file is missing (with `remedy`), broken, or of another network or number of classes.
+    """
+    found = existing(path)
+    if found is None:
+        raise UserError(f'{path}: no such weights; {remedy}')
+    state = canonical(read_state(found), net)
+    wanted = net.state_dict()
+    class_key, axis = net.class_key or (None, 0)
+    if class_key in state and state[class_key].dim() == wanted[class_key].dim():
+        theirs, ours = state[class_key].shape[axis], wanted[class_key].shape[axis]
+        if theirs != ours:
+            raise UserError(f'{found}: trained for {theirs} classes, this data set has {ours}')
+    _check(state, wanted, found, type(net).__module__)
+    net.load_state_dict(state)
+    log.info('weights: %s (%s)', found, digest(state))
+    return digest(state)
+
+
+def canonical(state: dict[str, torch.Tensor], net: nn.Module) -> dict[str, torch.Tensor]:
+    """`state` with aliases renamed and index tables left out; missing `num_batches_tracked` filled in."""
+    wanted = net.state_dict()
+    result = {}
+    for key, value in state.items():
+        key = key.removeprefix('module.')
+        if any(part in key for part in NOT_WEIGHTS):
+            continue
+        if key not in wanted:
+            for alias, name in net.aliases.items():
+                if key.startswith(alias):
+                    key = name + key[len(alias):]
+                    break
+        result[key] = value
+    for key in wanted:
+        if key.endswith('num_batches_tracked'):
+            result.setdefault(key, wanted[key])
+    return result
+
+
+def _check(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], where: str | os.PathLike, what: str) -> None:
+    missing = [key for key in wanted if key not in state]
+    unknown = [key for key in state if key not in wanted]
+    if missing or unknown:
+        raise UserError(f'{where}: not the weights of {what}: {len(missing)} tensors missing (first: '
+                        f'{missing[0] if missing else "-"}), {len(unknown)} unknown (first: '
+                        f'{unknown[0] if unknown else "-"})')
+    for key, value in wanted.items():
+        if state[key].shape != value.shape:
+            raise UserError(f'{where}: {key} is {tuple(state[key].shape)}, {what} needs {tuple(value.shape)}')

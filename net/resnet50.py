@@ -1,0 +1,82 @@
+"""The ResNet-50 backbone that CAM, AMN and IRN share (ALGORITHM: backbone; torchvision's key names).
+
+Shapes: images (N, 3, H, W), normalised RGB; features (N, 2048, ceil(H/16), ceil(W/16)).
+"""
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+BLOCKS = (3, 4, 6, 3)  # bottlenecks in layer1..layer4
+STRIDES = (1, 2, 2, 1)  # layer4 keeps its resolution: features have stride 16 (authors' code)
+
+
+class FixedBatchNorm(nn.BatchNorm2d):
+    """Batch norm that always uses the stored mean and variance; weight and bias are learned (authors' code)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, eps=self.eps)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride, as torchvision has it), 1x1 to four times the planes, and the shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inplanes: int, planes: int, stride: int, norm: Callable[[int], nn.Module]):
+        super().__init__()
+        outplanes = planes * self.expansion
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
+        self.bn1 = norm(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = norm(planes)
+        self.conv3 = nn.Conv2d(planes, outplanes, 1, bias=False)
+        self.bn3 = norm(outplanes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inplanes != outplanes:
+            self.downsample = nn.Sequential(nn.Conv2d(inplanes, outplanes, 1, stride, bias=False), norm(outplanes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 without its classifier.
+
+    norm: makes the norm layer of a number of channels; `FixedBatchNorm` everywhere but in pre-training.
+    """
+
+    def __init__(self, norm: Callable[[int], nn.Module] = FixedBatchNorm, strides: tuple[int, ...] = STRIDES):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = norm(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inplanes = 64
+        for number, (blocks, stride) in enumerate(zip(BLOCKS, strides, strict=True), start=1):
+            planes = 64 * 2 ** (number - 1)
+            layer = [Bottleneck(inplanes, planes, stride, norm)]
+            inplanes = planes * Bottleneck.expansion
+            layer += [Bottleneck(inplanes, planes, 1, norm) for _ in range(blocks - 1)]
+            setattr(self, f'layer{number}', nn.Sequential(*layer))
+        for module in self.modules():  # as torchvision starts it; replaced where ImageNet weights are loaded
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, 64, ceil(H/4), ceil(W/4))."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, 2048, ceil(H/16), ceil(W/16))."""
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
+
+    def freeze_stem(self) -> None:
+        """conv1 and bn1 are never trained (authors' code)."""
+        self.conv1.requires_grad_(False)
+        self.bn1.requires_grad_(False)

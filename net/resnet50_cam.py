@@ -1,0 +1,50 @@
+"""The CAM network: backbone, global average, 1x1 classifier (Zhou et al., CVPR 2016; IRN's ResNet-50 form)."""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from net.resnet50 import ResNet50
+
+# the authors' modules hold each tensor under several names; beginnings of the others -> ours
+ALIASES = {
+    'stage1.0.': 'resnet50.conv1.', 'stage1.1.': 'resnet50.bn1.', 'stage1.4.': 'resnet50.layer1.',
+    'stage2.0.': 'resnet50.layer2.', 'stage3.0.': 'resnet50.layer3.', 'stage4.0.': 'resnet50.layer4.',
+    'backbone.0.0.': 'resnet50.conv1.', 'backbone.0.1.': 'resnet50.bn1.', 'backbone.0.4.': 'resnet50.layer1.',
+    'backbone.1.0.': 'resnet50.layer2.', 'backbone.2.0.': 'resnet50.layer3.', 'backbone.3.0.': 'resnet50.layer4.',
+}
+
+
+class Net(nn.Module):
+    """Net(x): logits (N, C). Net.activations(x): relu(classifier(features)), (N, C, h, w) at stride 16.
+
+    While it is trained, the gradient stops after layer2, so that conv1 to layer2 keep their ImageNet weights.
+    """
+
+    aliases = ALIASES | {'newly_added.0.': 'classifier.'}
+    class_key = ('classifier.weight', 0)
+
+    def __init__(self, n_classes: int):
+        super().__init__()
+        self.resnet50 = ResNet50()
+        self.resnet50.freeze_stem()
+        self.classifier = nn.Conv2d(2048, n_classes, 1, bias=False)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, 2048, h, w)."""
+        backbone = self.resnet50
+        if not self.training:
+            return backbone(x)
+        with torch.no_grad():  # the same as a detach after layer2, without storing what no gradient needs
+            x = backbone.layer2(backbone.layer1(backbone.stem(x)))
+        return backbone.layer4(backbone.layer3(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = F.adaptive_avg_pool2d(self.features(x), 1)
+        return self.classifier(pooled).flatten(1)
+
+    def activations(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.classifier(self.features(x)))
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """(backbone, head): what the two learning rates apply to."""
+        return list(self.resnet50.parameters()), list(self.classifier.parameters())

@@ -1,0 +1,364 @@
+"""The command line: `python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True ...`
+
+Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order they were named in.
+Every default stands here, with its effect and where it comes from ("authors": the published script; "ours").
+"""
+import argparse
+import dataclasses
+import importlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from misc import torchutils, weights
+from misc.pyutils import UserError, elapsed, log, start_log
+from voc12.dataloader import VOC12
+
+VERSION = '0.1.0'
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage: what it is for, the argument that names its output, those that name its inputs, the lists it goes over."""
+
+    name: str
+    help: str
+    writes: str | None
+    reads: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ('train_list',)
+
+
+STAGES = (  # in pipeline order
+    Stage('train_cam', 'train the classifier whose activations are CAM', 'cam_weights_name', (),
+          ('train_list', 'val_list')),
+    Stage('make_cam', "CAM's activations", 'cam_out_dir', ('cam_weights_name',)),
+    Stage('eval_cam', "score CAM's activations", None, ('cam_out_dir',), ('eval_set',)),
+    Stage('cam_to_ir_label', "refine CAM's seeds by CRF", 'ir_label_out_dir', ('cam_out_dir',)),
+    Stage('eval_ir_label', "score CAM's refined seeds", None, ('ir_label_out_dir',), ('eval_set',)),
+    Stage('train_amn', "train AMN on CAM's refined seeds", 'amn_weights_name', ('ir_label_out_dir',),
+          ('train_list', 'infer_list')),
+    Stage('make_amn_cam', "AMN's activations", 'amn_cam_out_dir', ('amn_weights_name', 'ir_label_out_dir')),
+    Stage('eval_amn_cam', "score AMN's activations", None, ('amn_cam_out_dir',), ('eval_set',)),
+    Stage('amn_cam_to_ir_label', "refine AMN's seeds by CRF", 'amn_ir_label_out_dir', ('amn_cam_out_dir',)),
+    Stage('eval_amn_ir_label', "score AMN's refined seeds", None, ('amn_ir_label_out_dir',), ('eval_set',)),
+    Stage('train_irn', "train IRN on AMN's refined seeds", 'irn_weights_name', ('amn_ir_label_out_dir',),
+          ('train_list', 'infer_list')),
+    Stage('make_sem_seg', "pseudo-masks: random walk over AMN's activations", 'sem_seg_out_dir',
+          ('irn_weights_name', 'amn_cam_out_dir'), ('infer_list',)),
+    Stage('eval_sem_seg', 'score the pseudo-masks', None, ('sem_seg_out_dir',), ('eval_set',)),
+)
+
+# thresholds of each stage: (its own flag, the authors' shared flag, the published value)
+THRESHOLDS = (
+    ('eval_cam_thres', 'cam_eval_thres', 0.15), ('eval_amn_cam_thres', 'cam_eval_thres', 0.25),
+    ('cam_conf_fg_thres', 'conf_fg_thres', 0.30), ('cam_conf_bg_thres', 'conf_bg_thres', 0.05),
+    ('amn_conf_fg_thres', 'conf_fg_thres', 0.45), ('amn_conf_bg_thres', 'conf_bg_thres', 0.15))
+
+
+def boolean(text: str) -> bool:
+    """True or False in the usual spellings."""
+    if text.lower() in ('true', 't', 'yes', 'y', 'on', '1'):
+        return True
+    if text.lower() in ('false', 'f', 'no', 'n', 'off', '0'):
+        return False
+    raise argparse.ArgumentTypeError(f'{text!r} is neither True nor False')
+
+
+def number(kind: type, low: float, high: float = float('inf'), above: bool = False):
+    """An argparse type: an int or float from `low` (above=True: greater than it) to `high`."""
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not (low < value if above else low <= value) or not value <= high:
+            raise argparse.ArgumentTypeError(f'{text} is not {"above" if above else "at least"} {low}'
+                                             + (f' and at most {high}' if high < float('inf') else ''))
+        return value
+    parse.__name__ = kind.__name__  # argparse's "invalid int value"
+    return parse
+
+
+COUNT, WHOLE, POSITIVE, RATE, SHARE = (number(int, 1), number(int, 0), number(float, 0, above=True), number(float, 0),
+                                       number(float, 0, 1))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags, grouped by stage."""
+    parser = argparse.ArgumentParser(
+        description='AMN: pseudo-masks from image-level labels. Name at least one stage.', allow_abbrev=False,
+        usage='python run_sample.py --voc12_root ROOT --STAGE_pass True ... [flags]',
+        formatter_class=_Help, epilog='stages, in pipeline order:\n' + stage_list())
+    group = parser.add_argument_group('stages', 'each False unless named; they run in this order').add_argument
+    for stage in STAGES:
+        group(f'--{stage.name}_pass', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+              help=stage.help)
+    for name in ('make_ins_seg', 'eval_ins_seg'):
+        group(f'--{name}_pass', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+              help='instance masks; accepted for old scripts, refused until they are built')
+
+    group = parser.add_argument_group('data').add_argument
+    group('--voc12_root', help='the folder VOC2012 that holds JPEGImages (default: VOC12_ROOT of the environment, else '
+          './VOCdevkit/VOC2012)')
+    group('--train_list', default='voc12/train_aug.txt',
+          help='images to train on and to make activations for: a list file or a split of the root (authors)')
+    group('--val_list', default='voc12/val.txt', help='images whose loss is printed while CAM is trained (authors)')
+    group('--infer_list', default='voc12/train.txt', help='images to make pseudo-masks for, within the train list; '
+          'voc12/train_aug.txt for masks to train a segmentation network on (authors)')
+    group('--eval_set', '--chainer_eval_set', dest='eval_set', default='train',
+          help='the split to score on: a split of the root or a list file; its masks are needed (authors)')
+    group('--check_data', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+          help='say what is there, what is missing, how many images show each class; then stop')
+
+    group = parser.add_argument_group('machine and run').add_argument
+    group('--device', default='auto', help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
+    group('--num_workers', type=WHOLE, default=max(1, (os.cpu_count() or 2) // 2),
+          help='processes that decode, refine and score; no result depends on it (authors: half the cores)')
+    group('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32',
+          help='of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs only (ours; '
+          'published: fp32)')
+    group('--seed', type=WHOLE, default=0, help='the same seed gives the same files, for any --num_workers (ours)')
+    group('--overwrite', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+          help='make what the chosen stages write anew; without it what is there is kept, and a stage goes on (ours)')
+    group('--log_name', default='sample_train_eval', help='the log goes to sess/NAME.log, or to NAME.log where the '
+          'name has a folder (authors)')
+    group('--scores_file', default='result/scores.jsonl', help='each score is added to it as a line of JSON (ours)')
+    group('--pretrained', default='imagenet', metavar='imagenet|none|FILE', help="where the backbones start: "
+          "torchvision's ImageNet weights, random, or a file with torchvision's names (published: imagenet)")
+    group('--momentum', type=RATE, default=1e-4, help="of CAM's and IRN's SGD; 1e-4 is what the published figures were "
+          'made with, by a slip of the authors: their weight decay lands here')
+
+    group = parser.add_argument_group('CAM').add_argument
+    group('--cam_network', default='net.resnet50_cam', help='module with class Net (authors)')
+    group('--cam_crop_size', type=COUNT, default=512, help='side of the training crops, pixels (authors)')
+    group('--cam_resize_long', type=COUNT, nargs=2, default=[320, 640], metavar=('LOW', 'HIGH'),
+          help='long side of a training image, drawn evenly, pixels (authors, fixed there)')
+    group('--cam_batch_size', type=COUNT, default=16, help='images a step (authors)')
+    group('--cam_num_epoches', type=COUNT, default=5, help='passes over the train list (authors)')
+    group('--cam_learning_rate', type=RATE, default=0.1, help='of the backbone; ten times that for the classifier '
+          '(authors)')
+    group('--cam_weight_decay', type=RATE, default=1e-4, help='authors')
+    group('--cam_scales', type=POSITIVE, nargs='+', default=[1.0, 0.5, 1.5, 2.0],
+          help='scales whose activations are added up, for CAM and AMN; fewer is faster and coarser (authors)')
+    group('--cam_eval_thres', type=SHARE, help='threshold of both activation scores, where a stage has none of its own; '
+          'raise for smaller objects (published: CAM 0.15, AMN 0.25)')
+    group('--eval_cam_thres', type=SHARE, help="threshold of CAM's score (0.15, published)")
+
+    group = parser.add_argument_group('refined seeds').add_argument
+    group('--conf_fg_thres', type=SHARE, help='above it a pixel is sure foreground, for both seed stages, where a stage '
+          'has none of its own; raise for cleaner, sparser seeds (published: CAM 0.30, AMN 0.45)')
+    group('--conf_bg_thres', type=SHARE, help='below it a pixel is sure background, likewise; lower for cleaner, sparser '
+          'background (published: CAM 0.05, AMN 0.15)')
+    for name, shown in (('cam', 'CAM'), ('amn', 'AMN')):
+        for kind in ('fg', 'bg'):
+            published = dict((row[0], row[2]) for row in THRESHOLDS)[f'{name}_conf_{kind}_thres']
+            group(f'--{name}_conf_{kind}_thres', type=SHARE, help=f"the same for {shown}'s seeds alone ({published:.2f}, "
+                  'published)')
+
+    group = parser.add_argument_group('AMN').add_argument
+    group('--amn_network', default='net.resnet50_amn', help='module with class Net (authors)')
+    group('--amn_crop_size', type=COUNT, default=512, help='side of the training crops, pixels (authors)')
+    group('--amn_batch_size', type=COUNT, default=16, help='images a step (authors)')
+    group('--amn_num_epoches', type=COUNT, default=5, help='passes over the train list (authors)')
+    group('--amn_learning_rate', type=RATE, nargs=2, default=[5e-6, 1e-4], metavar=('BACKBONE', 'HEAD'),
+          help='of Adam (authors)')
+    group('--amn_weight_decay', type=RATE, default=1e-4, help='of Adam, added to the gradient (authors)')
+    group('--eps', type=SHARE, default=0.4, help='label smoothing of the per-pixel loss; raise for flatter activations, '
+          '0 for none (authors)')
+    group('--eval_amn_cam_thres', type=SHARE, help="threshold of AMN's score (0.25, published)")
+
+    group = parser.add_argument_group('IRN').add_argument
+    group('--irn_network', default='net.resnet50_irn', help='module with class Net (authors)')
+    group('--irn_crop_size', type=COUNT, default=512, help='side of the training crops, pixels (authors)')
+    group('--irn_batch_size', type=COUNT, default=32, help='images a step (authors)')
+    group('--irn_num_epoches', type=COUNT, default=3, help='passes over the train list (authors)')
+    group('--irn_learning_rate', type=RATE, default=0.1, help='of the edge head; ten times that for the displacement '
+          'head (authors)')
+    group('--irn_weight_decay', type=RATE, default=1e-4, help='authors')
+
+    group = parser.add_argument_group('random walk').add_argument
+    group('--beta', type=POSITIVE, default=10.0, help='power of the affinities; raise to spread less (authors)')
+    group('--exp_times', type=number(int, 0, 20), default=8, help='the walk has 2^this steps (authors)')
+    group('--sem_seg_bg_thres', type=SHARE, default=0.25, help='below it a pixel is background; raise for smaller '
+          'objects (authors)')
+    group('--sem_seg_power', type=POSITIVE, default=1.3, help='power of the activations before the walk; raise for '
+          'smaller objects (authors, fixed there)')
+    group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='of the instance masks that are not built yet (authors)')
+
+    group = parser.add_argument_group('files').add_argument
+    for name, path in (('cam_weights_name', 'sess/res50_cam.pth'), ('amn_weights_name', 'sess/res50_amn.pth'),
+                       ('irn_weights_name', 'sess/res50_irn.pth'), ('cam_out_dir', 'result/cam'),
+                       ('ir_label_out_dir', 'result/ir_label'), ('amn_cam_out_dir', 'result/amn_cam'),
+                       ('amn_ir_label_out_dir', 'result/amn_ir_label'), ('sem_seg_out_dir', 'result/sem_seg'),
+                       ('ins_seg_out_dir', 'result/ins_seg')):
+        written_by = next((stage.name for stage in STAGES if stage.writes == name), 'make_ins_seg')
+        group(f'--{name}', default=path, help=f'what {written_by} writes (authors)')
+    return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Adds each default that the help does not already tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        shown = ' '.join(map(str, action.default)) if isinstance(action.default, list) else action.default
+        return f'{action.help} [{shown}]'.replace('%', '%%')
+
+
+def stage_list() -> str:
+    return '\n'.join(f'  --{stage.name}_pass'.ljust(31) + stage.help for stage in STAGES)
+
+
+def resolve_thresholds(args: argparse.Namespace) -> None:
+    """A stage's own flag; else the shared flag, if given; else the value published for that stage."""
+    for own, shared, published in THRESHOLDS:
+        if getattr(args, own) is None:
+            given = getattr(args, shared)
+            setattr(args, own, published if given is None else given)
+    for name in ('cam', 'amn'):
+        low, high = getattr(args, f'{name}_conf_bg_thres'), getattr(args, f'{name}_conf_fg_thres')
+        if low > high:
+            raise UserError(f'{name.upper()} seeds: the background threshold {low} is above the foreground threshold '
+                            f'{high}; give --{name}_conf_bg_thres and --{name}_conf_fg_thres')
+
+
+def find_root(given: str | None) -> str:
+    """--voc12_root, else VOC12_ROOT, else ./VOCdevkit/VOC2012."""
+    root = given or os.environ.get('VOC12_ROOT') or ('VOCdevkit/VOC2012' if Path('VOCdevkit/VOC2012').is_dir() else None)
+    if root is None:
+        raise UserError('where is VOC 2012? Give --voc12_root FOLDER (the folder VOC2012 that holds JPEGImages), or set '
+                        'VOC12_ROOT')
+    return root
+
+
+def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """Everything that can be known before the first stage: lists, labels, networks, and inputs that no stage will make.
+
+    Raises UserError for the first thing that is wrong.
+    """
+    if args.cam_resize_long[0] > args.cam_resize_long[1]:
+        raise UserError(f'--cam_resize_long {args.cam_resize_long[0]} {args.cam_resize_long[1]}: LOW is above HIGH')
+    if args.pretrained not in ('imagenet', 'none') and not Path(args.pretrained).is_file():
+        raise UserError(f'--pretrained {args.pretrained}: neither imagenet nor none, and no such file')
+    for name in ('cam_network', 'amn_network', 'irn_network'):
+        try:
+            importlib.import_module(getattr(args, name)).Net
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f'--{name} {getattr(args, name)}: not a module with a class Net ({error})') from error
+    for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
+        ids = args.source.names(getattr(args, name))
+        if name == 'eval_set':
+            missing = [image_id for image_id in ids if not args.source.mask_path(image_id).is_file()]
+            if missing:
+                raise UserError(f'{args.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
+                                f'{args.eval_set} are missing; a score needs the mask of every image of --eval_set')
+        elif name in ('train_list', 'val_list'):
+            for image_id in ids:
+                args.source.labels(image_id)
+    made: set[str | None] = set()
+    for stage in chosen:
+        for name in stage.reads:
+            path = getattr(args, name)
+            if name not in made and not (weights.existing(path) or Path(path).is_dir()):
+                maker = next(other.name for other in STAGES if other.writes == name)
+                raise UserError(f'{stage.name} needs {path}: run --{maker}_pass True first, or name another --{name}')
+        made.add(stage.writes)
+
+
+def check_data(args: argparse.Namespace) -> int:
+    """Print what is there and what is missing for the lists. Returns the exit code: 1 where something is missing."""
+    from misc.scores import table
+    found, rows, code = {}, [], 0
+    for name in ('train_list', 'val_list', 'infer_list', 'eval_set'):
+        try:
+            found[name] = args.source.check(args.source.names(getattr(args, name)))
+        except UserError as error:
+            print(f'--{name}: {error}')
+            code = 1
+    for name, result in found.items():
+        rows.append((f'--{name} {getattr(args, name)}', result.images, len(result.missing_annotation),
+                     len(result.no_class), len(result.missing_mask)))
+        problem = result.missing_annotation or (name == 'eval_set' and result.missing_mask)
+        code = 1 if problem else code
+    if found:
+        print(table(('list', 'images', 'without XML', 'without class', 'without mask'), rows) + '\n')
+        print(table(('images that show', *found), [
+            (class_name, *(int(result.per_class[number]) for result in found.values()))
+            for number, class_name in enumerate(args.source.classes)]))
+    print('\nTraining needs images and XML; only the images of --eval_set need masks.')
+    return code
+
+
+def git_commit() -> str:
+    """Commit of this checkout, with '+' where files differ from it; 'unknown' outside git."""
+    def git(*command: str) -> str:
+        return subprocess.run(('git', *command), cwd=Path(__file__).parent, capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        return git('rev-parse', '--short=10', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """Version, commit, machine and settings: the first lines of every log."""
+    device = torch.cuda.get_device_name(args.device) if args.device.type == 'cuda' else f'cpu, {os.cpu_count()} cores'
+    log.info('AMN %s, commit %s, Python %s, torch %s, %s, seed %d', args.version, args.commit,
+             platform.python_version(), torch.__version__, device, args.seed)
+    settings = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
+                and key not in ('source', 'version', 'commit', 'check_data')}
+    log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
+    log.info('stages: %s', ', '.join(stage.name for stage in chosen))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen stages. Returns the exit code; raises UserError for what the user can mend."""
+    if args.make_ins_seg_pass or args.eval_ins_seg_pass:
+        raise UserError('--make_ins_seg_pass, --eval_ins_seg_pass: instance masks are not built yet; leave them False')
+    chosen = [stage for stage in STAGES if getattr(args, f'{stage.name}_pass')]
+    if not chosen and not args.check_data:
+        print(f'error: no stage is named; give at least one of\n{stage_list()}', file=sys.stderr)
+        return 2
+    resolve_thresholds(args)
+    args.device = torchutils.choose_device(args.device)
+    torchutils.check_precision(args.precision, args.device)
+    args.voc12_root = find_root(args.voc12_root)
+    args.source = VOC12(args.voc12_root)
+    args.version, args.commit = VERSION, git_commit()
+    if args.check_data:
+        return check_data(args)
+    check(args, chosen)
+    name = Path(args.log_name)
+    start_log(f'{name if name.parent != Path(".") else Path("sess") / name}.log')
+    log_provenance(args, chosen)
+    begun = time.monotonic()
+    for stage in chosen:
+        since = time.monotonic()
+        log.info('=== %s: %s', stage.name, stage.help)
+        importlib.import_module(f'step.{stage.name}').run(args)
+        log.info('=== %s took %s', stage.name, elapsed(since))
+    if len(chosen) > 1:
+        log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = build_parser().parse_args(arguments)
+    try:
+        return run(args)
+    except UserError as error:
+        reason = f'error: {error}'
+    except torch.OutOfMemoryError:
+        reason = "error: the GPU's memory is not enough: use a smaller batch or crop size, or --precision bf16"
+    except KeyboardInterrupt:
+        reason = 'stopped by Ctrl-C; the same command goes on'
+    log.info('%s', reason) if log.handlers else None
+    print(reason, file=sys.stderr)
+    return 130 if reason.startswith('stopped') else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

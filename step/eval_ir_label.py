@@ -1,0 +1,25 @@
+"""Score CAM's refined seeds: labelled share, precision and recall of each class, mIoU of the labelled pixels.
+
+Reads --ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to result/scores.jsonl.
+Only this stage: python run_sample.py --eval_ir_label_pass True
+"""
+from argparse import Namespace
+
+from misc import labels, scores
+from step import scoring
+
+
+def run(args: Namespace) -> None:
+    score_folder(args, 'eval_ir_label', args.ir_label_out_dir, 'run --cam_to_ir_label_pass True first',
+                 (args.cam_conf_fg_thres, args.cam_conf_bg_thres))
+
+
+def score_folder(args: Namespace, stage: str, folder: str, remedy: str, thresholds: tuple[float, float]) -> None:
+    """Score a folder of refined seeds (CAM's or AMN's)."""
+    ids = args.source.names(args.eval_set)
+
+    def load(image_id: str):
+        return labels.load(labels.label_path(folder, image_id), remedy)
+
+    counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
+    scoring.report_seeds(args, stage, scores.score_seeds(counts, len(ids)), thresholds)

@@ -1,0 +1,90 @@
+"""Train AMN: per-pixel classification of CAM's refined seeds, conditioned on the image's labels.
+
+Reads --ir_label_out_dir, images and labels of --train_list; masks of --infer_list for a score after each epoch, where
+they are there. Writes --amn_weights_name.
+Only this stage: python run_sample.py --train_amn_pass True
+"""
+import importlib
+from argparse import Namespace
+
+import numpy as np
+import torch
+
+from misc import datasets, imutils, inference, losses, records, scores, torchutils, training, weights
+from misc.pyutils import log
+
+SCALE = (0.5, 1.5)  # of the training images (authors' code)
+REMEDY = 'run --cam_to_ir_label_pass True first'
+
+
+def run(args: Namespace) -> None:
+    source, ids = args.source, args.source.names(args.train_list)
+    torch.manual_seed(args.seed)
+    net = importlib.import_module(args.amn_network).Net(source.n_classes)
+    started_from = weights.load_pretrained(net.resnet50, args.pretrained)
+    job = training.Training(
+        'train_amn', args.amn_weights_name, batch_size=args.amn_batch_size, epochs=args.amn_num_epoches, seed=args.seed,
+        device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
+        settings={'stage': 'train_amn', 'network': args.amn_network, 'classes': source.classes,
+                  'images': records.fingerprint({'ids': ids}), 'seeds': records.made_by(args.ir_label_out_dir),
+                  'pretrained': started_from, 'seed': args.seed, 'precision': args.precision,
+                  'crop_size': args.amn_crop_size, 'batch_size': args.amn_batch_size, 'epochs': args.amn_num_epoches,
+                  'learning_rate': args.amn_learning_rate, 'weight_decay': args.amn_weight_decay, 'eps': args.eps})
+    if job.already_done():
+        return
+    crops = datasets.TrainingCrops(source, ids, args.amn_crop_size, args.seed, scale=SCALE,
+                                   label_dir=args.ir_label_out_dir, label_stride=16, label_remedy=REMEDY)
+    backbone, head = net.parameter_groups()
+    optimizer = torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': args.amn_learning_rate[0]},
+                                  {'params': head, 'lr': args.amn_learning_rate[1]}],
+                                 weight_decay=args.amn_weight_decay)
+
+    def loss_of(batch: training.Batch) -> tuple[torch.Tensor, training.Parts] | None:
+        counts = losses.labelled_pixels(batch['label_map'])
+        if not counts.any():  # nothing but ignored pixels: nothing to learn from
+            return None
+        images = batch['image'].to(args.device, non_blocking=True, memory_format=torch.channels_last)
+        logits = net(images, batch['labels'].to(args.device), batch['seed'])
+        loss = losses.per_pixel_classification_loss(logits, batch['label_map'].to(args.device), args.eps,
+                                                    counts.to(args.device))
+        return loss, {}
+
+    training.fit(job, net, optimizer, crops, loss_of, training.constant,
+                 after_epoch=lambda epoch: _log_score(args, net))
+
+
+def _log_score(args: Namespace, net: torch.nn.Module) -> None:
+    """mIoU on the infer list: whole images at scale 1, arg max over background and the classes present."""
+    source, ids = args.source, args.source.names(args.infer_list)
+    missing = [image_id for image_id in ids if not source.mask_path(image_id).is_file()]
+    if missing:
+        log.info('no score of AMN: %d images of %s have no mask', len(missing), args.infer_list)
+        return
+
+    def read(image_id: str) -> tuple:
+        image = imutils.read_image(source.image_path(image_id))
+        truth = scores.read_truth(source, image_id, image.shape[:2])
+        return datasets.scaled_images(image, [1.0])[0], source.labels(image_id), truth
+
+    confusion = np.zeros((source.n_classes + 1, source.n_classes + 2), np.int64)
+    for item in datasets.read_ahead(read, ids, args.num_workers):
+        if isinstance(item, Exception):
+            raise item
+        image, present, truth = item
+        prediction = predict(net, image, present, truth.shape, args.device, args.precision)
+        index, count = scores.truth_and_map(truth, prediction, source.n_classes)
+        confusion.flat[index] += count
+    log.info('mIoU of AMN without a threshold: %.1f%% (%s, %d images)',
+             100 * scores.score(confusion[:, :-1], len(ids)).miou, args.infer_list, len(ids))
+
+
+@torch.inference_mode()
+def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int], device: torch.device,
+            precision: str) -> np.ndarray:
+    """Label map (H, W) of a normalised image (1, 3, H, W) with the classes `present` (C,)."""
+    labels = torch.from_numpy(present.astype(np.float32))[None]
+    with torchutils.autocast(precision, device):
+        logits = net(image.to(device, memory_format=torch.channels_last), labels.to(device))[0].float()
+    keys = np.concatenate([[0], np.flatnonzero(present) + 1])
+    planes = inference.resize(logits[keys], inference.up16_hw(hw))[:, :hw[0], :hw[1]]
+    return keys[planes.argmax(0).cpu().numpy()].astype(np.uint8)

@@ -1,0 +1,70 @@
+"""Train IRN on AMN's refined seeds: class boundaries and displacements to the object's centre.
+
+Reads --amn_ir_label_out_dir, images of --train_list and, for the mean displacement, of --infer_list.
+Writes --irn_weights_name.
+Only this stage: python run_sample.py --train_irn_pass True
+"""
+import importlib
+from argparse import Namespace
+
+import torch
+
+from misc import datasets, losses, records, torchutils, training, weights
+from misc.pyutils import UserError, log
+
+SCALE = (0.5, 1.5)  # of the training images (authors' code)
+REMEDY = 'run --amn_cam_to_ir_label_pass True first'
+
+
+def run(args: Namespace) -> None:
+    source, ids = args.source, args.source.names(args.train_list)
+    torch.manual_seed(args.seed)
+    net = importlib.import_module(args.irn_network).Net()
+    started_from = weights.load_pretrained(net.resnet50, args.pretrained)
+    job = training.Training(
+        'train_irn', args.irn_weights_name, batch_size=args.irn_batch_size, epochs=args.irn_num_epoches, seed=args.seed,
+        device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
+        settings={'stage': 'train_irn', 'network': args.irn_network, 'images': records.fingerprint({'ids': ids}),
+                  'seeds': records.made_by(args.amn_ir_label_out_dir), 'pretrained': started_from, 'seed': args.seed,
+                  'precision': args.precision, 'crop_size': args.irn_crop_size, 'batch_size': args.irn_batch_size,
+                  'epochs': args.irn_num_epoches, 'learning_rate': args.irn_learning_rate,
+                  'weight_decay': args.irn_weight_decay, 'momentum': args.momentum})
+    if job.already_done():
+        return
+    crops = datasets.TrainingCrops(source, ids, args.irn_crop_size, args.seed, scale=SCALE,
+                                   label_dir=args.amn_ir_label_out_dir, label_stride=4, label_remedy=REMEDY)
+    optimizer = training.sgd(net.parameter_groups(), args.irn_learning_rate, args.irn_weight_decay, args.momentum)
+
+    def loss_of(batch: training.Batch) -> tuple[torch.Tensor, training.Parts]:
+        edge, displacement = net(batch['image'].to(args.device, non_blocking=True, memory_format=torch.channels_last))
+        parts = losses.affinity_losses(edge.float().sigmoid(), displacement.float(),
+                                       batch['label_map'].to(args.device))
+        names = ('same', 'different', 'displacement of objects', 'displacement of background')
+        return losses.irn_loss(parts), dict(zip(names, parts, strict=True))
+
+    training.fit(job, net, optimizer, crops, loss_of, training.polynomial,
+                 after_last=lambda: _store_mean_displacement(args, net))
+
+
+@torch.inference_mode()
+def _store_mean_displacement(args: Namespace, net: torch.nn.Module) -> None:
+    """Mean over batches of the mean of the raw displacement: infer list, top-left crops, batches of --irn_batch_size,
+    short last one dropped unless it is the only one. Instances use it; pseudo-masks do not."""
+    ids = args.source.names(args.infer_list)
+    size = min(args.irn_batch_size, len(ids))
+    batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
+    net.mean_shift.running_mean.zero_()
+
+    def read(image_id: str) -> dict:
+        return datasets.top_left_crop(args.source, image_id, args.irn_crop_size)
+
+    means = []
+    for batch in datasets.read_ahead(read, batches, args.num_workers, batches=True):
+        if isinstance(batch, UserError):
+            raise batch
+        with torchutils.autocast(args.precision, args.device):
+            displacement = net(batch['image'].to(args.device, memory_format=torch.channels_last))[1]
+        means.append(displacement.float().mean((0, 2, 3)))
+    mean = torch.stack(means).mean(0)
+    net.mean_shift.running_mean.copy_(mean)
+    log.info('mean displacement: %.4f rows, %.4f columns (%d images)', *mean.tolist(), size * len(means))

@@ -1,0 +1,69 @@
+"""The small tree, the formula's weights and a way to run the command, shared by the tests of stages."""
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import run_sample
+from misc import weights
+from tests.formula import formula
+
+GOLDEN = Path(__file__).parent / 'golden'
+torch.set_num_threads(2)
+
+
+def formula_state(net):
+    """The formula's weights for every tensor of a network."""
+    return {key: torch.from_numpy(np.asarray(formula(key, tuple(value.shape))))
+            for key, value in net.state_dict().items()}
+
+
+@pytest.fixture(scope='session')
+def formula_weights(tmp_path_factory):
+    """Folder with res50_{cam,amn,irn}.pth filled by the formula."""
+    from net import resnet50_amn, resnet50_cam, resnet50_irn
+    folder = tmp_path_factory.mktemp('formula')
+    for name, module in (('cam', resnet50_cam), ('amn', resnet50_amn), ('irn', resnet50_irn)):
+        net = module.Net(20)
+        net.load_state_dict(formula_state(net))
+        weights.save_state(net, folder / f'res50_{name}.pth')
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of the golden VOC-shaped tree that a test may damage."""
+    return Path(shutil.copytree(GOLDEN / 'tree', tmp_path / 'tree'))
+
+
+class Command:
+    """run_sample.py in its own folder on a tree; its lists are the tree's splits."""
+
+    def __init__(self, tree, folder):
+        self.tree, self.folder = tree, folder
+
+    def __call__(self, *stages, **flags):
+        """Exit code. stages: names without _pass; flags: as on the command line, lists as lists."""
+        flags = {'voc12_root': self.tree, 'train_list': 'train_aug', 'val_list': 'val', 'infer_list': 'train',
+                 'num_workers': 0, 'log_name': self.folder / 'run', 'scores_file': self.folder / 'scores.jsonl',
+                 'pretrained': 'none', 'cam_weights_name': self.folder / 'cam.pth',
+                 'amn_weights_name': self.folder / 'amn.pth', 'irn_weights_name': self.folder / 'irn.pth',
+                 **{f'{name}_out_dir': self.folder / name
+                    for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg')}, **flags}
+        words = [f'--{stage}_pass' for stage in stages]
+        for name, value in flags.items():
+            words += [f'--{name}', *map(str, value if isinstance(value, list) else [value])]
+        return run_sample.main(words)
+
+    def scores(self):
+        """The last score of each stage."""
+        lines = (self.folder / 'scores.jsonl').read_text().splitlines()
+        return {line['stage']: line for line in map(json.loads, lines)}
+
+
+@pytest.fixture
+def command(tree, tmp_path):
+    return Command(tree, tmp_path / 'out')
