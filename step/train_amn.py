@@ -34,10 +34,7 @@ def run(args: Namespace) -> None:
         return
     crops = datasets.TrainingCrops(source, ids, args.amn_crop_size, args.seed, scale=SCALE,
                                    label_dir=args.ir_label_out_dir, label_stride=16, label_remedy=REMEDY)
-    backbone, head = net.parameter_groups()
-    optimizer = torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': args.amn_learning_rate[0]},
-                                  {'params': head, 'lr': args.amn_learning_rate[1]}],
-                                 weight_decay=args.amn_weight_decay)
+    optimizer = adam(net, args)
 
     def loss_of(batch: training.Batch) -> tuple[torch.Tensor, training.Parts] | None:
         counts = losses.labelled_pixels(batch['label_map'])
@@ -51,6 +48,13 @@ def run(args: Namespace) -> None:
 
     training.fit(job, net, optimizer, crops, loss_of, training.constant,
                  after_epoch=lambda epoch: _log_score(args, net))
+
+
+def adam(net: torch.nn.Module, args: Namespace) -> torch.optim.Optimizer:
+    """Adam, not AdamW: weight decay is added to the gradient (authors' code)."""
+    backbone, head = net.parameter_groups()
+    return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': args.amn_learning_rate[0]},
+                             {'params': head, 'lr': args.amn_learning_rate[1]}], weight_decay=args.amn_weight_decay)
 
 
 def _log_score(args: Namespace, net: torch.nn.Module) -> None:

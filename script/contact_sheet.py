@@ -1,0 +1,60 @@
+"""Draw rows of image, CAM, AMN activation, pseudo-mask, truth into one PNG.
+
+    python script/contact_sheet.py --voc12_root ROOT --out result/sheet.png [--images ID ... | --number 8]
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from misc import activations, drawing, imutils, labels  # noqa: E402
+from misc.pyutils import UserError  # noqa: E402
+from voc12.dataloader import VOC12  # noqa: E402
+
+HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
+
+
+def row(source: VOC12, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
+    """The pictures of one image, and its classes."""
+    image = imutils.read_image(source.image_path(image_id))
+    pictures: list[np.ndarray | None] = [image]
+    for folder in (args.cam_out_dir, args.amn_cam_out_dir):
+        activation = activations.load(folder, image_id, 'run its make stage first').without_background()
+        strongest = activation.high_res.max(0, initial=0)
+        pictures.append(drawing.overlay_activation(image, strongest))
+    mask = labels.load(labels.label_path(args.sem_seg_out_dir, image_id), 'run --make_sem_seg_pass True first')
+    pictures.append(drawing.overlay_labels(image, mask, source.palette))
+    truth = source.mask_path(image_id)
+    pictures.append(drawing.overlay_labels(image, labels.load(truth), source.palette) if truth.is_file() else None)
+    return pictures, ', '.join(np.array(source.classes)[source.labels(image_id)])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--voc12_root', required=True)
+    parser.add_argument('--out', required=True, help='the PNG')
+    parser.add_argument('--images', nargs='+', help='ids of the rows')
+    parser.add_argument('--list', default='train', help='where images are taken from, evenly spread, without --images')
+    parser.add_argument('--number', type=int, default=8, help='how many of them')
+    for name in ('cam', 'amn_cam', 'sem_seg'):
+        parser.add_argument(f'--{name}_out_dir', default=f'result/{name}')
+    args = parser.parse_args()
+    try:
+        source = VOC12(args.voc12_root)
+        ids = args.images or source.names(args.list)
+        if not args.images:
+            ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
+        rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)
+        drawing.save(args.out, drawing.contact_sheet(rows, HEADINGS, row_titles=titles))
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'written: {args.out}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

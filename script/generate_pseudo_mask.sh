@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# All stages in order with the published settings, ending with a table of the scores beside the published ones.
+# usage: bash script/generate_pseudo_mask.sh [ROOT] [--from_released] [further flags of run_sample.py]
+#   ROOT             the folder VOC2012 (else VOC12_ROOT, else ./VOCdevkit/VOC2012)
+#   --from_released  no training: starts from the authors' files sess/res50_amn.pth.pth, sess/res50_irn.pth and
+#                    result/ir_label (CAM's refined seeds of train_aug)
+# Pseudo-masks are made for train, scored, and then for train_aug, to train a segmentation network on. It can be stopped
+# and run again: the same command goes on. PYTHON names the interpreter (else .venv, else python3).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+root=() released='' flags=()
+for word in "$@"; do
+  if [ "$word" = --from_released ]; then released=yes
+  elif [ "$word" = --help ] || [ "$word" = -h ]; then sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0
+  elif [ ${#root[@]} = 0 ] && [ ${#flags[@]} = 0 ] && [ "${word#-}" = "$word" ]; then root=(--voc12_root "$word")
+  else flags+=("$word"); fi
+done
+
+amn=(--make_amn_cam_pass --eval_amn_cam_pass)
+irn=(--make_sem_seg_pass --eval_sem_seg_pass)
+if [ -n "$released" ]; then
+  stages=("${amn[@]}" "${irn[@]}")
+else
+  stages=(--train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass
+          --train_amn_pass "${amn[@]}" --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass
+          --train_irn_pass "${irn[@]}")
+fi
+# the published thresholds (CAM 0.15, 0.30, 0.05; AMN 0.25, 0.45, 0.15) are each stage's own defaults
+"$python" run_sample.py "${root[@]}" "${stages[@]}" "${flags[@]}"
+"$python" run_sample.py "${root[@]}" --make_sem_seg_pass --infer_list voc12/train_aug.txt "${flags[@]}"
+
+scores=result/scores.jsonl
+for ((number = 0; number < ${#flags[@]}; number++)); do
+  [ "${flags[number]}" = --scores_file ] && scores=${flags[number + 1]}
+done
+"$python" script/score_table.py "$scores" --published

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# From a fresh machine to pseudo-masks in minutes, on drawn images: makes the environment, draws the sample, pre-trains a
+# backbone on it, runs every stage and prints the scores. Leaves result/quickstart/sheet.png.
+# usage: bash script/quickstart.sh [further flags of run_sample.py]. It can be stopped and run again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=result/quickstart
+data=$out/sample
+bash script/make_env.sh
+python=.venv/bin/python
+
+"$python" -m voc12.sample "$data"
+[ -f "$out/backbone.pth" ] || "$python" script/pretrain_backbone.py --out "$out/backbone.pth"
+"$python" run_sample.py --voc12_root "$data" --pretrained "$out/backbone.pth" \
+  --train_list train_aug --val_list val --infer_list train --eval_set train \
+  --cam_crop_size 112 --cam_resize_long 80 160 --cam_num_epoches 5 \
+  --amn_crop_size 112 --irn_crop_size 112 \
+  --cam_weights_name "$out/res50_cam.pth" --amn_weights_name "$out/res50_amn.pth" \
+  --irn_weights_name "$out/res50_irn.pth" --cam_out_dir "$out/cam" --ir_label_out_dir "$out/ir_label" \
+  --amn_cam_out_dir "$out/amn_cam" --amn_ir_label_out_dir "$out/amn_ir_label" --sem_seg_out_dir "$out/sem_seg" \
+  --log_name "$out/run" --scores_file "$out/scores.jsonl" \
+  --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
+  --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
+  --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass "$@"
+"$python" script/contact_sheet.py --voc12_root "$data" --out "$out/sheet.png" --cam_out_dir "$out/cam" \
+  --amn_cam_out_dir "$out/amn_cam" --sem_seg_out_dir "$out/sem_seg"
+"$python" script/score_table.py "$out/scores.jsonl"

@@ -1,0 +1,49 @@
+"""Print one table of the last score of each stage: python script/score_table.py result/scores.jsonl [--published]."""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from misc.scores import table  # noqa: E402
+
+STAGES = {'eval_cam': 'CAM seed', 'eval_ir_label': 'CAM seed, refined', 'eval_amn_cam': 'AMN seed',
+          'eval_amn_ir_label': 'AMN seed, refined', 'eval_sem_seg': 'pseudo-mask'}
+# mIoU on VOC train, seeds at their best threshold: table 2 of the LPCAM paper (CVPR 2023), which lists AMN
+PUBLISHED = {'eval_cam': 0.488, 'eval_amn_cam': 0.621, 'eval_sem_seg': 0.722}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
+    parser.add_argument('--published', action='store_true', help='beside them the published figures of VOC train')
+    args = parser.parse_args()
+    try:
+        lines = [json.loads(line) for line in Path(args.scores).read_text(encoding='utf-8').splitlines()]
+    except (OSError, ValueError) as error:
+        print(f'error: {args.scores}: no scores ({error}); run an eval stage first', file=sys.stderr)
+        return 1
+    last = {line['stage']: line for line in lines}
+    rows = []
+    for stage, title in STAGES.items():
+        if stage in last:
+            line = last[stage]
+            at = (f'{line["threshold"]:.2f}' if 'threshold' in line
+                  else f'{line["fg_threshold"]:.2f}, {line["bg_threshold"]:.2f}')
+            within = line.get('within_3_points')
+            row = [title, at, line['miou'], line.get('best_miou', '-'),
+                   f'{line["best_threshold"]:.2f}' if 'best_threshold' in line else '-',
+                   f'{within[0]:.2f} to {within[1]:.2f}' if within else '-', f'{line["split"]} ({line["images"]})']
+            rows.append(row + ([PUBLISHED.get(stage, '-')] if args.published else []))
+    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points', 'split (images)']
+    print(table(headings + (['published'] if args.published else []), rows))
+    if any('labelled' in last[stage] for stage in STAGES if stage in last):
+        print('refined seeds: of the labelled pixels alone')
+    if args.published:
+        print('published: VOC train, 1,464 images, the seeds at their best threshold (LPCAM paper, table 2)')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

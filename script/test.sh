@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Make the environment and run the tests: bash script/test.sh [--all] [pytest's arguments]
+#   --all  also the slow ones, and ruff
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash script/make_env.sh requirements-test.txt
+if [ "${1:-}" = --all ]; then
+  shift
+  .venv/bin/ruff check
+  exec .venv/bin/python -m pytest "$@"
+fi
+exec .venv/bin/python -m pytest -m 'not slow' "$@"
