@@ -5,10 +5,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from misc import labels
+from misc import labels, weights
 from misc.pyutils import UserError
+from net.resnet50 import ResNet50
+from script import pretrain_backbone
 from voc12 import sample
 from voc12.dataloader import CLASSES, PALETTE, VOC12
 
@@ -238,3 +241,25 @@ def test_object_crops():
     np.testing.assert_array_equal(images[:10], fewer)
     assert (images[:10] != other).mean() > 0.9
     assert images.reshape(20, -1).std(1).min() > 10  # none is empty
+
+
+def test_pretraining_writes_a_backbone(tmp_path, capsys):
+    """One tiny epoch: the file loads as torchvision's would, and its statistics are measured ones."""
+    out = tmp_path / 'backbone.pth'
+    command = ['--out', str(out), '--images', '8', '--batch_size', '4', '--size', '32', '--epochs', '1', '--device', 'cpu']
+    assert pretrain_backbone.main(command) == 0
+    assert 'of 400 held-out crops' in capsys.readouterr().out
+    state = torch.load(out, weights_only=True)
+    assert state['fc.weight'].shape == (10, 2048) and state['fc.bias'].shape == (10,)
+    backbone = ResNet50()
+    assert set(state) == {*backbone.state_dict(), 'fc.weight', 'fc.bias'}
+    assert weights.load_pretrained(backbone, str(out)) == weights.digest(backbone.state_dict())
+    assert all(torch.isfinite(value).all() for value in state.values())
+    assert not torch.equal(state['bn1.running_mean'], torch.zeros(64))
+    assert state['bn1.num_batches_tracked'] == 1  # the statistics were measured anew, on one batch
+
+
+def test_pretraining_refuses_senseless_numbers(tmp_path, capsys):
+    assert pretrain_backbone.main(['--out', str(tmp_path / 'x'), '--images', '3', '--batch_size', '4']) == 1
+    assert capsys.readouterr().err.startswith('error: at least')
+    assert list(tmp_path.iterdir()) == []
