@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
-from misc import torchutils, weights
-from misc.pyutils import UserError, elapsed, log, start_log
+from misc import torchutils, training, weights
+from misc.pyutils import UserError, elapsed, log, start_log, stop_log
 from voc12.dataloader import VOC12
 
 VERSION = '0.1.0'
@@ -73,7 +74,7 @@ def number(kind: type, low: float, high: float = float('inf'), above: bool = Fal
     """An argparse type: an int or float from `low` (above=True: greater than it) to `high`."""
     def parse(text: str) -> float:
         value = kind(text)
-        if not (low < value if above else low <= value) or not value <= high:
+        if not (low < value if above else low <= value) or not value <= high or value == float('inf'):
             raise argparse.ArgumentTypeError(f'{text} is not {"above" if above else "at least"} {low}'
                                              + (f' and at most {high}' if high < float('inf') else ''))
         return value
@@ -87,7 +88,7 @@ COUNT, WHOLE, POSITIVE, RATE, SHARE = (number(int, 1), number(int, 0), number(fl
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags, grouped by stage."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description='AMN: pseudo-masks from image-level labels. Name at least one stage.', allow_abbrev=False,
         usage='python run_sample.py --voc12_root ROOT --STAGE_pass True ... [flags]',
         formatter_class=_Help, epilog='stages, in pipeline order:\n' + stage_list())
@@ -119,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     group('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32',
           help='of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs only (ours; '
           'published: fp32)')
-    group('--seed', type=WHOLE, default=0, help='the same seed gives the same files, for any --num_workers (ours)')
+    group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0, help='the same seed gives the same files, for any --num_workers (ours)')
     group('--overwrite', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='make what the chosen stages write anew; without it what is there is kept, and a stage goes on (ours)')
     group('--log_name', default='sample_train_eval', help='the log goes to sess/NAME.log, or to NAME.log where the '
@@ -198,6 +199,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of a wrong flag as every error is told: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message} (--help lists the flags)\n')
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Adds each default that the help does not already tell."""
 
@@ -241,13 +249,14 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """
     if args.cam_resize_long[0] > args.cam_resize_long[1]:
         raise UserError(f'--cam_resize_long {args.cam_resize_long[0]} {args.cam_resize_long[1]}: LOW is above HIGH')
-    if args.pretrained not in ('imagenet', 'none') and not Path(args.pretrained).is_file():
-        raise UserError(f'--pretrained {args.pretrained}: neither imagenet nor none, and no such file')
     for name in ('cam_network', 'amn_network', 'irn_network'):
         try:
-            importlib.import_module(getattr(args, name)).Net
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f'--{name} {getattr(args, name)}: not a module with a class Net ({error})') from error
+            found = hasattr(importlib.import_module(getattr(args, name)), 'Net')
+        except (ImportError, ValueError) as error:
+            raise UserError(f'--{name} {getattr(args, name)}: cannot be imported ({error})') from error
+        if not found:
+            raise UserError(f'--{name} {getattr(args, name)}: a module without a class Net')
+    trainings = [stage for stage in chosen if stage.name.startswith('train_')]
     for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
         ids = args.source.names(getattr(args, name))
         if name == 'eval_set':
@@ -255,9 +264,14 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
             if missing:
                 raise UserError(f'{args.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
                                 f'{args.eval_set} are missing; a score needs the mask of every image of --eval_set')
-        elif name in ('train_list', 'val_list'):
+        elif name != 'infer_list' or trainings:  # masks of the infer list are made without its labels
             for image_id in ids:
                 args.source.labels(image_id)
+    for stage in trainings:
+        training.steps_of(len(args.source.names(args.train_list)),
+                          getattr(args, stage.name.removeprefix('train_') + '_batch_size'), 1, stage.name)
+    if trainings:
+        weights.check_pretrained(args.pretrained)
     made: set[str | None] = set()
     for stage in chosen:
         for name in stage.reads:
@@ -346,7 +360,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = build_parser().parse_args(arguments)
+    args, reason = build_parser().parse_args(arguments), None
     try:
         return run(args)
     except UserError as error:
@@ -355,7 +369,10 @@ def main(arguments: list[str] | None = None) -> int:
         reason = "error: the GPU's memory is not enough: use a smaller batch or crop size, or --precision bf16"
     except KeyboardInterrupt:
         reason = 'stopped by Ctrl-C; the same command goes on'
-    log.info('%s', reason) if log.handlers else None
+    finally:
+        if reason is not None and log.handlers:
+            log.info('%s', reason, extra={'file_only': True})  # the screen has it on stderr
+        stop_log()
     print(reason, file=sys.stderr)
     return 130 if reason.startswith('stopped') else 1
 

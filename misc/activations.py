@@ -17,6 +17,7 @@ import torch
 
 from misc.pyutils import UserError, atomic_path
 
+SUFFIXES = ('.npz', '.npy')  # ours, the authors'
 _RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module's name differs between numpy 1 and 2
 
 
@@ -55,7 +56,7 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
             activation = Activation(*(stored[field] for field in Activation._fields))
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such activation; {remedy}') from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: not a whole activation file ({error}); delete it and make it anew') from error
     return _checked(activation, path)
 
@@ -96,6 +97,6 @@ def _load_authors(path: Path) -> Activation:
             read_header[version](stream)
             content = _ArraysOnly(stream).load().item()
         activation = Activation(*(np.asarray(content[name]) for name in ('keys', 'cam', 'high_res')))
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged or hostile pickle can raise nearly anything
         raise UserError(f"{path}: not an activation file of the authors' code ({error})") from error
     return _checked(activation, path)

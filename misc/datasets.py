@@ -67,7 +67,7 @@ def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batch
         except StopIteration:
             return
         except RuntimeError as error:
-            if 'DataLoader worker' in str(error):
+            if str(error).startswith('DataLoader worker (pid'):  # not an error raised within a worker
                 raise UserError('a worker process was ended by the system, most likely for want of memory: '
                                 'use a smaller --num_workers') from error
             raise

@@ -1,8 +1,8 @@
 """Pairs of positions and the paths between them: affinities to train on, and the random walk (IRN, sections 4 and 5).
 
-A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that the line between both
-ends touches, and its affinity 1 - the largest edge on the path. Nothing here keeps tables of indices: for one step (y, x)
-of a path, the positions of all pairs are one shifted view of the map.
+A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that the line between
+both ends touches, and its affinity 1 - the largest edge on the path. Nothing here keeps indices of positions: for one
+step (y, x) of a path, the positions of all pairs are one shifted view of the map.
 
 Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 for 5) or of the `part` of them that was
 asked for; S the sources, row by row.
@@ -13,15 +13,15 @@ import warnings
 import torch
 from torch.nn import functional as F
 
-IGNORE = 255  # label maps: neither background (0) nor a class (1..C)
+from misc.labels import IGNORE
 
 
 @functools.lru_cache
 def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
     """The path of a pair with offset (dy, dx), dy >= 0: positions (y, x) counted from the source, both ends included.
 
-    They are the positions of the box between both ends that lie less than 1 from the line. The far end comes first: of equal
-    edges it is the first on the path that is trained (authors' code).
+    They are the positions of the box between both ends that lie less than 1 from the line. The far end comes first: of
+    equal edges it is the first on the path that is trained (authors' code).
     """
     box = [(y, x) for y in range(dy + 1) for x in range(min(dx, 0), max(dx, 0) + 1)]
     touched = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy ** 2 + dx ** 2]
@@ -40,11 +40,25 @@ def offsets(radius: int) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(near, key=lambda offset: (len(path(*offset)), offset)))
 
 
+@functools.lru_cache
+def offset_tensor(radius: int, device: torch.device) -> torch.Tensor:
+    """`offsets(radius)` as int64 (P, 2) on `device`. Kept, because each copy to a GPU would wait for it."""
+    return torch.tensor(offsets(radius), device=device)
+
+
+@functools.lru_cache
+def _path_jumps(radius: int, width: int, device: torch.device) -> torch.Tensor:
+    """y * width + x of the positions on every path: int64 (P, longest path), filled up with 0."""
+    jumps = [[y * width + x for y, x in path(*offset)] for offset in offsets(radius)]
+    longest = max(map(len, jumps))
+    return torch.tensor([row + [0] * (longest - len(row)) for row in jumps], device=device)
+
+
 def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> torch.Tensor:
     """(..., h, w) -> (..., h - radius + 1, w - 2 * radius + 2): the values (y, x) = `step` away from every source.
 
-    Sources are the positions whose whole neighbourhood lies on the map: rows 0..h-radius, columns radius-1..w-radius. A view;
-    empty where the map is too small to have a source.
+    Sources are the positions whose whole neighbourhood lies on the map: rows 0..h-radius, columns radius-1..w-radius. A
+    view; empty where the map is too small to have a source.
     """
     rows, columns = max(x.shape[-2] - radius + 1, 0), max(x.shape[-1] - 2 * radius + 2, 0)
     top, left = step[0], radius - 1 + step[1]
@@ -71,7 +85,7 @@ class _PathAffinity(torch.autograd.Function):
             torch.sub(1, largest.flatten(1), out=affinity[:, number])
             winner[:, number] = first.flatten(1)
         ctx.save_for_backward(winner)
-        ctx.shape, ctx.radius, ctx.pairs = edge.shape, radius, pairs
+        ctx.shape, ctx.radius, ctx.part = edge.shape, radius, part
         return affinity
 
     @staticmethod
@@ -81,25 +95,24 @@ class _PathAffinity(torch.autograd.Function):
         n, _, h, w = ctx.shape
         sources = shifted(torch.arange(h * w, device=grad.device).view(h, w), ctx.radius).flatten()
         grad_edge = grad.new_zeros(n, h * w)
-        for number, offset in enumerate(ctx.pairs):
-            steps = torch.tensor([y * w + x for y, x in path(*offset)], device=grad.device)
-            grad_edge.scatter_add_(1, sources + steps[winner[:, number].int()], grad[:, number])
+        for number, jumps in enumerate(_path_jumps(ctx.radius, w, grad.device)[ctx.part]):
+            grad_edge.scatter_add_(1, sources + jumps[winner[:, number].int()], grad[:, number])
         return grad_edge.neg_().view(ctx.shape), None, None
 
 
 def pair_affinities(edge: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
     """Affinity of every pair: 1 - the largest edge on its path.
 
-    edge: (N, 1, h, w) after the sigmoid. part: which of `offsets(radius)`. Returns (N, P, S); the gradient goes to the first
-    maximum of each path. A radius of 100 would still have paths that one byte can count.
+    edge: (N, 1, h, w) after the sigmoid. part: which of `offsets(radius)`. Returns (N, P, S); the gradient goes to the
+    first maximum of each path.
     """
     return _PathAffinity.apply(edge, radius, part)
 
 
 def pair_labels(label_map: torch.Tensor, radius: int, part: slice = slice(None)) -> tuple[torch.Tensor, ...]:
-    """Which pairs are background (both 0), foreground (equal, not 0) and negative (different); none of it with an end 255.
+    """Which pairs are background (both 0), foreground (equal, not 0) and negative (different).
 
-    label_map: (N, h, w) of integers 0..255. Returns three bool tensors (N, P, S).
+    label_map: (N, h, w) of integers 0..255. Returns three bool tensors (N, P, S); a pair with an end 255 is in none.
     """
     label_map = label_map.to(torch.uint8)  # an eighth of int64's memory
     source = shifted(label_map, radius).flatten(-2).unsqueeze(1)
@@ -122,29 +135,30 @@ def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta
     """Random walk of `x` that does not cross edges: 2 ** exp_times steps (IRN, section 5).
 
     x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where one of them is, else
-    float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix of `_transitions`.
-    The matrix holds 69 numbers a position (radius 5) and is never made dense nor squared, so memory is that and a few copies
-    of x. The result does not depend on the number of threads.
+    float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix.
+    The matrix holds 69 numbers a position (radius 5) and is never made dense nor squared, so memory is that and a few
+    copies of x. The result does not depend on the number of threads.
     """
     dtype = functools.reduce(torch.promote_types, (x.dtype, edge.dtype, torch.float32))
-    x, edge = x.to(dtype), edge.to(dtype)
     k, h, w = x.shape
     if k == 0:
-        return x.unsqueeze(1)
+        return x.to(dtype).unsqueeze(1)
+    # Always in float64: it takes the same time, and in float32 the rounding of 256 steps adds up to 1e-4 of the result.
+    x, edge = x.double(), edge.double()
     frame = radius - 1
     walked = F.pad(x * (1 - edge), (frame,) * 4).view(k, -1).t().contiguous()
     transitions = _transitions(edge[0], radius, beta)
     for _ in range(2 ** exp_times):
         walked = transitions @ walked
     walked = walked.t().reshape(k, 1, h + 2 * frame, w + 2 * frame)
-    return walked[..., frame:frame + h, frame:frame + w].contiguous()
+    return walked[..., frame:frame + h, frame:frame + w].to(dtype).contiguous()
 
 
 def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     """The transposed transition matrix as a sparse CSR matrix, to be multiplied with columns.
 
-    edge: (h, w). The map stands in a frame of radius - 1 zeros, and row and column count the positions of both, so that every
-    position of the map has the same neighbours and a step into the frame weighs 0; rows of the frame are empty.
+    edge: (h, w). The map stands in a frame of radius - 1 zeros, and rows and columns count the positions of both, so that
+    every position of the map has the same neighbours and a step into the frame weighs 0; rows of the frame are empty.
     """
     h, w = edge.shape
     weights, steps = _step_weights(edge, radius, beta)
@@ -169,8 +183,8 @@ def _step_weights(edge: torch.Tensor, radius: int, beta: float) -> tuple[torch.T
     h, w = edge.shape
     ahead = sorted(offsets(radius))
     steps = [(-dy, -dx) for dy, dx in reversed(ahead)] + [(0, 0)] + ahead
-    # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to one thread each: how pow
-    # rounds depends on where a thread's share ends.
+    # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to one thread each: how
+    # pow rounds depends on where a thread's share ends.
     passing = torch.cat([part.pow(beta) for part in (1 - edge).flatten().split(2 ** 14)]).view(h, w)
     weights = edge.new_zeros(h, w, len(steps))
     weights[..., len(ahead)] = 1

@@ -1,10 +1,10 @@
 """The losses of the three trainings: pure functions of what a network gave and its targets.
 
-Every mean is over the batch of all processes. DistributedDataParallel averages the gradients of its processes, so what each
-function returns is this process's share of the loss times the number of processes: the mean over processes is the loss, and
-with one process the value is the loss itself. Where the batch is cut into parts whose gradients are added up, hand the
-`counts` of the whole batch to each part: the parts' losses then add up to the loss of the batch. Without `counts` they are
-summed over all processes here, so every process must call the function.
+Every mean is over the batch of all processes. DistributedDataParallel averages the gradients of its processes, so what
+each function returns is this process's share of the loss times the number of processes: the mean over processes is the
+loss, and with one process the value is the loss itself. Where the batch is cut into parts whose gradients are added up,
+hand the `counts` of the whole batch to each part: the parts' losses then add up to the loss of the batch. Without
+`counts` they are counted and summed over all processes here, so every process must call the function.
 
 Computed in float32 also under autocast (float64 stays float64). No value is fetched from the device.
 """
@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from misc.indexing import IGNORE, offsets, pair_affinities, pair_displacements, pair_labels
+from misc.indexing import IGNORE, offset_tensor, offsets, pair_affinities, pair_displacements, pair_labels
 from misc.torchutils import sum_over_processes, world
 
 EPS = 1e-5  # in every logarithm and divisor of IRN's losses (authors' code)
-GROUP = 4  # offsets whose pairs are in memory at a time; fewer or more are not faster
+GROUP = 8  # offsets whose pairs are in memory at a time: 75 MB for 4 maps of 128 x 128; more are not faster
 
 
 def _full(x: torch.Tensor) -> torch.Tensor:
@@ -51,8 +51,8 @@ def per_pixel_classification_loss(logits: torch.Tensor, label_map: torch.Tensor,
     """Cross-entropy with smoothed labels, balanced between background and foreground (AMN, section 3.2).
 
     logits: (N, C + 1, h, w), background first; label_map: (N, h, w) int64; eps: what the target gives to the C other
-    classes together; counts: `labelled_pixels` of the whole batch. Half the mean over background pixels and half the mean over
-    foreground pixels; where one of them has no pixel the other alone; 0 (with a graph) where both have none.
+    classes together; counts: `labelled_pixels` of the whole batch. Half the mean over background pixels and half the mean
+    over foreground pixels; where one of them has no pixel the other alone; 0 (with a graph) where both have none.
     """
     counts = labelled_pixels(label_map) if counts is None else counts
     log_probability = F.log_softmax(_full(logits), dim=1)
@@ -75,12 +75,12 @@ def pair_counts(label_map: torch.Tensor, radius: int = 10) -> torch.Tensor:
 
 def affinity_losses(edge: torch.Tensor, displacement: torch.Tensor, label_map: torch.Tensor, radius: int = 10,
                     counts: torch.Tensor | None = None) -> torch.Tensor:
-    """The four parts of IRN's loss (IRN, section 4): half-sum of the positive pairs, negative pairs, displacement of the
-    foreground, displacement of the background.
+    """The four parts of IRN's loss (IRN, section 4): half-sum of the positive pairs, negative pairs, displacement of
+    the foreground, displacement of the background.
 
-    edge: (N, 1, h, w) after the sigmoid (taken in float32); displacement: (N, 2, h, w), dy before dx; label_map: (N, h, w);
-    counts: `pair_counts` of the whole batch. Returns (4,). A part without pairs is 0. Maps smaller than `radius` rows or
-    2 * `radius` - 1 columns have no pair at all.
+    edge: (N, 1, h, w) after the sigmoid (take it in float32); displacement: (N, 2, h, w), dy before dx; label_map:
+    (N, h, w); counts: `pair_counts` of the whole batch. Returns (4,). A part without pairs is 0. Maps of fewer than
+    `radius` rows or 2 * `radius` - 1 columns have no pair at all.
     """
     counts = pair_counts(label_map, radius) if counts is None else counts
     edge, displacement = _full(edge), _full(displacement)
@@ -114,7 +114,7 @@ def _pair_sums(edge: torch.Tensor, displacement: torch.Tensor, label_map: torch.
     attract = -(affinity + EPS).log()
     repel = -(1 + EPS - affinity).log()
     moved = pair_displacements(displacement, radius, group)
-    expected = torch.tensor(offsets(radius)[group], dtype=moved.dtype, device=moved.device).t()[:, :, None]
+    expected = offset_tensor(radius, moved.device)[group].t()[:, :, None]
     return torch.stack([
         torch.where(background, attract, 0).sum(),
         torch.where(foreground, attract, 0).sum(),

@@ -67,11 +67,10 @@ def start_log(path: str | os.PathLike) -> None:
     """Send the log to the screen, and to the end of the file `path` with times. Raises UserError when it cannot."""
     log.setLevel(logging.INFO)
     log.propagate = False
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
+    stop_log()
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter('%(message)s'))
+    screen.addFilter(lambda record: not getattr(record, 'file_only', False))
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(path, encoding='utf-8')
@@ -80,6 +79,13 @@ def start_log(path: str | os.PathLike) -> None:
     file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     log.addHandler(screen)
     log.addHandler(file)
+
+
+def stop_log() -> None:
+    """Close what `start_log` opened."""
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
 
 
 def elapsed(since: float) -> str:

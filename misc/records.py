@@ -29,8 +29,9 @@ def weights_record(weights: str | os.PathLike) -> Path:
     return Path(weights).with_suffix('.json')
 
 
-def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffix: str, overwrite: bool) -> None:
-    """Make `folder` ready for files ID+suffix made with `settings`.
+def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...],
+                overwrite: bool) -> None:
+    """Make `folder` ready for files ID + one of `suffixes` made with `settings`.
 
     With overwrite, files of an earlier run are removed. Else raises UserError where they were made with other settings;
     files without a record (made elsewhere) are used, which the log says.
@@ -40,15 +41,15 @@ def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffix: str
         raise UserError(f'{folder}: a file stands where the output folder should be')
     settings = as_stored(settings)
     record = folder / FOLDER_RECORD
-    there = sum(1 for _ in folder.glob(f'[!.]*{suffix}')) if folder.is_dir() else 0
+    there = [path for suffix in suffixes for path in folder.glob(f'[!.]*{suffix}')]
     if there and overwrite:
         record.unlink(missing_ok=True)
-        for path in folder.glob(f'[!.]*{suffix}'):
+        for path in there:
             path.unlink()
     elif there:
         old = _read(record)
         if old is None:
-            log.info('%s: %d files without a record of their settings (made elsewhere) are used', folder, there)
+            log.info('%s: %d files without a record of their settings (made elsewhere) are used', folder, len(there))
             return
         if old != settings:
             raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): --overwrite makes '

@@ -89,6 +89,8 @@ def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]]
         if isinstance(result, UserError):
             raise result
         total[result[0]] += result[1]
+    if not total.any():
+        raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there is nothing to score')
     return total
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from misc import datasets, records, torchutils, weights
-from misc.pyutils import UserError, atomic_path, elapsed, log
+from misc.pyutils import UserError, elapsed, log
 
 Batch = dict[str, Any]
 Parts = dict[str, torch.Tensor]
@@ -146,10 +146,9 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
             means.add({'loss': loss, **parts})
         log.info('epoch %d/%d: %s, learning rate %.3g, %s', epoch + 1, training.epochs, means,
                  optimizer.param_groups[0]['lr'], elapsed(since))
+        _save_checkpoint(training, net, optimizer, scaler, (epoch + 1) * per_epoch, skipped)
         net.eval()
         after_epoch(epoch)
-        if epoch + 1 < training.epochs:
-            _save_checkpoint(training, net, optimizer, scaler, (epoch + 1) * per_epoch, skipped)
     if skipped:
         log.info('%d batches without a labelled pixel were skipped', skipped)
     net.eval()
@@ -187,8 +186,7 @@ def _save_checkpoint(training: Training, net: nn.Module, optimizer: torch.optim.
                      scaler: torch.amp.GradScaler, step_done: int, skipped: int) -> None:
     content = {'settings': training.settings, 'step': step_done, 'skipped': skipped, 'net': net.state_dict(),
                'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict()}
-    with atomic_path(training.checkpoint) as temporary:
-        torch.save(content, temporary)
+    weights.write(content, training.checkpoint)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

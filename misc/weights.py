@@ -1,8 +1,9 @@
 """Weights in and out: ImageNet's for a backbone, checkpoints of the three networks, the authors' among them."""
 import hashlib
+import io
 import os
-import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such weights file') from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file can make torch raise nearly anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f'{path}: not a readable state dict ({first})') from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -29,8 +30,16 @@ def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 def save_state(net: nn.Module, path: str | os.PathLike) -> None:
     """The network's state dict, on the CPU, written atomically; the same weights give the same bytes."""
     state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    with atomic_path(path) as temporary, open(temporary, 'wb') as stream:  # a stream: torch writes a file's name into it
-        torch.save(state, stream)
+    write(state, path)
+
+
+def write(content: dict[str, Any], path: str | os.PathLike) -> None:
+    """torch.save, atomically, by way of the memory: torch writes a file's name into it, and tells of a full disk by a
+    RuntimeError. Raises UserError when the disk refuses."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def digest(state: dict[str, torch.Tensor]) -> str:
@@ -38,7 +47,7 @@ def digest(state: dict[str, torch.Tensor]) -> str:
     total = hashlib.sha256()
     for key in sorted(state):
         total.update(key.encode())
-        total.update(state[key].detach().cpu().contiguous().numpy().tobytes())
+        total.update(state[key].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
 
@@ -63,15 +72,27 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
     return digest(state)
 
 
-def _torchvision_state() -> dict[str, torch.Tensor]:
+def check_pretrained(choice: str) -> None:
+    """Raises UserError, before any work is done, for a `choice` of `load_pretrained` that cannot be there."""
+    if choice == 'imagenet':
+        _torchvision_weights()
+    elif choice != 'none' and not Path(choice).is_file():
+        raise UserError(f'--pretrained {choice}: neither imagenet nor none, and no such file')
+
+
+def _torchvision_weights() -> Any:
     try:
         from torchvision.models import ResNet50_Weights
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
         first = str(error).splitlines()[0]
         raise UserError(f"--pretrained imagenet needs a torchvision that fits torch {torch.__version__} ({first}); "
                         'or give a file with its weights: --pretrained resnet50.pth') from error
+    return ResNet50_Weights.IMAGENET1K_V1
+
+
+def _torchvision_state() -> dict[str, torch.Tensor]:
     try:
-        return ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+        return _torchvision_weights().get_state_dict(progress=False)
     except OSError as error:
         raise UserError(f"--pretrained imagenet: torchvision cannot fetch its weights ({error}); download "
                         'resnet50-0676ba61.pth elsewhere and give --pretrained FILE') from error

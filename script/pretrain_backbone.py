@@ -4,7 +4,7 @@ reads: nothing; the crops are drawn (voc12.sample.object_crops), new ones for ev
 writes: FILE, a state dict with torchvision's names (conv1.weight ... fc.bias), for --pretrained FILE
 command: python script/pretrain_backbone.py --out FILE
 
-A bit more than a minute on two CPU cores. Everything after this works with *fixed* batch norm, so the running
+Between one and two minutes on two CPU cores. Everything after this works with *fixed* batch norm, so the running
 statistics are measured again at the end, when the weights no longer change.
 """
 import argparse
@@ -19,12 +19,11 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import torchutils  # noqa: E402
+from misc import imutils, torchutils  # noqa: E402
 from misc.pyutils import UserError, atomic_path, elapsed  # noqa: E402
 from net.resnet50 import ResNet50  # noqa: E402
 from voc12 import sample  # noqa: E402
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in every stage
 HELD_OUT = 400  # crops, never trained on, for the accuracy
 
 
@@ -53,7 +52,7 @@ def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, device: tor
         rng = np.random.default_rng(seed)
         order, flips = rng.permutation(len(labels)), rng.random(len(labels)) < 0.5
         stop = max(1, len(labels) - batch_size + 1)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.from_numpy(values).view(1, 3, 1, 1) for values in (imutils.MEAN, imutils.STD))
     for start in range(0, stop, batch_size):
         chosen = order[start:start + batch_size]
         pixels = images[chosen]

@@ -19,7 +19,7 @@ def refine_folder(args: Namespace, stage: str, cam_dir: str, out_dir: str, thres
     """Refine a folder of activations (CAM's or AMN's) at (fg, bg) thresholds."""
     source, ids = args.source, args.source.names(args.train_list)
     records.open_folder(out_dir, {'stage': stage, 'fg_thres': thresholds[0], 'bg_thres': thresholds[1],
-                                  'activations': records.made_by(cam_dir)}, '.png', args.overwrite)
+                                  'activations': records.made_by(cam_dir)}, ('.png',), args.overwrite)
 
     def refine(image_id: str) -> None:
         activation = activations.load(cam_dir, image_id, remedy).without_background()

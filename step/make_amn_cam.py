@@ -23,7 +23,7 @@ def run(args: Namespace) -> None:
     records.open_folder(args.amn_cam_out_dir, {
         'stage': 'make_amn_cam', 'network': args.amn_network, 'weights': loaded, 'classes': source.classes,
         'seeds': records.made_by(args.ir_label_out_dir), 'scales': args.cam_scales, 'precision': args.precision},
-        '.npz', args.overwrite)
+        activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))

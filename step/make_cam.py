@@ -21,7 +21,7 @@ def run(args: Namespace) -> None:
     net.to(args.device, memory_format=torch.channels_last).eval()
     records.open_folder(args.cam_out_dir, {
         'stage': 'make_cam', 'network': args.cam_network, 'weights': loaded, 'classes': source.classes,
-        'scales': args.cam_scales, 'precision': args.precision}, '.npz', args.overwrite)
+        'scales': args.cam_scales, 'precision': args.precision}, activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))

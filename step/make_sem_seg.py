@@ -27,7 +27,7 @@ def run(args: Namespace) -> None:
         'stage': 'make_sem_seg', 'network': args.irn_network, 'weights': loaded,
         'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
         'bg_thres': args.sem_seg_bg_thres, 'power': args.sem_seg_power, 'precision': args.precision},
-        '.png', args.overwrite)
+        ('.png',), args.overwrite)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))

@@ -1,6 +1,7 @@
 """How every eval stage tells its result: a table on the screen, a line of JSON in result/scores.jsonl. Not a stage."""
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def report(args: Namespace, stage: str, score: scores.Score, **details: Any) -> 
     log.info('%s: mIoU %.1f%% on %s, %d images, threshold %.2f%s', stage, 100 * score.miou, args.eval_set,
              score.images, details['threshold'], best)
     iou = {name: value for name, value in zip(names, _rounded(score.iou), strict=True)}
-    _write(args, stage, {'miou': round(score.miou, 6), 'images': score.images, 'iou': iou} | details)
+    _write(args, stage, {'miou': _rounded([score.miou])[0], 'images': score.images, 'iou': iou} | details)
 
 
 def report_seeds(args: Namespace, stage: str, score: scores.SeedScore, thresholds: tuple[float, float]) -> None:
@@ -32,13 +33,13 @@ def report_seeds(args: Namespace, stage: str, score: scores.SeedScore, threshold
     log.info('%s: %.1f%% of the pixels labelled, mIoU of these %.1f%%, on %s, %d images, thresholds %.2f and %.2f',
              stage, 100 * score.labelled, 100 * score.miou, args.eval_set, score.images, *thresholds)
     _write(args, stage, {
-        'labelled': round(score.labelled, 6), 'miou': round(score.miou, 6), 'images': score.images,
+        'labelled': round(score.labelled, 6), 'miou': _rounded([score.miou])[0], 'images': score.images,
         'fg_threshold': thresholds[0], 'bg_threshold': thresholds[1],
         'precision': dict(zip(names, _rounded(score.precision), strict=True)),
         'recall': dict(zip(names, _rounded(score.recall), strict=True))})
 
 
-def _rounded(values: np.ndarray) -> list[float | None]:
+def _rounded(values: Iterable[float]) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), 6) for value in values]
 
 

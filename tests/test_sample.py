@@ -246,8 +246,8 @@ def test_object_crops():
 def test_pretraining_writes_a_backbone(tmp_path, capsys):
     """One tiny epoch: the file loads as torchvision's would, and its statistics are measured ones."""
     out = tmp_path / 'backbone.pth'
-    command = ['--out', str(out), '--images', '8', '--batch_size', '4', '--size', '32', '--epochs', '1', '--device', 'cpu']
-    assert pretrain_backbone.main(command) == 0
+    tiny = ['--images', '8', '--batch_size', '4', '--size', '32', '--epochs', '1', '--device', 'cpu']
+    assert pretrain_backbone.main(['--out', str(out), *tiny]) == 0
     assert 'of 400 held-out crops' in capsys.readouterr().out
     state = torch.load(out, weights_only=True)
     assert state['fc.weight'].shape == (10, 2048) and state['fc.bias'].shape == (10,)

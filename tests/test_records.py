@@ -1,0 +1,104 @@
+"""What made a folder or a weights file."""
+import json
+import logging
+
+import pytest
+
+from misc import records
+from misc.pyutils import UserError
+
+SETTINGS = {'stage': 'make_cam', 'scales': [1.0, 0.5], 'classes': ('a', 'b'), 'weights': '00ff'}
+
+
+def open_folder(folder, overwrite=False, **changed):
+    records.open_folder(folder, SETTINGS | changed, ('.npz', '.npy'), overwrite)
+
+
+def stored(folder):
+    return json.loads((folder / '_settings.json').read_text())
+
+
+def test_fresh_and_the_same_again(tmp_path):
+    folder = tmp_path / 'result' / 'cam'
+    open_folder(folder)
+    assert stored(folder) == SETTINGS | {'classes': ['a', 'b']}
+    (folder / 'x.npz').write_text('1')
+    open_folder(folder)
+    assert (folder / 'x.npz').read_text() == '1'
+
+
+def test_an_empty_folder_takes_other_settings(tmp_path):
+    open_folder(tmp_path)
+    open_folder(tmp_path, scales=[1.0])
+    assert stored(tmp_path)['scales'] == [1.0]
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    open_folder(tmp_path)
+    (tmp_path / 'x.npz').write_text('1')
+    with pytest.raises(UserError, match=r'made with other settings \(scales: was \[1.0, 0.5\], now \[1.0\]; '
+                                        'weights: was 00ff, now 11ff'):
+        open_folder(tmp_path, scales=[1.0], weights='11ff')
+    with pytest.raises(UserError, match='power: was not set, now 2'):
+        open_folder(tmp_path, power=2)
+    assert stored(tmp_path)['scales'] == [1.0, 0.5]
+    assert (tmp_path / 'x.npz').exists()
+
+
+def test_overwrite_removes_the_files_of_the_stage_only(tmp_path):
+    open_folder(tmp_path)
+    for name in ('x.npz', 'y.npy', 'notes.txt', '.hidden.npz'):
+        (tmp_path / name).write_text('1')
+    open_folder(tmp_path, overwrite=True, scales=[2.0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.hidden.npz', '_settings.json', 'notes.txt']
+    assert stored(tmp_path)['scales'] == [2.0]
+
+
+@pytest.mark.parametrize('name', ['x.npz', 'x.npy'])
+def test_files_made_elsewhere_are_used_and_get_no_record(tmp_path, caplog, name):
+    (tmp_path / name).write_text('1')
+    with caplog.at_level(logging.INFO, 'amn'):
+        records.log.propagate = True
+        open_folder(tmp_path)
+    assert '1 files without a record of their settings' in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert records.made_by(tmp_path) == 'unknown'
+
+
+def test_a_file_stands_in_the_way(tmp_path):
+    (tmp_path / 'cam').write_text('1')
+    with pytest.raises(UserError, match='cam: a file stands where the output folder should be'):
+        open_folder(tmp_path / 'cam')
+    with pytest.raises(UserError, match='cannot write .*_settings.json'):
+        open_folder(tmp_path / 'cam' / 'deeper')
+
+
+def test_made_by_tells_settings_apart(tmp_path):
+    open_folder(tmp_path / 'a')
+    open_folder(tmp_path / 'b')
+    open_folder(tmp_path / 'c', scales=[1.0])
+    a, b, c = (records.made_by(tmp_path / name) for name in 'abc')
+    assert a == b == records.fingerprint(SETTINGS)
+    assert a != c
+    assert records.fingerprint(dict(reversed(SETTINGS.items()))) == a
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    (tmp_path / 'x.npz').write_text('1')
+    (tmp_path / '_settings.json').write_text('{"stage"')
+    for use in (open_folder, records.made_by):
+        with pytest.raises(UserError, match='_settings.json: not readable'):
+            use(tmp_path)
+
+
+def test_record_of_weights(tmp_path):
+    path = tmp_path / 'res50_cam.pth'
+    assert records.read_weights_record(path) is None
+    records.write_json(records.weights_record(path), SETTINGS)
+    assert (tmp_path / 'res50_cam.json').is_file()
+    assert records.read_weights_record(path) == records.as_stored(SETTINGS)
+
+
+def test_difference_names_every_setting():
+    assert records.difference({'a': 1, 'b': 2, 'c': 3}, {'a': 1, 'b': 4, 'd': None}) == (
+        'b: was 2, now 4; c: was 3, now not set')
