@@ -17,7 +17,7 @@ from typing import NoReturn
 import torch
 
 from misc import torchutils, training, weights
-from misc.pyutils import UserError, elapsed, log, start_log, stop_log
+from misc.pyutils import UserError, elapsed, log, start_log, stop_log, unlock
 from voc12.dataloader import VOC12
 
 VERSION = '0.1.0'
@@ -120,7 +120,14 @@ def build_parser() -> argparse.ArgumentParser:
     group('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32',
           help='of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs only (ours; '
           'published: fp32)')
-    group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0, help='the same seed gives the same files, for any --num_workers (ours)')
+    group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0,
+          help='the same seed gives the same files, for any --num_workers (ours)')
+    group('--accumulate', type=COUNT, default=1, help='parts that a training batch is cut into, one after the other: the '
+          'same gradient in less memory; no result depends on it but by rounding (ours)')
+    group('--save_every', type=POSITIVE, default=30.0, help='minutes between checkpoints of a training; one is written '
+          'after every epoch too (ours)')
+    group('--tensorboard', metavar='DIR', help='write losses, learning rate and a few pictures an epoch there, for '
+          'TensorBoard (needs the package tensorboard; ours)')
     group('--overwrite', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='make what the chosen stages write anew; without it what is there is kept, and a stage goes on (ours)')
     group('--log_name', default='sample_train_eval', help='the log goes to sess/NAME.log, or to NAME.log where the '
@@ -272,6 +279,8 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
                           getattr(args, stage.name.removeprefix('train_') + '_batch_size'), 1, stage.name)
     if trainings:
         weights.check_pretrained(args.pretrained)
+        if args.tensorboard is not None:
+            training.summary_writer()
     made: set[str | None] = set()
     for stage in chosen:
         for name in stage.reads:
@@ -320,10 +329,10 @@ def git_commit() -> str:
 def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """Version, commit, machine and settings: the first lines of every log."""
     device = torch.cuda.get_device_name(args.device) if args.device.type == 'cuda' else f'cpu, {os.cpu_count()} cores'
-    log.info('AMN %s, commit %s, Python %s, torch %s, %s, seed %d', args.version, args.commit,
-             platform.python_version(), torch.__version__, device, args.seed)
+    log.info('AMN %s, commit %s, Python %s, torch %s, %s, %d process(es), seed %d', args.version, args.commit,
+             platform.python_version(), torch.__version__, device, torchutils.world()[1], args.seed)
     settings = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
-                and key not in ('source', 'version', 'commit', 'check_data')}
+                and key not in ('source', 'version', 'commit', 'check_data', 'running')}
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
 
@@ -337,7 +346,7 @@ def run(args: argparse.Namespace) -> int:
         print(f'error: no stage is named; give at least one of\n{stage_list()}', file=sys.stderr)
         return 2
     resolve_thresholds(args)
-    args.device = torchutils.choose_device(args.device)
+    args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
     args.voc12_root = find_root(args.voc12_root)
     args.source = VOC12(args.voc12_root)
@@ -346,21 +355,26 @@ def run(args: argparse.Namespace) -> int:
         return check_data(args)
     check(args, chosen)
     name = Path(args.log_name)
-    start_log(f'{name if name.parent != Path(".") else Path("sess") / name}.log')
+    if torchutils.is_main():
+        start_log(f'{name if name.parent != Path(".") else Path("sess") / name}.log')
     log_provenance(args, chosen)
+    args.running = True
     begun = time.monotonic()
     for stage in chosen:
         since = time.monotonic()
         log.info('=== %s: %s', stage.name, stage.help)
         importlib.import_module(f'step.{stage.name}').run(args)
+        torchutils.wait_for_all()
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
+    torchutils.leave_processes()
     return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     args, reason = build_parser().parse_args(arguments), None
+    args.running = False
     try:
         return run(args)
     except UserError as error:
@@ -373,7 +387,9 @@ def main(arguments: list[str] | None = None) -> int:
         if reason is not None and log.handlers:
             log.info('%s', reason, extra={'file_only': True})  # the screen has it on stderr
         stop_log()
-    print(reason, file=sys.stderr)
+        unlock()
+    if torchutils.is_main() or args.running:  # before that, every process says the same
+        print(reason, file=sys.stderr)
     return 130 if reason.startswith('stopped') else 1
 
 

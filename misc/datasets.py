@@ -81,7 +81,7 @@ def _as_it_is(item: Any) -> Any:
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Lists of (epoch, index) for the steps `start`..`stop` of a training: each epoch shuffled from (seed, epoch), its
-    short last batch dropped."""
+    short last batch dropped. Batches are global: this process gets its share of each."""
 
     images: int
     batch_size: int
@@ -97,7 +97,7 @@ class Batches:
             if shuffled != epoch:
                 order, shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.images), epoch
             first = batch * self.batch_size
-            yield [(epoch, int(index)) for index in order[first:first + self.batch_size]]
+            yield [(epoch, int(index)) for index in torchutils.share(order[first:first + self.batch_size])]
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -5,11 +5,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from misc import datasets
-from misc.pyutils import UserError, log
+from misc import datasets, torchutils
+from misc.pyutils import UserError, WriteError, log
 
 MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go through the network one after the other
 
@@ -34,17 +34,20 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     read(id) runs in worker processes, ahead. compute(id, item) runs here, with the network, and returns a function that
     saves, which runs in a thread, behind; stages without a network do everything in read. An image that fails is
     named at the end and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once.
+    With several processes each takes its share of the images.
     """
-    todo = [image_id for image_id in ids if not is_done(image_id)]
-    if len(todo) < len(ids):
-        log.info('%d of %d images are already done', len(ids) - len(todo), len(ids))
+    mine = torchutils.share(ids)
+    todo = [image_id for image_id in mine if not is_done(image_id)]
+    done = sum(torchutils.gather([len(mine) - len(todo)]))
+    if done:
+        log.info('%d of %d images are already done', done, len(ids))
     failed: dict[str, str] = {}
     saving: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(1) as saver:
         items = datasets.read_ahead(_Job(read), todo, num_workers)
-        for image_id, item in tqdm(items, total=len(todo), unit='image', mininterval=1, dynamic_ncols=True):
+        for image_id, item in torchutils.progress(items, total=len(todo), unit='image'):
             if isinstance(item, UserError):
-                if str(item).startswith('cannot write'):
+                if isinstance(item, WriteError):
                     raise item
                 failed[image_id] = str(item)
                 continue
@@ -55,11 +58,21 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
                 saving.popleft().result()
         for future in saving:
             future.result()
+    failed = dict(sum(torchutils.gather([list(failed.items())]), []))
     if failed:
         for image_id, reason in failed.items():
             log.info('failed: %s: %s', image_id, reason)
         first, reason = next(iter(failed.items()))
         raise UserError(f'{len(failed)} of {len(ids)} images failed, the others are done; first {first}: {reason}')
+
+
+def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
+    """Make a network with loaded weights ready for inference, and for nothing else: on the device, channels last, batch
+    norms folded, the backbone's weights in `precision` once instead of at every image."""
+    net.eval().requires_grad_(False)
+    net.resnet50.fold_norms()
+    net.to(device, memory_format=torch.channels_last)
+    net.resnet50.to(torchutils.PRECISIONS[precision])
 
 
 def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """What every part of the program needs from Python: errors for the user, whole files, the log, elapsed time."""
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -8,13 +9,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 log = logging.getLogger('amn')
 
 
 class UserError(Exception):
     """Something the user can mend. Printed as one line that names the file and the remedy, never as a traceback."""
+
+
+class WriteError(UserError):
+    """The disk refuses: no image's own fault, so the stage ends at once."""
 
 
 @contextlib.contextmanager
@@ -35,7 +40,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f'cannot write {path}: {reason}') from error
+        raise WriteError(f'cannot write {path}: {reason}') from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -61,6 +66,38 @@ def append_json_line(path: str | os.PathLike, content: dict) -> None:
             stream.write(json.dumps(content) + '\n')
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror}') from error
+
+
+_locks: dict[Path, IO[str]] = {}
+
+
+def lock(path: str | os.PathLike, what: str) -> None:
+    """Keep other runs from `what` until `unlock` or the end of this process, however it ends.
+
+    Raises UserError where another run holds the lock, WriteError where the disk refuses.
+    """
+    path = Path(path).absolute()
+    if path in _locks:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, 'a', encoding='utf-8')  # noqa: SIM115 -- open as long as the lock is held
+    except OSError as error:
+        raise WriteError(f'cannot write {path}: {error.strerror}') from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.close()
+        raise UserError(f'{what} is in use by another run: wait for it, or write to another place') from error
+    _locks[path] = handle
+
+
+def unlock() -> None:
+    """Give up every lock of this process."""
+    for path, handle in _locks.items():
+        path.unlink(missing_ok=True)
+        handle.close()
+    _locks.clear()
 
 
 def start_log(path: str | os.PathLike) -> None:

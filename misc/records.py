@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from misc.pyutils import UserError, log, write_json
+from misc import torchutils
+from misc.pyutils import UserError, lock, log, write_json
 
 FOLDER_RECORD = '_settings.json'
 
@@ -34,18 +35,24 @@ def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: t
     """Make `folder` ready for files ID + one of `suffixes` made with `settings`.
 
     With overwrite, files of an earlier run are removed. Else raises UserError where they were made with other settings;
-    files without a record (made elsewhere) are used, which the log says.
+    files without a record (made elsewhere) are used, which the log says. Locks the folder against other runs.
     """
     folder = Path(folder)
+    if torchutils.is_main():
+        _open_folder(folder, settings, suffixes, overwrite)
+    torchutils.wait_for_all()
+
+
+def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder}: a file stands where the output folder should be')
+    lock(folder / '.lock', f'{folder}')
     settings = as_stored(settings)
     record = folder / FOLDER_RECORD
     there = [path for suffix in suffixes for path in folder.glob(f'[!.]*{suffix}')]
     if there and overwrite:
-        record.unlink(missing_ok=True)
         for path in there:
-            path.unlink()
+            path.unlink()  # the record stays until all are gone: a run stopped here leaves nothing that looks new
     elif there:
         old = _read(record)
         if old is None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+import torch
 
-from misc import datasets, labels
+from misc import datasets, labels, torchutils
 from misc.pyutils import UserError
 
 GRID = tuple(number / 100 for number in range(101))  # thresholds of the curve
@@ -82,13 +82,15 @@ def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray
 
 def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]], size: int,
            num_workers: int) -> np.ndarray:
-    """Sum of count(id) over `ids`, counted in parallel: int64 (size,). Raises the first image's UserError."""
+    """Sum of count(id) over `ids`, counted in parallel, by all processes: int64 (size,). Raises the first image's UserError."""
     total = np.zeros(size, np.int64)
-    results = datasets.read_ahead(count, ids, num_workers)
-    for result in tqdm(results, total=len(ids), unit='image', mininterval=1, dynamic_ncols=True):
+    mine = torchutils.share(ids)
+    results = datasets.read_ahead(count, mine, num_workers)
+    for result in torchutils.progress(results, total=len(mine), unit='image'):
         if isinstance(result, UserError):
             raise result
         total[result[0]] += result[1]
+    total = torchutils.sum_over_processes(torch.from_numpy(total)).numpy()
     if not total.any():
         raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there is nothing to score')
     return total

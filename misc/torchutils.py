@@ -1,13 +1,19 @@
 """Device, precision, processes and seeds: asked for once, here."""
 import contextlib
+import datetime
+import os
 import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
+from tqdm import tqdm
 
 from misc.pyutils import UserError
 
+T = TypeVar('T')
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -49,6 +55,68 @@ def world() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def join_processes(device: torch.device) -> torch.device:
+    """Under torchrun, join its other processes and return this one's device; else `device`, as it is.
+
+    Raises UserError where a machine has fewer GPUs than processes.
+    """
+    if int(os.environ.get('WORLD_SIZE', '1')) == 1 or world()[1] > 1:
+        return device
+    if device.type == 'cuda':
+        number = int(os.environ['LOCAL_RANK'])
+        if number >= torch.cuda.device_count():
+            raise UserError(f'torchrun started more processes than this machine has GPUs ({torch.cuda.device_count()})')
+        device = torch.device('cuda', number)
+        torch.cuda.set_device(device)
+    distributed.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo',
+                                   timeout=datetime.timedelta(hours=12))  # one may still save while the others wait
+    return device
+
+
+def leave_processes() -> None:
+    """The end of `join_processes`."""
+    if world()[1] > 1:
+        distributed.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return world()[0] == 0
+
+
+def wait_for_all() -> None:
+    """Go on when every process is here."""
+    if world()[1] > 1:
+        distributed.barrier()
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of `items`: every world-size-th."""
+    rank, size = world()
+    return items[rank::size]
+
+
+def gather(mine: Sequence[T]) -> list[T]:
+    """The parts that `share` gave out, put together again in every process, in the order of the whole."""
+    size = world()[1]
+    if size == 1:
+        return list(mine)
+    parts: list[Any] = [None] * size
+    distributed.all_gather_object(parts, list(mine))
+    return [parts[number % size][number // size] for number in range(sum(map(len, parts)))]
+
+
+def progress(items: Iterable[T], description: str | None = None, **options: Any) -> Iterable[T]:
+    """tqdm, in the main process only."""
+    return tqdm(items, description, mininterval=1, dynamic_ncols=True, disable=not is_main(), **options)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` there, images (four dimensions) in channels-last order, without waiting for the copy."""
+    layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+    return tensor.to(device, non_blocking=True, memory_format=layout)
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:

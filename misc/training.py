@@ -1,27 +1,46 @@
 """One loop for all trainings: schedule, precision, checkpoints, resuming, progress."""
+import contextlib
 import dataclasses
+import math
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
+from torch.nn.parallel import DistributedDataParallel
 
 from misc import datasets, records, torchutils, weights
-from misc.pyutils import UserError, elapsed, log
+from misc.pyutils import UserError, elapsed, lock, log
 
 Batch = dict[str, Any]
 Parts = dict[str, torch.Tensor]
 
 
 @dataclasses.dataclass
-class Training:
-    """What a training needs beside network, optimizer, data and loss.
+class Objective:
+    """What is learnt.
 
-    name: of the stage; weights: where the trained network goes (NAME.pth; the checkpoint is NAME.ckpt, the record
-    NAME.json); settings: what the weights depend on; overwrite: train anew where such files are there.
+    counts(batch): how many targets of each kind the whole batch holds, over all processes; None for a batch without
+    anything to learn from, which is skipped and counted. loss(net, part, counts): the share of a part of that batch in
+    its loss, and in the loss's parts by name; the shares of all parts add up.
+    """
+
+    counts: Callable[[Batch], torch.Tensor | None]
+    loss: Callable[[nn.Module, Batch, torch.Tensor], tuple[torch.Tensor, Parts]]
+
+
+@dataclasses.dataclass
+class Training:
+    """What a training needs beside network, optimizer, data and objective.
+
+    name: of the stage; weights: where the trained network goes (NAME.pth; the checkpoint is NAME.ckpt, the one before it
+    NAME.ckpt.before, the record NAME.json); settings: what the weights depend on; overwrite: train anew where such files
+    are there; accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole;
+    save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files.
     """
 
     name: str
@@ -34,6 +53,9 @@ class Training:
     precision: str
     num_workers: int
     overwrite: bool
+    accumulate: int = 1
+    save_every: float = math.inf
+    tensorboard: str | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -44,11 +66,14 @@ class Training:
 
         Raises UserError where the weights, or the checkpoint of an unfinished run, come from other settings.
         """
+        if torchutils.is_main():
+            lock(self.checkpoint.with_suffix('.lock'), f'{self.weights}')
         self.settings = records.as_stored(self.settings)
         if self.overwrite:
             return False
-        if self.checkpoint.is_file():
-            self._compare(_read_checkpoint(self.checkpoint)['settings'], self.checkpoint, 'an unfinished training')
+        unfinished = read_checkpoint(self.checkpoint)
+        if unfinished is not None:
+            self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training')
             return False
         found = weights.existing(self.weights)
         if found is None:
@@ -69,6 +94,9 @@ class Training:
 
 def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
     """(images // batch) * epochs. Raises UserError for a batch larger than the data."""
+    processes = torchutils.world()[1]
+    if batch_size < processes:
+        raise UserError(f'{name}: a batch of {batch_size} images cannot be shared by {processes} processes')
     if images < batch_size:
         raise UserError(f'{name}: a batch of {batch_size} is larger than the list of {images} images: '
                         'use a smaller batch size or a longer list')
@@ -94,69 +122,130 @@ def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: fl
                            lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
 
 
-def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: torch.Tensor) -> None:
-    """One update. Layers that the gradient does not reach keep grad None: not even weight decay moves them."""
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,
+         objective: Objective, training: Training) -> tuple[torch.Tensor, list[str]] | None:
+    """One update: the values of loss and parts, and their names; None for a batch that was skipped.
+
+    Layers that the gradient does not reach keep grad None: not even weight decay moves them.
+    """
+    with torchutils.autocast(training.precision, training.device):
+        counts = objective.counts(batch)
+    if counts is None:
+        return None
     optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
+    total: torch.Tensor | float = 0.0
+    parts = list(_parts(batch, training.accumulate))
+    for number, part in enumerate(parts, start=1):
+        last = number == len(parts)
+        with contextlib.nullcontext() if last or net is unwrapped(net) else net.no_sync():
+            with torchutils.autocast(training.precision, training.device):
+                loss, others = objective.loss(net, part, counts)
+            scaler.scale(loss).backward()
+        total = total + torch.stack([loss.detach(), *(value.detach() for value in others.values())])
     scaler.step(optimizer)
     scaler.update()
+    return total, ['loss', *others]
+
+
+def _parts(batch: Batch, number: int) -> Iterator[Batch]:
+    """The batch cut into `number` parts of about equal size."""
+    size = len(batch['index'])
+    length = math.ceil(size / number)
+    for first in range(0, size, length):
+        yield {name: value[first:first + length] for name, value in batch.items()}
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The network itself, without what shares its gradients."""
+    return net.module if isinstance(net, DistributedDataParallel) else net
 
 
 def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, dataset: datasets.TrainingCrops,
-        loss_of: Callable[[Batch], tuple[torch.Tensor, Parts] | None], schedule: Callable[[int, int], float],
-        after_epoch: Callable[[int], None] = lambda epoch: None,
+        objective: Objective, schedule: Callable[[int, int], float],
+        after_epoch: Callable[[int], dict[str, np.ndarray]] = lambda epoch: {},
         after_last: Callable[[], None] = lambda: None) -> None:
     """Train `net` and write its weights.
 
-    loss_of(batch) gives the loss and its parts by name, or None for a batch without anything to learn from, which is
-    skipped and counted. A checkpoint is written after every epoch, and a run that finds one goes on from it.
-    after_last runs before the weights are written. Raises UserError for a loss that is not finite, which names the
-    images; the checkpoint of the epoch before stays.
+    A checkpoint is written after every epoch and every `save_every` minutes, and a run that finds one goes on from it.
+    after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs before the weights are written. Raises UserError
+    for a loss that is not finite, which names the images; the last checkpoint before it stays.
     """
     max_step = steps_of(len(dataset), training.batch_size, training.epochs, training.name)
     per_epoch = max_step // training.epochs
     net.to(training.device, memory_format=torch.channels_last)
     scaler = torch.amp.GradScaler(training.device.type, enabled=training.precision == 'fp16')
     base_rates = [group['lr'] for group in optimizer.param_groups]
-    start, skipped = 0, 0
-    if training.checkpoint.is_file() and not training.overwrite:
-        start, skipped = _resume(training, net, optimizer, scaler)
-    keys = datasets.Batches(len(dataset), training.batch_size, training.seed, start, max_step)
+    state = _State(training, net, optimizer, scaler)
+    if not training.overwrite:
+        state.resume()
+    parallel = net
+    if torchutils.world()[1] > 1:
+        parallel = DistributedDataParallel(net, broadcast_buffers=False)  # every batch norm is fixed
+    keys = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step, max_step)
     batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
-    for epoch in range(start // per_epoch, training.epochs):
+    writer = _writer(training)
+    for epoch in range(state.step // per_epoch, training.epochs):
         net.train()
-        since, means = time.monotonic(), _Means()
-        for number in tqdm(range(epoch * per_epoch, (epoch + 1) * per_epoch), f'epoch {epoch + 1}/{training.epochs}',
-                           unit='step', mininterval=1, dynamic_ncols=True):
+        since, means = time.monotonic(), _Means(training.name, dataset.ids, max_step, writer)
+        steps = torchutils.progress(range(state.step, (epoch + 1) * per_epoch), f'epoch {epoch + 1}/{training.epochs}',
+                                    unit='step', initial=state.step - epoch * per_epoch, total=per_epoch)
+        for number in steps:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
             batch = _next(batches)
-            with torchutils.autocast(training.precision, training.device):
-                result = loss_of(batch)
-            if result is None:
-                skipped += 1
-                continue
-            loss, parts = result
-            if not torch.isfinite(loss):
-                images = ', '.join(dataset.ids[index] for index in batch['index'].tolist())
-                raise UserError(f'{training.name}: the loss is {loss.item()} at step {number + 1} of {max_step} '
-                                f'(images {images}): lower the learning rate, or look at these images')
-            step(net, optimizer, scaler, loss)
-            means.add({'loss': loss, **parts})
-        log.info('epoch %d/%d: %s, learning rate %.3g, %s', epoch + 1, training.epochs, means,
-                 optimizer.param_groups[0]['lr'], elapsed(since))
-        _save_checkpoint(training, net, optimizer, scaler, (epoch + 1) * per_epoch, skipped)
+            result = step(parallel, optimizer, scaler, batch, objective, training)
+            state.skipped += result is None
+            means.add(number, batch, result)
+            state.step = number + 1
+            steps.set_postfix_str(f'{means}, lr {optimizer.param_groups[0]["lr"]:.2g}, {memory(training.device)}', False)
+            if state.due() and number + 1 < (epoch + 1) * per_epoch:
+                means.settle()
+                state.save()
+        means.settle()
+        log.info('epoch %d/%d: %s, learning rate %.3g, %s, %s', epoch + 1, training.epochs, means.over_processes(),
+                 optimizer.param_groups[0]['lr'], elapsed(since), memory(training.device))
+        state.save()
         net.eval()
-        after_epoch(epoch)
-    if skipped:
-        log.info('%d batches without a labelled pixel were skipped', skipped)
+        pictures = after_epoch(epoch)
+        if writer is not None:
+            writer.add_scalar(f'{training.name}/learning rate', optimizer.param_groups[0]['lr'], state.step)
+            for title, picture in pictures.items():
+                writer.add_image(f'{training.name}/{title}', picture, epoch + 1, dataformats='HWC')
+            writer.flush()
+    if state.skipped:
+        log.info('%d batches without a labelled pixel were skipped', state.skipped)
     net.eval()
     after_last()
-    weights.save_state(net, training.weights)
-    records.write_json(records.weights_record(training.weights), training.settings)
-    training.checkpoint.unlink(missing_ok=True)
+    if torchutils.is_main():
+        weights.save_state(net, training.weights)
+        records.write_json(records.weights_record(training.weights), training.settings)
+        state.remove()
+    torchutils.wait_for_all()
     log.info('weights written: %s', training.weights)
+
+
+def _writer(training: Training) -> Any:
+    """TensorBoard's writer for the main process, or None where none was asked for."""
+    if training.tensorboard is None or not torchutils.is_main():
+        return None
+    return summary_writer()(training.tensorboard)
+
+
+def summary_writer() -> Any:
+    """torch's SummaryWriter. Raises UserError where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError('--tensorboard needs a package that is not installed: pip install tensorboard') from error
+    return SummaryWriter
+
+
+def memory(device: torch.device) -> str:
+    """Peak memory of this process so far, on the GPU where there is one."""
+    used = (torch.cuda.max_memory_allocated(device) if device.type == 'cuda'
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return f'{used / 2 ** 30:.1f} GB'
 
 
 def _next(batches: Iterator[Any]) -> Batch:
@@ -167,41 +256,109 @@ def _next(batches: Iterator[Any]) -> Batch:
 
 
 class _Means:
-    """Means of the loss and its parts over an epoch."""
+    """Means of the loss and its parts over an epoch.
 
-    def __init__(self):
+    A step's values are looked at when the next step is under way, so that the device need not wait for the host.
+    """
+
+    def __init__(self, name: str, ids: list[str], max_step: int, writer: Any):
+        self.name, self.ids, self.max_step, self.writer = name, ids, max_step, writer
         self.sums: dict[str, float] = {}
         self.count = 0
+        self.pending: tuple | None = None
 
-    def add(self, parts: Parts) -> None:
-        for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+    def add(self, number: int, batch: Batch, result: tuple[torch.Tensor, list[str]] | None) -> None:
+        """Values of step `number`. Raises UserError where those of the step before are not finite."""
+        self.settle()
+        self.pending = None if result is None else (number, batch['index'], *result)
+
+    def settle(self) -> None:
+        """Add what is pending. Raises UserError where it is not finite, which names the images."""
+        if self.pending is None:
+            return
+        number, index, values, names = self.pending
+        self.pending = None
+        values = values.tolist()
+        if not math.isfinite(values[0]):
+            images = ', '.join(self.ids[position] for position in index.tolist())
+            raise UserError(f'{self.name}: the loss is {values[0]} at step {number + 1} of {self.max_step} '
+                            f'(images {images}): lower the learning rate, or look at these images')
+        for name, value in zip(names, values, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            if self.writer is not None:
+                self.writer.add_scalar(f'{self.name}/{name}', value, number + 1)
         self.count += 1
+
+    def over_processes(self) -> str:
+        """The means over all processes."""
+        processes = torchutils.gather([(self.sums, self.count)])
+        size = len(processes)
+        self.sums = {name: sum(sums[name] for sums, _ in processes) / size for name in self.sums}
+        return str(self)
 
     def __str__(self) -> str:
         return ', '.join(f'{name} {total / self.count:.4f}' for name, total in self.sums.items()) or 'no step'
 
 
-def _save_checkpoint(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
-                     scaler: torch.amp.GradScaler, step_done: int, skipped: int) -> None:
-    content = {'settings': training.settings, 'step': step_done, 'skipped': skipped, 'net': net.state_dict(),
-               'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict()}
-    weights.write(content, training.checkpoint)
+class _State:
+    """What a checkpoint holds: network, optimizer, scaler, steps done, batches skipped, settings.
+
+    The learning rate follows from the step, and all that is random from (seed, epoch, image): there is no other state.
+    """
+
+    def __init__(self, training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
+                 scaler: torch.amp.GradScaler):
+        self.training, self.parts = training, {'net': net, 'optimizer': optimizer, 'scaler': scaler}
+        self.step, self.skipped = 0, 0
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether `save_every` minutes have passed."""
+        return time.monotonic() - self.saved > 60 * self.training.save_every
+
+    def save(self) -> None:
+        """Write the checkpoint; the one before it stays beside it."""
+        self.saved = time.monotonic()
+        if torchutils.is_main():
+            path = self.training.checkpoint
+            content = {'settings': self.training.settings, 'step': self.step, 'skipped': self.skipped,
+                       **{name: part.state_dict() for name, part in self.parts.items()}}
+            if path.is_file():
+                path.replace(_before(path))
+            weights.write(content, path)
+
+    def resume(self) -> None:
+        """Go on from a checkpoint, where there is one."""
+        content = read_checkpoint(self.training.checkpoint)
+        if content is None:
+            return
+        for name, part in self.parts.items():
+            part.load_state_dict(content[name])
+        self.step, self.skipped = content['step'], content['skipped']
+        log.info('going on from %s, step %d', self.training.checkpoint, self.step)
+
+    def remove(self) -> None:
+        for path in (self.training.checkpoint, _before(self.training.checkpoint)):
+            path.unlink(missing_ok=True)
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # whatever torch meets in a damaged file, the remedy is the same
-        raise UserError(f'{path}: not a readable checkpoint ({type(error).__name__}); delete it, or --overwrite, to '
-                        'start anew') from error
+def _before(path: Path) -> Path:
+    return path.with_suffix('.ckpt.before')
 
 
-def _resume(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
-            scaler: torch.amp.GradScaler) -> tuple[int, int]:
-    content = _read_checkpoint(training.checkpoint)
-    net.load_state_dict(content['net'])
-    optimizer.load_state_dict(content['optimizer'])
-    scaler.load_state_dict(content['scaler'])
-    log.info('going on from %s, step %d', training.checkpoint, content['step'])
-    return content['step'], content['skipped']
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The checkpoint, else the one before it where it is missing or damaged (which the log says), else None.
+
+    Raises UserError where one is damaged and there is no other.
+    """
+    damaged = None
+    for candidate in (path, _before(path)):
+        if candidate.is_file():
+            try:
+                return torch.load(candidate, map_location='cpu', weights_only=True)
+            except Exception as error:  # whatever torch meets in a damaged file, the remedy is the same
+                damaged = error
+                log.info('%s is damaged (%s)', candidate, type(error).__name__)
+    if damaged is not None:
+        raise UserError(f'{path}: not a readable checkpoint; delete it, or --overwrite, to start anew') from damaged
+    return None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BLOCKS = (3, 4, 6, 3)  # bottlenecks in layer1..layer4
 STRIDES = (1, 2, 2, 1)  # layer4 keeps its resolution: features have stride 16 (authors' code)
@@ -75,6 +76,18 @@ class ResNet50(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, 2048, ceil(H/16), ceil(W/16))."""
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
+
+    def fold_norms(self) -> None:
+        """For inference alone: put every batch norm into the convolution before it. The same function, but for rounding,
+        with a third of the memory traffic."""
+        for block in [self, *(module for module in self.modules() if isinstance(module, Bottleneck))]:
+            for number in (1, 2, 3):
+                if hasattr(block, f'conv{number}'):
+                    fused = fuse_conv_bn_eval(getattr(block, f'conv{number}'), getattr(block, f'bn{number}').eval())
+                    setattr(block, f'conv{number}', fused)
+                    setattr(block, f'bn{number}', nn.Identity())
+            if getattr(block, 'downsample', None) is not None:
+                block.downsample = fuse_conv_bn_eval(block.downsample[0], block.downsample[1].eval())
 
     def freeze_stem(self) -> None:
         """conv1 and bn1 are never trained (authors' code)."""

@@ -17,7 +17,7 @@ ALIASES = {
 class Net(nn.Module):
     """Net(x): logits (N, C). Net.activations(x): relu(classifier(features)), (N, C, h, w) at stride 16.
 
-    While it is trained, the gradient stops after layer2, so that conv1 to layer2 keep their ImageNet weights.
+    The gradient stops after layer2, so that conv1 to layer2 keep their ImageNet weights.
     """
 
     aliases = ALIASES | {'newly_added.0.': 'classifier.'}
@@ -27,16 +27,13 @@ class Net(nn.Module):
         super().__init__()
         self.resnet50 = ResNet50()
         self.resnet50.freeze_stem()
+        self.resnet50.layer1.requires_grad_(False)
+        self.resnet50.layer2.requires_grad_(False)
         self.classifier = nn.Conv2d(2048, n_classes, 1, bias=False)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, 2048, h, w)."""
-        backbone = self.resnet50
-        if not self.training:
-            return backbone(x)
-        with torch.no_grad():  # the same as a detach after layer2, without storing what no gradient needs
-            x = backbone.layer2(backbone.layer1(backbone.stem(x)))
-        return backbone.layer4(backbone.layer3(x))
+        return self.resnet50(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = F.adaptive_avg_pool2d(self.features(x), 1)

@@ -18,7 +18,7 @@ def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.train_list)
     net = importlib.import_module(args.cam_network).Net(source.n_classes)
     loaded = weights.load_checkpoint(net, args.cam_weights_name, 'run --train_cam_pass True first')
-    net.to(args.device, memory_format=torch.channels_last).eval()
+    inference.prepare(net, args.device, args.precision)
     records.open_folder(args.cam_out_dir, {
         'stage': 'make_cam', 'network': args.cam_network, 'weights': loaded, 'classes': source.classes,
         'scales': args.cam_scales, 'precision': args.precision}, activations.SUFFIXES, args.overwrite)

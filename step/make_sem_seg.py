@@ -22,7 +22,7 @@ def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.infer_list)
     net = importlib.import_module(args.irn_network).Net()
     loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
-    net.to(args.device, memory_format=torch.channels_last).eval()
+    inference.prepare(net, args.device, args.precision)
     records.open_folder(args.sem_seg_out_dir, {
         'stage': 'make_sem_seg', 'network': args.irn_network, 'weights': loaded,
         'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,

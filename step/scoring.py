@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from misc import scores
+from misc import scores, torchutils
 from misc.pyutils import append_json_line, log
 
 
@@ -44,6 +44,8 @@ def _rounded(values: Iterable[float]) -> list[float | None]:
 
 
 def _write(args: Namespace, stage: str, content: dict[str, Any]) -> None:
+    if not torchutils.is_main():
+        return
     append_json_line(args.scores_file, {
         'stage': stage, 'time': time.strftime('%Y-%m-%dT%H:%M:%S'), 'split': args.eval_set, 'data': args.source.name,
         'version': args.version, 'commit': args.commit, **content})

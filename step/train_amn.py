@@ -6,14 +6,16 @@ Only this stage: python run_sample.py --train_amn_pass True
 """
 import importlib
 from argparse import Namespace
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from misc import datasets, imutils, inference, losses, records, scores, torchutils, training, weights
+from misc import datasets, drawing, imutils, inference, losses, records, scores, torchutils, training, weights
 from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
+PICTURES = 4  # an epoch, for TensorBoard
 REMEDY = 'run --cam_to_ir_label_pass True first'
 
 
@@ -25,6 +27,7 @@ def run(args: Namespace) -> None:
     job = training.Training(
         'train_amn', args.amn_weights_name, batch_size=args.amn_batch_size, epochs=args.amn_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
+        accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
         settings={'stage': 'train_amn', 'network': args.amn_network, 'classes': source.classes,
                   'images': records.fingerprint({'ids': ids}), 'seeds': records.made_by(args.ir_label_out_dir),
                   'pretrained': started_from, 'seed': args.seed, 'precision': args.precision,
@@ -36,18 +39,23 @@ def run(args: Namespace) -> None:
                                    label_dir=args.ir_label_out_dir, label_stride=16, label_remedy=REMEDY)
     optimizer = adam(net, args)
 
-    def loss_of(batch: training.Batch) -> tuple[torch.Tensor, training.Parts] | None:
-        counts = losses.labelled_pixels(batch['label_map'])
-        if not counts.any():  # nothing but ignored pixels: nothing to learn from
-            return None
-        images = batch['image'].to(args.device, non_blocking=True, memory_format=torch.channels_last)
-        logits = net(images, batch['labels'].to(args.device), batch['seed'])
-        loss = losses.per_pixel_classification_loss(logits, batch['label_map'].to(args.device), args.eps,
-                                                    counts.to(args.device))
-        return loss, {}
+    training.fit(job, net, optimizer, crops, objective(args), training.constant,
+                 after_epoch=lambda epoch: _after_epoch(args, net))
 
-    training.fit(job, net, optimizer, crops, loss_of, training.constant,
-                 after_epoch=lambda epoch: _log_score(args, net))
+
+def objective(args: Namespace) -> training.Objective:
+    """Per-pixel classification of the refined seed, smoothed by --eps, balanced (AMN, section 3.2)."""
+    def counts(batch: training.Batch) -> torch.Tensor | None:
+        pixels = losses.labelled_pixels(batch['label_map'])  # on the host, where the batch still is
+        return pixels if pixels.any() else None  # nothing but ignored pixels: nothing to learn from
+
+    def loss(net: torch.nn.Module, part: training.Batch, counts: torch.Tensor) -> tuple[torch.Tensor, training.Parts]:
+        image, labels, label_map, counts = (torchutils.to_device(tensor, args.device) for tensor in (
+            part['image'], part['labels'], part['label_map'], counts))
+        logits = net(image, labels, part['seed'])
+        return losses.per_pixel_classification_loss(logits, label_map, args.eps, counts), {}
+
+    return training.Objective(counts, loss)
 
 
 def adam(net: torch.nn.Module, args: Namespace) -> torch.optim.Optimizer:
@@ -55,6 +63,20 @@ def adam(net: torch.nn.Module, args: Namespace) -> torch.optim.Optimizer:
     backbone, head = net.parameter_groups()
     return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': args.amn_learning_rate[0]},
                              {'params': head, 'lr': args.amn_learning_rate[1]}], weight_decay=args.amn_weight_decay)
+
+
+def _after_epoch(args: Namespace, net: torch.nn.Module) -> dict[str, np.ndarray]:
+    _log_score(args, net)
+    return {} if args.tensorboard is None else dict(_pictures(args, net))
+
+
+def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+    """AMN's label map, without a threshold, of some images of the infer list."""
+    for image_id in args.source.names(args.infer_list)[:PICTURES]:
+        image = imutils.read_image(args.source.image_path(image_id))
+        label_map = predict(net, datasets.scaled_images(image, [1.0])[0], args.source.labels(image_id), image.shape[:2],
+                            args.device, args.precision)
+        yield image_id, drawing.overlay_labels(image, label_map, args.source.palette)
 
 
 def _log_score(args: Namespace, net: torch.nn.Module) -> None:
@@ -71,13 +93,14 @@ def _log_score(args: Namespace, net: torch.nn.Module) -> None:
         return datasets.scaled_images(image, [1.0])[0], source.labels(image_id), truth
 
     confusion = np.zeros((source.n_classes + 1, source.n_classes + 2), np.int64)
-    for item in datasets.read_ahead(read, ids, args.num_workers):
+    for item in datasets.read_ahead(read, torchutils.share(ids), args.num_workers):
         if isinstance(item, Exception):
             raise item
         image, present, truth = item
         prediction = predict(net, image, present, truth.shape, args.device, args.precision)
         index, count = scores.truth_and_map(truth, prediction, source.n_classes)
         confusion.flat[index] += count
+    confusion = torchutils.sum_over_processes(torch.from_numpy(confusion)).numpy()
     log.info('mIoU of AMN without a threshold: %.1f%% (%s, %d images)',
              100 * scores.score(confusion[:, :-1], len(ids)).miou, args.infer_list, len(ids))
 

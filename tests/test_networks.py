@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from misc import weights
+from misc import inference, torchutils, weights
 from net import resnet50_amn, resnet50_cam, resnet50_irn
+from net.resnet50 import FixedBatchNorm
 from tests.formula import formula
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -74,3 +75,15 @@ def test_golden_irn(golden):
     edge, displacement = formula_net('irn')(golden['x'])
     assert_close(edge, golden['irn_edge'])
     assert_close(displacement, golden['irn_displacement'])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_prepared_for_inference_computes_the_same(golden, precision):
+    net = formula_net('cam')
+    before = net.activations(golden['x'])
+    inference.prepare(net, torch.device('cpu'), precision)
+    assert not any(isinstance(module, FixedBatchNorm) for module in net.modules())
+    with torchutils.autocast(precision, torch.device('cpu')):
+        after = net.activations(golden['x'])
+    assert_close(after.float(), before, {'fp32': 1e-5, 'bf16': 3e-2}[precision])

@@ -1,18 +1,21 @@
 """Three training steps of each network against the authors'; resuming; what the loop does with bad batches."""
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 
-from misc import labels, losses, training
+from misc import labels, training
 from net import resnet50_amn, resnet50_cam, resnet50_irn
+from step import train_amn, train_cam, train_irn
 from tests.conftest import GOLDEN, formula_state
 
 STEPS = json.loads((GOLDEN / 'steps.json').read_text())
 INPUT = np.load(GOLDEN / 'steps_input.npz')
 IMAGES = torch.from_numpy(np.random.default_rng(3).standard_normal((3, 2, 3, 128, 128)).astype(np.float32))
 LABELS = torch.from_numpy(INPUT['labels'])
+ARGS = Namespace(device=torch.device('cpu'), eps=0.4, amn_learning_rate=[5e-6, 1e-4], amn_weight_decay=1e-4)
 NO_SCALER = torch.amp.GradScaler('cpu', enabled=False)
 
 
@@ -26,8 +29,15 @@ def sums(net):
             for key, value in net.state_dict().items() if not key.endswith('num_batches_tracked')}
 
 
-def run_three_steps(net, optimizer, loss_of, schedule, max_step):
-    """(losses before each step, learning rates used, state before, state after)."""
+def batch(number, side):
+    """Batch `number` as the loop gets it."""
+    return {'image': IMAGES[number], 'labels': LABELS[number], 'label_map': label_maps(number, side),
+            'index': torch.arange(2), 'seed': torch.arange(2)}
+
+
+def run_three_steps(net, optimizer, objective, schedule, max_step, accumulate, side=8):
+    """(values of each step, learning rates used, state before)."""
+    job = training.Training('test', 'unused.pth', {}, 2, 1, 0, torch.device('cpu'), 'fp32', 0, False, accumulate)
     net.load_state_dict(formula_state(net))
     before = {key: value.clone() for key, value in net.state_dict().items()}
     base, seen, rates = [group['lr'] for group in optimizer.param_groups], [], []
@@ -39,15 +49,14 @@ def run_three_steps(net, optimizer, loss_of, schedule, max_step):
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group['lr'] = rate * schedule(number, max_step)
         rates.append(optimizer.param_groups[0]['lr'])
-        loss = loss_of(number)
-        seen.append(loss.item())
-        training.step(net, optimizer, NO_SCALER, loss)
-    return seen, rates, before
+        values, _ = training.step(net, optimizer, NO_SCALER, batch(number, side), objective, job)
+        seen.append(values)
+    return torch.stack(seen), rates, before
 
 
 def compare(name, net, seen, before, fixed):
     golden = STEPS[name]
-    assert seen == pytest.approx(golden['losses'], rel=1e-5)
+    assert seen[:, 0].tolist() == pytest.approx(golden['losses'], rel=1e-5)
     start = dict(zip(before, (v.double().sum().item() for v in before.values()), strict=True))
     for key, (total, absolute) in golden['before'].items():
         assert start[key] == pytest.approx(total, abs=1e-6 * absolute + 1e-9)
@@ -63,39 +72,29 @@ def compare(name, net, seen, before, fixed):
     assert any(not torch.equal(after[key], before[key]) for key in before)
 
 
-def test_golden_steps_cam():
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_golden_steps_cam(accumulate):
     net = resnet50_cam.Net(20)
     optimizer = training.sgd(net.parameter_groups(), 0.001, 1e-4, 1e-4)
-    seen, rates, before = run_three_steps(
-        net, optimizer, lambda n: losses.classification_loss(net(IMAGES[n]), LABELS[n]), training.polynomial, 10)
+    seen, rates, before = run_three_steps(net, optimizer, train_cam.objective(ARGS), training.polynomial, 10, accumulate)
     assert rates == pytest.approx(STEPS['cam']['lr'])
     compare('cam', net, seen, before, ('resnet50.conv1', 'resnet50.bn1', 'resnet50.layer1', 'resnet50.layer2'))
 
 
-def test_golden_steps_amn():
-    from argparse import Namespace
-
-    from step import train_amn
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_golden_steps_amn(accumulate):
     net = resnet50_amn.Net(20)
-    args = Namespace(amn_learning_rate=[5e-6, 1e-4], amn_weight_decay=1e-4)
-    seen, _, before = run_three_steps(
-        net, train_amn.adam(net, args),
-        lambda n: losses.per_pixel_classification_loss(net(IMAGES[n], LABELS[n]), label_maps(n, 8), 0.4),
-        training.constant, 10)
+    seen, _, before = run_three_steps(net, train_amn.adam(net, ARGS), train_amn.objective(ARGS), training.constant, 10,
+                                      accumulate)
     compare('amn', net, seen, before, ('resnet50.conv1', 'resnet50.bn1'))
 
 
-def test_golden_steps_irn():
-    net, parts = resnet50_irn.Net(), []
-
-    def loss_of(number):
-        edge, displacement = net(IMAGES[number])
-        parts.append(losses.affinity_losses(edge.sigmoid(), displacement, label_maps(number, 32)))
-        return losses.irn_loss(parts[-1])
-
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_golden_steps_irn(accumulate):
+    net = resnet50_irn.Net()
     optimizer = training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4)
-    seen, _, before = run_three_steps(net, optimizer, loss_of, training.polynomial, 10)
-    np.testing.assert_allclose(torch.stack([torch.stack(tuple(p)) for p in parts]).detach(), STEPS['irn']['parts'], rtol=1e-5)
+    seen, _, before = run_three_steps(net, optimizer, train_irn.objective(ARGS), training.polynomial, 10, accumulate, 32)
+    np.testing.assert_allclose(seen[:, 1:], STEPS['irn']['parts'], rtol=1e-5)
     compare('irn', net, seen, before, ('resnet50.',))
     net.eval()
     with torch.no_grad():

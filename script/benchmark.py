@@ -1,0 +1,326 @@
+"""Time each stage's work on drawn images, against the machine's limit and against plain references, in one run.
+
+    python script/benchmark.py [--stages make_cam refine ...] [--size 375 500] [--device cpu] [--json FILE]
+
+Every case runs in a process of its own, so that its peak memory is its own. "of limit": the floating-point rate of the
+network part against a matrix product of the same precision measured here. "plain": the same work done the plain way
+(see each case), and how many times longer it takes.
+"""
+import argparse
+import functools
+import multiprocessing
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from misc import (  # noqa: E402
+    activations,
+    crf,
+    datasets,
+    imutils,
+    indexing,
+    inference,
+    losses,
+    scores,
+    seeds,
+    torchutils,
+    training,
+)
+from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
+from step import make_amn_cam, make_cam, make_sem_seg, train_amn, train_cam, train_irn  # noqa: E402
+from voc12 import sample  # noqa: E402
+
+SCALES = [1.0, 0.5, 1.5, 2.0]
+CLASSES = 20  # as VOC has them: the size of the heads
+
+
+def drawn_image(args: argparse.Namespace) -> np.ndarray:
+    """A drawn scene, resized to the size asked for: uint8 (H, W, 3)."""
+    return imutils.resize(sample.scene(0, size=max(args.size)).image, tuple(args.size))
+
+
+def seconds(work: Callable[[], Any], args: argparse.Namespace) -> float:
+    """Median time of a call, after one that warms up."""
+    def once() -> float:
+        since = time.perf_counter()
+        work()
+        if args.device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter() - since
+    once()
+    return float(np.median([once() for _ in range(args.repeat)]))
+
+
+def gigaflop(work: Callable[[], Any]) -> float:
+    """Floating-point operations of the matrix products and convolutions of a call, in 1e9."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
+
+
+def matrix_rate(args: argparse.Namespace) -> float:
+    """GFLOP/s of a matrix product in the precision asked for: what no network can beat."""
+    side = 4096 if args.device.type == 'cpu' else 8192
+    a = torch.randn(side, side, device=args.device).to(torchutils.PRECISIONS[args.precision])
+    return 2 * side ** 3 / 1e9 / seconds(lambda: a @ a, args)
+
+
+# ---- the cases: each returns what one image takes (seconds), its network's operations, and the plain way's time ----
+
+def case_make_cam(args: argparse.Namespace) -> dict[str, Any]:
+    """Decode, resize, four scales and mirrors, save. Plain: the network alone, float32, contiguous, norms apart."""
+    net = resnet50_cam.Net(CLASSES)
+    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: make_cam.cam_of(
+        net, np.array([0, 1]), hw, images, args.device, args.precision))
+
+
+def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
+    """Decode, resize, four scales and mirrors, softmax, save. Plain: the network alone, float32, contiguous."""
+    net, y = resnet50_amn.Net(CLASSES), torch.zeros(1, CLASSES, device=args.device)
+    y[0, :2] = 1
+    present, seed = y[0].bool().cpu().numpy(), np.full(tuple(args.size), 255, np.uint8)
+    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: make_amn_cam.amn_cam_of(
+        net, present, seed, images, args.device, args.precision))
+
+
+def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Callable, stage: Callable) -> dict[str, Any]:
+    image = drawn_image(args)
+    images = datasets.scaled_images(image, SCALES)
+    net.to(args.device).eval()
+
+    def plain() -> None:
+        with torch.inference_mode():
+            for one in images:
+                forward(torch.cat([one, one.flip(-1)]).to(args.device))
+
+    plain_seconds, work = seconds(plain, args), gigaflop(plain)
+    inference.prepare(net, args.device, args.precision)
+
+    def network() -> None:
+        with torch.inference_mode(), torchutils.autocast(args.precision, args.device):
+            for one in images:
+                inference.with_mirror(forward, one.to(args.device))
+
+    network_seconds = seconds(network, args)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'image.jpg'
+        imutils.Image.fromarray(image).save(path)
+        number = 2 * args.repeat
+        names = [str(n) for n in range(number)]
+
+        def whole() -> None:
+            inference.for_each_image(
+                names, lambda name: False,
+                lambda name: (datasets.scaled_images(imutils.read_image(path), SCALES), image.shape[:2]), args.num_workers,
+                lambda name, item: functools.partial(activations.save, folder, name, stage(*item)))
+
+        stage_seconds = seconds(whole, argparse.Namespace(device=args.device, repeat=1)) / number
+    return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work, 'plain': plain_seconds,
+            'plain_what': 'network in float32, contiguous', 'compared': network_seconds}
+
+
+def case_train_cam(args: argparse.Namespace) -> dict[str, Any]:
+    """A step of CAM at the crop asked for. Plain: float32, contiguous."""
+    net = resnet50_cam.Net(CLASSES)
+    return _training_case(args, net, training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4), train_cam.objective(args))
+
+
+def case_train_amn(args: argparse.Namespace) -> dict[str, Any]:
+    """A step of AMN at the crop asked for. Plain: float32, contiguous."""
+    net = resnet50_amn.Net(CLASSES)
+    return _training_case(args, net, train_amn.adam(net, args), train_amn.objective(args), 16)
+
+
+def case_train_irn(args: argparse.Namespace) -> dict[str, Any]:
+    """A step of IRN at the crop asked for. Plain: float32, contiguous."""
+    net = resnet50_irn.Net()
+    return _training_case(args, net, training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4), train_irn.objective(args), 4)
+
+
+def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: torch.optim.Optimizer,
+                   objective: training.Objective, stride: int = 4) -> dict[str, Any]:
+    side = (args.crop - 1) // stride + 1
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 3, (args.batch, 4, 4)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)
+    batch = {'image': torch.randn(args.batch, 3, args.crop, args.crop), 'index': torch.arange(args.batch),
+             'labels': torch.from_numpy(rng.integers(0, 2, (args.batch, CLASSES)).astype(np.float32)),
+             'label_map': torch.from_numpy(blocks[:, :side, :side].copy()), 'seed': torch.arange(args.batch)}
+    scaler = torch.amp.GradScaler(args.device.type, enabled=args.precision == 'fp16')
+    net.to(args.device).train()
+
+    def job(precision: str) -> Callable[[], None]:
+        settings = training.Training('benchmark', 'unused.pth', {}, args.batch, 1, 0, args.device, precision, 0, False)
+        return lambda: training.step(net, optimizer, scaler, batch, objective, settings)
+
+    plain, work = seconds(job('fp32'), args), gigaflop(job('fp32'))
+    net.to(memory_format=torch.channels_last)
+    taken = seconds(job(args.precision), args)
+    return {'seconds': taken / args.batch, 'network': taken / args.batch, 'gflop': work / args.batch,
+            'plain': plain / args.batch, 'plain_what': 'float32, contiguous', 'compared': taken / args.batch}
+
+
+def case_refine(args: argparse.Namespace) -> dict[str, Any]:
+    """Two labelings of an image with two classes through the dense CRF. Plain: a field for each labeling."""
+    image, rng = drawn_image(args), np.random.default_rng(0)
+    planes = np.stack([imutils.resize((rng.random((8, 8, 3)) * 255).astype(np.uint8), tuple(args.size))[..., 0] / 255
+                       for _ in range(2)]).astype(np.float32)
+    labelings = [seeds.arg_max(planes, threshold) for threshold in (0.45, 0.15)]
+    shared = seconds(lambda: crf.dense_crf(image, labelings, 3), args)
+    apart = seconds(lambda: [crf.dense_crf(image, [labeling], 3) for labeling in labelings], args)
+    return {'seconds': shared, 'plain': apart, 'plain_what': 'a lattice for each labeling', 'compared': shared}
+
+
+def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
+    """Edge map of an image and its mirror, walk of two classes. Plain: the walk by a dense matrix, on a 48 x 48 map,
+    against the sparse one there."""
+    net = resnet50_irn.Net()
+    inference.prepare(net, args.device, args.precision)
+    image = datasets.scaled_images(drawn_image(args), [1.0])[0].to(args.device)
+    hw = tuple(args.size)
+    strided = torch.rand(2, *inference.strided_hw(hw), device=args.device)
+    work = gigaflop(lambda: make_sem_seg.edge_of(net, image, args.precision))
+    network = seconds(lambda: make_sem_seg.edge_of(net, image, args.precision), args)
+    edge = torch.rand(1, *inference.strided_hw(hw), device=args.device)
+    walk = seconds(lambda: make_sem_seg.walk(strided, edge, 1.3, 10, 8, hw), args)
+    small, small_edge = torch.rand(2, 48, 48, device=args.device), torch.rand(1, 48, 48, device=args.device)
+    return {'seconds': network + walk, 'network': network, 'gflop': work, 'walk': walk,
+            'plain': seconds(lambda: dense_walk(small, small_edge), args), 'plain_what': 'dense walk, 48 x 48 map',
+            'compared': seconds(lambda: indexing.propagate_to_edge(small, small_edge), args)}
+
+
+def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10, exp_times: int = 8) -> torch.Tensor:
+    """The walk as published: a dense matrix over all pairs of positions, squared again and again. (K, h, w)."""
+    h, w = edge.shape[1:]
+    position = torch.arange(h * w, device=x.device).view(h, w)
+    affinity = torch.eye(h * w, device=x.device)
+    for dy, dx in indexing.offsets(radius):
+        rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)
+        largest = torch.stack([edge[0, y:y + rows, left + u:right + u] for y, u in indexing.path(dy, dx)]).amax(0)
+        source, end = position[:rows, left:right].flatten(), position[dy:, left + dx:right + dx].flatten()
+        affinity[source, end] = affinity[end, source] = 1 - largest.flatten()
+    transition = affinity ** beta
+    transition = transition / transition.sum(0)
+    for _ in range(exp_times):
+        transition = transition @ transition
+    return ((x * (1 - edge)).flatten(1) @ transition).view_as(x)
+
+
+def case_pair_losses(args: argparse.Namespace) -> dict[str, Any]:
+    """IRN's losses and their gradient for a crop. Plain: by tables of indices, all paths at once, as published."""
+    side = (args.crop - 1) // 4 + 1
+    edge = torch.rand(1, 1, side, side, device=args.device, requires_grad=True)
+    displacement = torch.rand(1, 2, side, side, device=args.device, requires_grad=True)
+    label_map = torch.randint(0, 3, (1, side // 8 + 1, side // 8 + 1), device=args.device)
+    label_map = label_map.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :side, :side].contiguous()
+
+    def ours() -> None:
+        losses.irn_loss(losses.affinity_losses(edge, displacement, label_map)).backward()
+
+    def tables() -> None:
+        indexed_affinities(edge).clamp(1e-5).log().sum().backward()
+
+    taken = seconds(ours, args)
+    return {'seconds': taken, 'plain': seconds(tables, args), 'plain_what': 'affinities alone, by index tables',
+            'compared': taken}
+
+
+def indexed_affinities(edge: torch.Tensor, radius: int = 10) -> torch.Tensor:
+    """Affinity of every pair by tables of indices: (N, 1, h, w) -> (N, offsets, sources)."""
+    h, w = edge.shape[2:]
+    positions = torch.arange(h * w, device=edge.device).view(h, w)
+    tables: dict[int, list[torch.Tensor]] = {}
+    for dy, dx in indexing.offsets(radius):
+        path = indexing.path(dy, dx)
+        steps = [indexing.shifted(positions, radius, step).flatten() for step in path]
+        tables.setdefault(len(path), []).append(torch.stack(steps))
+    flat = edge.flatten(1)
+    return torch.cat([1 - flat[:, torch.stack(rows)].amax(2) for rows in tables.values()], 1)
+
+
+def case_score(args: argparse.Namespace) -> dict[str, Any]:
+    """mIoU at 101 thresholds of two activation planes in one pass. Plain: an arg max and a confusion matrix for each of
+    10 thresholds, times 10.1."""
+    rng = np.random.default_rng(0)
+    planes, keys = rng.random((2, *args.size), np.float32), np.array([0, 1])
+    truth = rng.integers(0, 3, tuple(args.size)).astype(np.uint8)
+
+    def plain() -> None:
+        for threshold in np.arange(10) / 10:
+            scores.truth_and_map(truth, seeds.class_ids(keys)[seeds.arg_max(planes, threshold)], CLASSES)
+
+    taken = seconds(lambda: scores.truth_and_activation(truth, keys, planes, CLASSES, np.array(scores.GRID)), args)
+    return {'seconds': taken, 'plain': 10.1 * seconds(plain, args), 'plain_what': 'one evaluation a threshold',
+            'compared': taken}
+
+
+CASES = {name.removeprefix('case_'): work for name, work in list(globals().items()) if name.startswith('case_')}
+
+
+def run_case(name: str, args: argparse.Namespace, results: Any) -> None:
+    """A case in its own process."""
+    args.device = torch.device(args.device)
+    torch.manual_seed(0)
+    result = CASES[name](args)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if args.device.type == 'cuda':
+        used = torch.cuda.max_memory_allocated(args.device)
+    results.put({'stage': name, 'peak_memory_gb': used / 2 ** 30, **result})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--stages', nargs='+', choices=CASES, default=list(CASES))
+    parser.add_argument('--size', type=int, nargs=2, default=[375, 500], metavar=('H', 'W'), help='of an image [375 500]')
+    parser.add_argument('--crop', type=int, default=512, help='of a training image [512]')
+    parser.add_argument('--batch', type=int, default=4, help='training images a step [4]')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--precision', choices=tuple(torchutils.PRECISIONS), default='bf16', help='[bf16]')
+    parser.add_argument('--num_workers', type=int, default=1, help='that decode ahead [1]')
+    parser.add_argument('--repeat', type=int, default=3, help='calls of which the median counts [3]')
+    parser.add_argument('--json', metavar='FILE', help='write the results here, too')
+    args = parser.parse_args()
+    args.eps, args.amn_learning_rate, args.amn_weight_decay = 0.4, [5e-6, 1e-4], 1e-4
+    args.device = torchutils.choose_device(args.device)
+    torchutils.check_precision(args.precision, args.device)
+    rate = matrix_rate(args)
+    args.device = str(args.device)
+    rows, results = [], []
+    context = multiprocessing.get_context('spawn')
+    for name in args.stages:
+        queue = context.Queue()
+        process = context.Process(target=run_case, args=(name, args, queue))
+        process.start()
+        while process.is_alive() and queue.empty():
+            process.join(0.2)
+        if queue.empty():
+            print(f'error: {name} ended without a result (exit code {process.exitcode})', file=sys.stderr)
+            return 1
+        result = queue.get()
+        process.join()
+        results.append(result)
+        share = f'{result["gflop"] / result["network"] / rate:.0%}' if 'network' in result else '-'
+        rows.append([name, f'{1 / result["seconds"]:.2f}', f'{result["seconds"]:.3f}', f'{result["peak_memory_gb"]:.1f}',
+                     share, f'{result["plain"]:.3f}', f'{result["plain"] / result["compared"]:.1f}', result['plain_what']])
+        print(f'{name}: {result["seconds"]:.3f} s an image', file=sys.stderr)
+    print(f'{platform.processor() or platform.machine()}, {args.device}, torch {torch.__version__}, {args.precision}, image '
+          f'{args.size[0]} x {args.size[1]}, crop {args.crop}; matrix product: {rate:.0f} GFLOP/s')
+    print(scores.table(('stage', 'images/s', 's/image', 'peak GB', 'of limit', 'plain s', 'times', 'the plain way'), rows))
+    if args.json:
+        from misc.pyutils import write_json
+        write_json(args.json, {'matrix_gflops': rate, 'torch': torch.__version__, 'arguments': vars(args), 'stages': results})
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
