@@ -370,7 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         reason = 'stopped by Ctrl-C; the same command goes on'
     finally:
-        if reason is not None and log.handlers:
+        if reason is not None:
             log.info('%s', reason, extra={'file_only': True})  # the screen has it on stderr
         stop_log()
     print(reason, file=sys.stderr)
