@@ -179,7 +179,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group('IRN').add_argument
     group('--irn_network', default='net.resnet50_irn', help='module with class Net (authors)')
-    group('--irn_crop_size', type=COUNT, default=512, help='side of the training crops, pixels (authors)')
+    group('--irn_crop_size', type=number(int, 73), default=512, help='side of the training crops, pixels; pairs of radius 10 '
+          'need 73 (authors)')
     group('--irn_batch_size', type=COUNT, default=32, help='images a step (authors)')
     group('--irn_num_epoches', type=COUNT, default=3, help='passes over the train list (authors)')
     group('--irn_learning_rate', type=RATE, default=0.1, help='of the edge head; ten times that for the displacement '
@@ -384,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         reason = 'stopped by Ctrl-C; the same command goes on'
     finally:
-        if reason is not None and log.handlers:
+        if reason is not None:
             log.info('%s', reason, extra={'file_only': True})  # the screen has it on stderr
         stop_log()
         unlock()

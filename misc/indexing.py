@@ -134,10 +134,10 @@ def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta
                       exp_times: int = 8) -> torch.Tensor:
     """Random walk of `x` that does not cross edges: 2 ** exp_times steps (IRN, section 5).
 
-    x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where one of them is, else
-    float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix.
-    The matrix holds 69 numbers a position (radius 5) and is never made dense nor squared, so memory is that and a few
-    copies of x. The result does not depend on the number of threads.
+    x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where one of them is,
+    else float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix. That holds
+    69 numbers a position (radius 5) and is never made dense nor squared, so memory is that and a few copies of x. The
+    result does not depend on the number of threads.
     """
     dtype = functools.reduce(torch.promote_types, (x.dtype, edge.dtype, torch.float32))
     k, h, w = x.shape
@@ -157,8 +157,8 @@ def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta
 def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     """The transposed transition matrix as a sparse CSR matrix, to be multiplied with columns.
 
-    edge: (h, w). The map stands in a frame of radius - 1 zeros, and rows and columns count the positions of both, so that
-    every position of the map has the same neighbours and a step into the frame weighs 0; rows of the frame are empty.
+    edge: (h, w). The map stands in a frame of radius - 1 zeros, and rows and columns count the positions of both, so
+    that every position of the map has the same neighbours and a step into the frame weighs 0; its rows are empty.
     """
     h, w = edge.shape
     weights, steps = _step_weights(edge, radius, beta)

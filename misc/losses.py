@@ -51,8 +51,8 @@ def per_pixel_classification_loss(logits: torch.Tensor, label_map: torch.Tensor,
     """Cross-entropy with smoothed labels, balanced between background and foreground (AMN, section 3.2).
 
     logits: (N, C + 1, h, w), background first; label_map: (N, h, w) int64; eps: what the target gives to the C other
-    classes together; counts: `labelled_pixels` of the whole batch. Half the mean over background pixels and half the mean
-    over foreground pixels; where one of them has no pixel the other alone; 0 (with a graph) where both have none.
+    classes together; counts: `labelled_pixels` of the whole batch. Half the mean over background pixels and half the
+    mean over foreground pixels; where one of them has no pixel the other alone; 0 (with a graph) where both have none.
     """
     counts = labelled_pixels(label_map) if counts is None else counts
     log_probability = F.log_softmax(_full(logits), dim=1)

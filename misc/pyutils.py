@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 log = logging.getLogger('amn')
+_opened: list[logging.Handler] = []  # by start_log
 
 
 class UserError(Exception):
@@ -94,10 +95,21 @@ def lock(path: str | os.PathLike, what: str) -> None:
 
 def unlock() -> None:
     """Give up every lock of this process."""
-    for path, handle in _locks.items():
-        path.unlink(missing_ok=True)
+    for handle in _locks.values():  # the files stay: to delete one could let two runs hold "it"
         handle.close()
     _locks.clear()
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk is told of once, by the stage whose output it refuses: the log adds no traceback to that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def start_log(path: str | os.PathLike) -> None:
@@ -110,19 +122,20 @@ def start_log(path: str | os.PathLike) -> None:
     screen.addFilter(lambda record: not getattr(record, 'file_only', False))
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding='utf-8')
+        file = _LogFile(path, encoding='utf-8')
     except OSError as error:
         raise UserError(f'cannot write the log {path}: {error.strerror}') from error
     file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
-    log.addHandler(screen)
-    log.addHandler(file)
+    for handler in (screen, file):
+        log.addHandler(handler)
+        _opened.append(handler)
 
 
 def stop_log() -> None:
     """Close what `start_log` opened."""
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
+    while _opened:
+        log.removeHandler(_opened[-1])
+        _opened.pop().close()
 
 
 def elapsed(since: float) -> str:

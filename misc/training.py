@@ -67,7 +67,7 @@ class Training:
         Raises UserError where the weights, or the checkpoint of an unfinished run, come from other settings.
         """
         if torchutils.is_main():
-            lock(self.checkpoint.with_suffix('.lock'), f'{self.weights}')
+            lock(self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock'), f'{self.weights}')
         self.settings = records.as_stored(self.settings)
         if self.overwrite:
             return False

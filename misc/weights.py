@@ -29,7 +29,8 @@ def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 def save_state(net: nn.Module, path: str | os.PathLike) -> None:
     """The network's state dict, on the CPU, written atomically; the same weights give the same bytes."""
-    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)  # whatever layout it has
+             for key, value in net.state_dict().items()}
     write(state, path)
 
 

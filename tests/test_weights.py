@@ -101,7 +101,7 @@ def test_another_class_count_of_the_real_networks(name, formula_weights):
 
 def test_other_networks_are_refused(tmp_path):
     torch.save({'resnet50.0.weight': torch.zeros(4, 3, 1, 1), 'fc.weight': torch.zeros(2)}, tmp_path / 'a.pth')
-    with pytest.raises(UserError, match=r'a.pth: not the weights of tests.test_weights: 5 tensors missing \(first: '
+    with pytest.raises(UserError, match=r'a.pth: not the weights of tests.test_weights: 6 tensors missing \(first: '
                                         r'resnet50.0.bias\), 1 unknown \(first: fc.weight\)'):
         load(tmp_path / 'a.pth')
     state = Small().state_dict()

@@ -1,0 +1,468 @@
+"""The command line: flags and defaults, what it checks first, how it tells of errors."""
+import contextlib
+import importlib
+import json
+import logging
+import re
+import resource
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import run_sample
+from misc import activations, weights
+from misc.pyutils import UserError, log
+from tests.conftest import Command
+from tests.tiny import NETWORKS, QUICK
+
+STAGES = [stage.name for stage in run_sample.STAGES]
+IDS = [f'2007_00000{number}' for number in range(1, 5)]
+
+# issue 6: every flag and its default
+DEFAULTS = {
+    'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt', 'infer_list': 'voc12/train.txt',
+    'eval_set': 'train', 'voc12_root': None,
+    'cam_network': 'net.resnet50_cam', 'cam_crop_size': 512, 'cam_batch_size': 16, 'cam_num_epoches': 5,
+    'cam_learning_rate': 0.1, 'cam_weight_decay': 1e-4, 'cam_scales': [1.0, 0.5, 1.5, 2.0],
+    'cam_resize_long': [320, 640], 'cam_eval_thres': None,
+    'amn_network': 'net.resnet50_amn', 'amn_crop_size': 512, 'amn_batch_size': 16, 'amn_num_epoches': 5, 'eps': 0.4,
+    'amn_learning_rate': [5e-6, 1e-4], 'conf_fg_thres': None, 'conf_bg_thres': None,
+    'irn_network': 'net.resnet50_irn', 'irn_crop_size': 512, 'irn_batch_size': 32, 'irn_num_epoches': 3,
+    'irn_learning_rate': 0.1, 'irn_weight_decay': 1e-4,
+    'beta': 10.0, 'exp_times': 8, 'sem_seg_bg_thres': 0.25, 'sem_seg_power': 1.3, 'ins_seg_bg_thres': 0.25,
+    'log_name': 'sample_train_eval', 'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
+    'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
+    'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
+    'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
+    'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
+    'check_data': False, 'make_ins_seg_pass': False, 'eval_ins_seg_pass': False,
+    **{f'{name}_pass': False for name in (
+        'train_cam', 'make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'train_amn', 'make_amn_cam',
+        'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'train_irn', 'make_sem_seg', 'eval_sem_seg')}}
+
+
+def parse(*words):
+    return run_sample.build_parser().parse_args(words)
+
+
+def the_error(capsys):
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith('error: ')
+    return lines[0]
+
+
+def last_error(capsys):
+    """The last line on stderr, after progress bars; never a traceback."""
+    text = capsys.readouterr().err
+    assert 'Traceback' not in text
+    assert text.count('error: ') == 1, text
+    assert text.splitlines()[-1].startswith('error: ')
+    return text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(('name', 'default'), DEFAULTS.items())
+def test_defaults(name, default):
+    value = getattr(parse(), name)
+    assert value == default
+    assert type(value) is type(default)
+
+
+def test_half_the_cores_by_default(monkeypatch):
+    for cores, workers in ((8, 4), (1, 1), (None, 1)):
+        monkeypatch.setattr('os.cpu_count', lambda cores=cores: cores)
+        assert parse().num_workers == workers
+
+
+def test_every_flag_has_a_help_text_and_a_group():
+    parser = run_sample.build_parser()
+    titled = {group.title for group in parser._action_groups}
+    assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk', 'files'} <= titled
+    assert all(action.help for action in parser._actions)
+    shown = ' '.join(parser.format_help().split())
+    assert all(flag in shown for flag in ('--train_cam_pass', '--chainer_eval_set', '[512]', '[1.0 0.5 1.5 2.0]'))
+
+
+@pytest.mark.parametrize(('words', 'expected'), [
+    ((), True), (('True',), True), (('true',), True), (('1',), True), (('yes',), True), (('on',), True),
+    (('False',), False), (('false',), False), (('0',), False), (('no',), False), (('off',), False)])
+def test_spellings_of_a_stage(words, expected):
+    assert parse('--make_cam_pass', *words).make_cam_pass is expected
+    assert parse('--make_cam_pass', *words, '--seed', '3').make_cam_pass is expected
+
+
+@pytest.mark.parametrize('words', [
+    '--nonsense 1', '--make_cam', '--make_cam_pass maybe', '--seed one', '--seed -1', '--seed 99999999999999999999',
+    '--beta ten', '--beta 0', '--beta nan', '--beta inf', '--exp_times 1.5', '--exp_times 40', '--cam_scales', '--cam_scales 1 0',
+    '--cam_batch_size 0', '--eps 1.5', '--conf_fg_thres -0.1', '--precision fp8', '--cam_resize_long 320',
+    '--amn_learning_rate 1e-4', '--num_workers -2', 'stray'])
+def test_wrong_flags_are_told_of_in_one_line(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_sample.main(['--make_cam_pass', *words.split()])
+    assert ended.value.code == 2
+    assert words.split()[0].split('=')[0] in the_error(capsys)
+
+
+def test_numbers_are_numbers():
+    args = parse('--beta', '8', '--exp_times', '6', '--cam_scales', '1', '0.5', '--sem_seg_bg_thres', '0.3', '--cam_weight_decay', '0',
+                 '--amn_learning_rate', '1e-6', '2e-4')
+    assert (args.beta, args.exp_times, args.sem_seg_bg_thres) == (8.0, 6, 0.3)
+    assert args.cam_scales == [1.0, 0.5]
+    assert args.amn_learning_rate == [1e-6, 2e-4]
+    assert all(isinstance(value, float) for value in (*args.cam_scales, args.beta))
+
+
+def test_the_split_to_score_on_has_two_names():
+    assert parse('--chainer_eval_set', 'val').eval_set == parse('--eval_set', 'val').eval_set == 'val'
+
+
+@pytest.mark.parametrize(('words', 'cam', 'amn'), [
+    ('', (0.15, 0.30, 0.05), (0.25, 0.45, 0.15)),
+    ('--cam_eval_thres 0.2 --conf_fg_thres 0.5 --conf_bg_thres 0.1', (0.2, 0.5, 0.1), (0.2, 0.5, 0.1)),
+    ('--conf_fg_thres 0.5 --cam_conf_fg_thres 0.35', (0.15, 0.35, 0.05), (0.25, 0.5, 0.15)),
+    ('--cam_eval_thres 0.2 --eval_amn_cam_thres 0 --amn_conf_bg_thres 0', (0.2, 0.30, 0.05), (0.0, 0.45, 0.0))])
+def test_thresholds_own_then_shared_then_published(words, cam, amn):
+    args = parse(*words.split())
+    run_sample.resolve_thresholds(args)
+    assert (args.eval_cam_thres, args.cam_conf_fg_thres, args.cam_conf_bg_thres) == cam
+    assert (args.eval_amn_cam_thres, args.amn_conf_fg_thres, args.amn_conf_bg_thres) == amn
+
+
+def test_background_above_foreground_is_refused():
+    with pytest.raises(UserError, match='AMN seeds: the background threshold 0.5 is above the foreground threshold 0.45'):
+        run_sample.resolve_thresholds(parse('--amn_conf_bg_thres', '0.5'))
+
+
+def test_no_stage_lists_the_stages(capsys):
+    assert run_sample.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert 'no stage is named' in captured.err
+    assert re.findall(r'--(\w+)_pass', captured.err) == STAGES
+
+
+@pytest.mark.parametrize('flag', ['--make_ins_seg_pass', '--eval_ins_seg_pass'])
+def test_instance_masks_are_refused(flag, capsys):
+    assert run_sample.main([flag, 'True']) == 1
+    assert 'not built yet' in the_error(capsys)
+    assert run_sample.main([flag, 'False', '--ins_seg_out_dir', 'x', '--ins_seg_bg_thres', '0.3']) == 2
+
+
+# the root
+
+def test_where_the_root_comes_from(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('VOC12_ROOT', raising=False)
+    with pytest.raises(UserError, match='where is VOC 2012.*--voc12_root'):
+        run_sample.find_root(None)
+    (tmp_path / 'VOCdevkit' / 'VOC2012').mkdir(parents=True)
+    assert run_sample.find_root(None) == 'VOCdevkit/VOC2012'
+    monkeypatch.setenv('VOC12_ROOT', '/data/VOC2012')
+    assert run_sample.find_root(None) == '/data/VOC2012'
+    assert run_sample.find_root('/given') == '/given'
+
+
+def test_root_of_the_environment(monkeypatch, tree, capsys):
+    monkeypatch.setenv('VOC12_ROOT', str(tree))
+    lists = [word for name in ('train_list', 'val_list', 'infer_list') for word in (f'--{name}', 'train')]
+    assert run_sample.main(['--check_data', *lists]) == 0
+    assert '--train_list train' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('wrong', 'told'), [
+    ('nowhere', 'no such folder'), ('above', 'too high a level: give --voc12_root {tree}'),
+    ('far above', 'too high a level: give --voc12_root {tree}'), ('JPEGImages', 'too low a level: give --voc12_root {tree}'),
+    ('ImageSets/Segmentation', 'too low a level: give --voc12_root {tree}'), ('empty', 'has no JPEGImages, Annotations')])
+def test_a_root_at_the_wrong_level(wrong, told, tree, tmp_path, capsys):
+    devkit = tmp_path / 'data' / 'VOCdevkit'
+    devkit.mkdir(parents=True)
+    root = tree.rename(devkit / 'VOC2012')
+    (tmp_path / 'empty').mkdir()
+    given = {'nowhere': tmp_path / 'nowhere', 'above': devkit, 'far above': tmp_path / 'data',
+             'empty': tmp_path / 'empty'}.get(wrong, root / wrong)
+    assert Command(given, tmp_path)('make_cam') == 1
+    line = the_error(capsys)
+    assert str(given) in line
+    assert told.format(tree=root) in line
+
+
+# checks before the first stage
+
+@pytest.fixture
+def tiny(command):
+    """The command with small networks, and random weights for all three."""
+    for name, path in NETWORKS.items():
+        net = importlib.import_module(path).Net(20)
+        weights.save_state(net, command.folder / f'{name.removesuffix("_network")}.pth')
+    return lambda *stages, **flags: command(*stages, **{**QUICK, **flags})
+
+
+@pytest.mark.parametrize(('stage', 'maker'), [
+    ('make_cam', 'train_cam'), ('eval_cam', 'make_cam'), ('cam_to_ir_label', 'make_cam'),
+    ('eval_ir_label', 'cam_to_ir_label'), ('train_amn', 'cam_to_ir_label'), ('make_amn_cam', 'train_amn'),
+    ('eval_amn_cam', 'make_amn_cam'), ('amn_cam_to_ir_label', 'make_amn_cam'),
+    ('eval_amn_ir_label', 'amn_cam_to_ir_label'), ('train_irn', 'amn_cam_to_ir_label'), ('make_sem_seg', 'train_irn'),
+    ('eval_sem_seg', 'make_sem_seg')])
+def test_a_missing_input_names_the_stage_that_makes_it(stage, maker, command, capsys):
+    assert command(stage, **QUICK) == 1
+    assert f'{stage} needs {command.folder}' in (line := the_error(capsys))
+    assert f'run --{maker}_pass True first' in line
+
+
+def test_an_earlier_stage_of_the_same_command_is_an_input(command, monkeypatch):
+    order = []
+    for name in STAGES:
+        monkeypatch.setattr(importlib.import_module(f'step.{name}'), 'run', lambda args, name=name: order.append(name))
+    assert command(*reversed(STAGES), **QUICK) == 0
+    assert order == STAGES
+
+
+def test_images_that_the_root_lacks_are_counted_and_named(command, capsys):
+    path = command.tree / 'mine.txt'
+    path.write_text('2007_000001\n' + ''.join(f'2008_00000{number}\n' for number in range(7)))
+    assert command('train_cam', train_list=path, **QUICK) == 1
+    line = the_error(capsys)
+    assert f'{path}: 7 of its 8 images are not in {command.tree}/JPEGImages' in line
+    assert '2008_000000, 2008_000001, 2008_000002, 2008_000003, 2008_000004 ...' in line
+
+
+@pytest.mark.parametrize(('damage', 'told'), [
+    (lambda tree: (tree / 'JPEGImages/2007_000003.jpg').unlink(), '1 of its 4 images are not in .*2007_000003'),
+    (lambda tree: (tree / 'Annotations/2007_000002.xml').unlink(), '2007_000002.xml: missing; image-level labels'),
+    (lambda tree: (tree / 'Annotations/2007_000002.xml').write_text('<annotation>'), '000002.xml: not readable as XML'),
+    (lambda tree: (tree / 'Annotations/2007_000002.xml').write_text(
+        '<annotation><object><name>unicorn</name></object></annotation>'), "'unicorn' is not one of the 20 classes"),
+    (lambda tree: (tree / 'SegmentationClass/2007_000004.png').unlink(),
+     '2007_000004.png: 1 of the 4 masks of train are missing'),
+    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').unlink(), 'train_aug: neither a list file nor a split'),
+    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').write_text('\n \n'), 'train_aug.txt: an empty list'),
+    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').write_text('2007_000001\n2007_000001\n'),
+     '2007_000001 is listed twice')],
+    ids=['image', 'XML', 'broken XML', 'unknown class', 'mask', 'list', 'empty list', 'twice'])
+def test_damaged_data(damage, told, tree, command, capsys):
+    for path in ('ImageSets/Segmentation/train_aug.txt', 'Annotations/2007_000002.xml'):
+        (tree / path).chmod(0o644)
+    damage(tree)
+    assert command('train_cam', 'make_cam', 'eval_cam', **QUICK) == 1
+    assert re.search(told, the_error(capsys))
+    assert not command.folder.exists()  # nothing was begun
+
+
+def test_training_needs_no_mask(tree, command):
+    for path in (tree / 'SegmentationClass').iterdir():
+        path.unlink()
+    assert command('train_cam', 'make_cam', **QUICK) == 0
+
+
+@pytest.mark.parametrize(('flags', 'told'), [
+    ({'cam_batch_size': 5}, 'train_cam: a batch of 5 is larger than the list of 4 images'),
+    ({'precision': 'fp16'}, '--precision fp16 needs a GPU'), ({'device': 'quantum'}, '--device quantum'),
+    ({'device': 'meta'}, '--device meta: only cpu and cuda'), ({'cam_resize_long': [9, 8]}, 'LOW is above HIGH'),
+    ({'pretrained': 'nowhere.pth'}, '--pretrained nowhere.pth'),
+    ({'cam_network': 'net.nothing'}, '--cam_network net.nothing'), ({'irn_network': 'json'}, '--irn_network json')])
+def test_choices_are_checked_before_the_first_stage(flags, told, command, capsys, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    assert command('train_cam', **{**QUICK, **flags}) == 1
+    assert told in the_error(capsys)
+    assert not command.folder.exists()
+
+
+def test_labels_that_a_later_training_reads_are_checked_first(tree, command, capsys):
+    """train_amn scores on the infer list, which need not lie within the train list."""
+    (tree / 'ImageSets/Segmentation/most.txt').write_text('\n'.join(IDS[:3]))
+    (tree / 'Annotations/2007_000004.xml').unlink()
+    assert command('train_cam', 'make_cam', 'cam_to_ir_label', 'train_amn', train_list='most', val_list='most',
+                   **QUICK) == 1
+    assert '2007_000004.xml: missing' in the_error(capsys)
+
+
+def test_check_data(tree, command, capsys):
+    assert command(check_data=True) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert next(row.split() for row in rows if row.startswith('--train_list')) == [
+        '--train_list', 'train_aug', '4', '0', '0', '0']
+    counts = dict((row.split()[0], row.split()[1:]) for row in rows if row and row.split()[0] in ('person', 'sofa', 'cat'))
+    assert counts == expected_counts(tree, ('person', 'sofa', 'cat'))
+    (tree / 'SegmentationClass/2007_000001.png').unlink()
+    (tree / 'Annotations/2007_000002.xml').unlink()
+    (tree / 'Annotations/2007_000003.xml').chmod(0o644)
+    (tree / 'Annotations/2007_000003.xml').write_text('<annotation/>')
+    assert command(check_data=True) == 1
+    row = next(row for row in capsys.readouterr().out.splitlines() if row.startswith('--eval_set'))
+    assert row.split() == ['--eval_set', 'train', '4', '1', '1', '1']
+    assert not command.folder.exists()
+
+
+def expected_counts(tree, names):
+    texts = [path.read_text() for path in (tree / 'Annotations').iterdir()]
+    return {name: [str(sum(f'<name>{name}</name>' in text for text in texts))] * 4 for name in names}
+
+
+# errors while a stage runs
+
+def truncate(path):
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(whole[:len(whole) // 2])
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_truncated_jpeg_does_not_lose_the_others(tiny, command, capsys, workers):
+    truncate(command.tree / 'JPEGImages/2007_000002.jpg')
+    assert tiny('make_cam', 'cam_to_ir_label', num_workers=workers) == 1
+    line = last_error(capsys)
+    assert '1 of 4 images failed, the others are done; first 2007_000002' in line
+    assert '2007_000002.jpg: cannot be decoded' in line
+    assert sorted(path.name for path in (command.folder / 'cam').iterdir()) == [
+        '2007_000001.npz', '2007_000003.npz', '2007_000004.npz', '_settings.json']
+    assert 'failed: 2007_000002:' in (command.folder / 'run.log').read_text()
+    assert not (command.folder / 'ir_label').exists()
+
+
+def test_a_broken_activation_does_not_lose_the_others(tiny, command, capsys):
+    assert tiny('make_cam') == 0
+    truncate(command.folder / 'cam' / '2007_000003.npz')
+    (command.folder / 'cam' / '2007_000001.npz').unlink()
+    assert tiny('cam_to_ir_label') == 1
+    assert '2 of 4 images failed, the others are done; first 2007_000001' in (line := last_error(capsys))
+    assert 'run --make_cam_pass True first' in line
+    assert sorted(path.name for path in (command.folder / 'ir_label').iterdir()) == [
+        '2007_000002.png', '2007_000004.png', '_settings.json']
+    assert tiny('eval_cam') == 1
+    assert '2007_000001.npz: no such activation' in last_error(capsys)
+    assert not (command.folder / 'scores.jsonl').exists()
+
+
+def test_a_truncated_jpeg_ends_a_training(tiny, command, capsys):
+    truncate(command.tree / 'JPEGImages/2007_000002.jpg')
+    (command.folder / 'cam.pth').unlink()
+    assert tiny('train_cam') == 1
+    assert '2007_000002.jpg: cannot be decoded' in last_error(capsys)
+    assert not (command.folder / 'cam.pth').exists()
+
+
+def test_a_checkpoint_of_another_class_count(tiny, command, capsys):
+    weights.save_state(importlib.import_module('tests.tiny.cam').Net(5), command.folder / 'cam.pth')
+    assert tiny('make_cam') == 1
+    assert 'cam.pth: trained for 5 classes, this data set has 20' in the_error(capsys)
+
+
+def test_a_checkpoint_that_is_none(tiny, command, capsys):
+    (command.folder / 'cam.pth').write_text('<html>not found</html>')
+    assert tiny('make_cam') == 1
+    assert 'cam.pth: not a readable state dict' in the_error(capsys)
+
+
+def test_weights_without_a_record_are_not_trained_over(tiny, capsys):
+    assert tiny('train_cam') == 1
+    assert 'cam.pth is there, without a record of its settings' in the_error(capsys)
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """A disk that refuses larger files."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_refuses_an_activation(tiny, command, capsys):
+    with largest_file(9000):
+        assert tiny('make_cam') == 1
+    assert 'cannot write' in (line := last_error(capsys))
+    assert '.npz: File too large' in line
+    assert [path.name for path in (command.folder / 'cam').iterdir()] == ['_settings.json']
+    assert tiny('make_cam') == 0
+
+
+def test_a_disk_that_refuses_a_label_map_of_a_worker(tiny, command, capsys):
+    assert tiny('make_cam') == 0
+    with largest_file(500):
+        assert tiny('cam_to_ir_label', num_workers=1, log_name=command.folder / 'other') == 1
+    assert 'cannot write' in (line := last_error(capsys))
+    assert '.png: File too large' in line
+    assert all(path.suffix in ('.png', '.json') and not path.name.startswith('.')
+               for path in (command.folder / 'ir_label').iterdir())
+
+
+def test_a_disk_that_refuses_weights(tiny, command, capsys):
+    (command.folder / 'cam.pth').unlink()
+    with largest_file(9000):
+        assert tiny('train_cam') == 1
+    assert 'cannot write' in (line := last_error(capsys))
+    assert 'cam.ckpt: File too large' in line
+    assert sorted(path.name for path in command.folder.iterdir()) == ['amn.pth', 'irn.pth', 'run.log']
+
+
+@pytest.mark.parametrize('flag', ['cam_out_dir', 'log_name', 'scores_file'])
+def test_a_file_where_a_folder_should_be(flag, tiny, command, capsys):
+    (command.folder / 'a_file').write_text('here')
+    value = command.folder / 'a_file' / ('' if flag == 'cam_out_dir' else 'x')
+    assert tiny('make_cam', 'eval_cam', **{flag: value}) == 1
+    assert 'a_file' in last_error(capsys)
+
+
+def test_ctrl_c(tiny, capsys, monkeypatch):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('step.make_cam.run', stop)
+    assert tiny('make_cam') == 130
+    assert capsys.readouterr().err == 'stopped by Ctrl-C; the same command goes on\n'
+
+
+# what a run tells
+
+def test_log_and_score_tell_where_they_come_from(tiny, command, capsys):
+    assert tiny('make_cam', 'eval_cam', seed=5, eval_cam_thres=0.123) == 0
+    lines = (command.folder / 'run.log').read_text().splitlines()
+    assert re.search(rf'AMN {run_sample.VERSION}, commit (\w+\+?), Python 3\.\S+, torch \S+, cpu.*, seed 5$', lines[0])
+    assert 'cam_scales=[1.0, 0.5]' in lines[1]
+    assert lines[2].endswith('stages: make_cam, eval_cam')
+    assert '=== make_cam' in lines[3]
+    out = capsys.readouterr().out
+    assert re.search(r'eval_cam: mIoU \d+\.\d% on train, 4 images, threshold 0.12; best .* within 3 points', out)
+    assert re.search(r'=== make_cam took 0:00:\d\d', out)
+    assert not any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
+    line = json.loads((command.folder / 'scores.jsonl').read_text())
+    assert (line['stage'], line['split'], line['images'], line['threshold']) == ('eval_cam', 'train', 4, 0.123)
+    assert line['version'] == run_sample.VERSION
+    assert set(line['iou']) == {'background', *run_sample.VOC12.classes}
+    assert 0 <= line['miou'] <= line['best_miou'] <= 1
+    assert line['best_threshold'] in [number / 100 for number in range(101)] + [0.123]
+
+
+def test_an_error_is_in_the_log_and_once_on_the_screen(tiny, command, capsys):
+    truncate(command.tree / 'JPEGImages/2007_000002.jpg')
+    assert tiny('make_cam') == 1
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count('error: ') == 1
+    assert 'error: 1 of 4 images failed' in (command.folder / 'run.log').read_text().splitlines()[-1]
+
+
+def test_finished_images_are_kept_and_overwrite_makes_them_anew(tiny, command, capsys):
+    assert tiny('make_cam') == 0
+    path = command.folder / 'cam' / '2007_000001.npz'
+    stored = activations.load(command.folder / 'cam', '2007_000001')
+    activations.save(command.folder / 'cam', '2007_000001', stored._replace(high_res=stored.high_res * 0))
+    assert tiny('make_cam') == 0
+    assert '4 of 4 images are already done' in capsys.readouterr().out
+    assert not np.load(path)['high_res'].any()
+    assert tiny('make_cam', cam_scales=[1.0]) == 1
+    assert 'made with other settings (scales: was [1.0, 0.5], now [1.0])' in last_error(capsys)
+    assert tiny('make_cam', overwrite=True) == 0
+    assert np.load(path)['high_res'].any()
+
+
+def test_photographs_that_are_not_plain_rgb(tiny, command):
+    for image_id, mode in zip(IDS, ('L', 'CMYK', 'YCbCr', 'RGB'), strict=True):
+        path = command.tree / 'JPEGImages' / f'{image_id}.jpg'
+        picture = Image.open(path).convert(mode)
+        path.unlink()
+        picture.save(path, 'JPEG')
+    assert tiny('make_cam', 'eval_cam') == 0
