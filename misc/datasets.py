@@ -12,7 +12,7 @@ import torch
 from torch.utils import data
 
 from misc import imutils, labels, torchutils
-from misc.pyutils import UserError
+from misc.pyutils import UserError, unlock
 
 
 class Source(Protocol):
@@ -59,6 +59,7 @@ def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batch
     options = {'batch_sampler': keys, 'collate_fn': _collate} if batches else \
         {'sampler': keys, 'batch_size': None, 'collate_fn': _as_it_is}
     loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory, **options,
+                             worker_init_fn=_in_worker,
                              multiprocessing_context=multiprocessing.get_context('fork') if num_workers else None)
     items = iter(loader)
     while True:
@@ -72,6 +73,10 @@ def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batch
                                 'use a smaller --num_workers') from error
             raise
         yield item
+
+
+def _in_worker(number: int) -> None:
+    unlock()  # its copies only: else a worker that outlives a killed run for seconds would keep its locks
 
 
 def _as_it_is(item: Any) -> Any:

@@ -70,9 +70,11 @@ def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
     """Make a network with loaded weights ready for inference, and for nothing else: on the device, channels last, batch
     norms folded, the backbone's weights in `precision` once instead of at every image."""
     net.eval().requires_grad_(False)
-    net.resnet50.fold_norms()
     net.to(device, memory_format=torch.channels_last)
-    net.resnet50.to(torchutils.PRECISIONS[precision])
+    fold = getattr(net.resnet50, 'fold_norms', None)
+    if fold is not None:  # a network of one's own need not have it
+        fold()
+        net.resnet50.to(torchutils.PRECISIONS[precision])
 
 
 def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:

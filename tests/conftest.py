@@ -45,8 +45,8 @@ class Command:
     def __init__(self, tree, folder):
         self.tree, self.folder = tree, folder
 
-    def __call__(self, *stages, **flags):
-        """Exit code. stages: names without _pass; flags: as on the command line, lists as lists."""
+    def words(self, *stages, **flags):
+        """The command line. stages: names without _pass; flags: as on the command line, lists as lists."""
         flags = {'voc12_root': self.tree, 'train_list': 'train_aug', 'val_list': 'val', 'infer_list': 'train',
                  'num_workers': 0, 'log_name': self.folder / 'run', 'scores_file': self.folder / 'scores.jsonl',
                  'pretrained': 'none', 'cam_weights_name': self.folder / 'cam.pth',
@@ -56,7 +56,11 @@ class Command:
         words = [f'--{stage}_pass' for stage in stages]
         for name, value in flags.items():
             words += [f'--{name}', *map(str, value if isinstance(value, list) else [value])]
-        return run_sample.main(words)
+        return words
+
+    def __call__(self, *stages, **flags):
+        """Exit code."""
+        return run_sample.main(self.words(*stages, **flags))
 
     def scores(self):
         """The last score of each stage."""

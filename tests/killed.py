@@ -1,0 +1,49 @@
+"""run_sample.py that is ended by SIGKILL: python -m tests.killed WHAT COUNT ARGUMENTS...
+
+WHAT: 'step' (right after the COUNT-th training step), 'file' (right after the COUNT-th file is in its place) or 'half'
+(with the COUNT-th file written, but not in its place).
+"""
+import os
+import signal
+import sys
+
+import run_sample
+from misc import training
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(function, count, last=die):
+    calls = []
+
+    def counted(*arguments, **options):
+        result = function(*arguments, **options)
+        calls.append(1)
+        if len(calls) == count:
+            last()
+        return result
+    return counted
+
+
+def before(function, count):
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == count:
+            die()
+        return function(*arguments, **options)
+    return counted
+
+
+if __name__ == '__main__':
+    what, number = sys.argv[1], int(sys.argv[2])
+    if what == 'step':
+        training.step = after(training.step, number)
+    elif what == 'file':
+        os.replace = after(os.replace, number)
+    else:
+        os.replace = before(os.replace, number)
+    sys.exit(run_sample.main(sys.argv[3:]))
