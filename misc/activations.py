@@ -1,7 +1,7 @@
 """The one place that writes and reads activation files.
 
 ID.npz holds three arrays: `keys` int64 (K,), the classes present, from 0, ascending; `strided` (K, h4, w4) and
-`high_res` (K, H, W), float32. AMN's have a background plane first: (K+1, ...). The authors' ID.npy (a pickled dict) is
+`high_res` (K, H, W), float32 or, in half the space, float16 (read as float32 again). AMN's have a background plane first: (K+1, ...). The authors' ID.npy (a pickled dict) is
 read too, by an unpickler that can build nothing but arrays and tensors.
 """
 import io
@@ -36,9 +36,11 @@ def activation_path(folder: str | os.PathLike, image_id: str) -> Path:
     return Path(folder) / f'{image_id}.npz'
 
 
-def save(folder: str | os.PathLike, image_id: str, activation: Activation) -> None:
+def save(folder: str | os.PathLike, image_id: str, activation: Activation, dtype: str = 'float32') -> None:
+    """Write ID.npz, planes as `dtype` ('float32', 'float16')."""
+    stored = Activation(activation.keys, activation.strided.astype(dtype), activation.high_res.astype(dtype))
     with atomic_path(activation_path(folder, image_id)) as temporary, open(temporary, 'wb') as stream:
-        np.savez(stream, **activation._asdict())
+        np.savez(stream, **stored._asdict())
 
 
 def exists(folder: str | os.PathLike, image_id: str) -> bool:
@@ -65,7 +67,8 @@ def _checked(activation: Activation, path: Path) -> Activation:
     planes = len(activation.high_res)
     if len(activation.strided) != planes or planes - len(activation.keys) not in (0, 1):
         raise UserError(f'{path}: {len(activation.keys)} classes, but {planes} planes; make it anew')
-    return activation
+    return Activation(activation.keys, activation.strided.astype(np.float32, copy=False),
+                      activation.high_res.astype(np.float32, copy=False))
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -119,7 +119,7 @@ def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: fl
     rates = (learning_rate, 10 * learning_rate)
     return torch.optim.SGD([{'params': [p for p in group if p.requires_grad], 'lr': rate}
                             for group, rate in zip(groups, rates, strict=True)],
-                           lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
+                           lr=learning_rate, weight_decay=weight_decay, momentum=momentum, fused=True)
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,

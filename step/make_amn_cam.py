@@ -22,7 +22,8 @@ def run(args: Namespace) -> None:
     inference.prepare(net, args.device, args.precision)
     records.open_folder(args.amn_cam_out_dir, {
         'stage': 'make_amn_cam', 'network': args.amn_network, 'weights': loaded, 'classes': source.classes,
-        'seeds': records.made_by(args.ir_label_out_dir), 'scales': args.cam_scales, 'precision': args.precision},
+        'seeds': records.made_by(args.ir_label_out_dir), 'scales': args.cam_scales,
+        'precision': args.precision, 'dtype': args.cam_dtype},
         activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> tuple:
@@ -34,7 +35,7 @@ def run(args: Namespace) -> None:
 
     def compute(image_id: str, item: tuple) -> Callable[[], None]:
         activation = amn_cam_of(net, *item, args.device, args.precision)
-        return functools.partial(activations.save, args.amn_cam_out_dir, image_id, activation)
+        return functools.partial(activations.save, args.amn_cam_out_dir, image_id, activation, args.cam_dtype)
 
     inference.for_each_image(ids, lambda image_id: activations.exists(args.amn_cam_out_dir, image_id), read,
                              args.num_workers, compute)

@@ -21,7 +21,7 @@ def run(args: Namespace) -> None:
     inference.prepare(net, args.device, args.precision)
     records.open_folder(args.cam_out_dir, {
         'stage': 'make_cam', 'network': args.cam_network, 'weights': loaded, 'classes': source.classes,
-        'scales': args.cam_scales, 'precision': args.precision}, activations.SUFFIXES, args.overwrite)
+        'scales': args.cam_scales, 'precision': args.precision, 'dtype': args.cam_dtype}, activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))
@@ -30,7 +30,7 @@ def run(args: Namespace) -> None:
 
     def compute(image_id: str, item: tuple) -> Callable[[], None]:
         activation = cam_of(net, *item, args.device, args.precision)
-        return functools.partial(activations.save, args.cam_out_dir, image_id, activation)
+        return functools.partial(activations.save, args.cam_out_dir, image_id, activation, args.cam_dtype)
 
     inference.for_each_image(ids, lambda image_id: activations.exists(args.cam_out_dir, image_id), read,
                              args.num_workers, compute)

@@ -62,7 +62,7 @@ def adam(net: torch.nn.Module, args: Namespace) -> torch.optim.Optimizer:
     """Adam, not AdamW: weight decay is added to the gradient (authors' code)."""
     backbone, head = net.parameter_groups()
     return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': args.amn_learning_rate[0]},
-                             {'params': head, 'lr': args.amn_learning_rate[1]}], weight_decay=args.amn_weight_decay)
+                             {'params': head, 'lr': args.amn_learning_rate[1]}], weight_decay=args.amn_weight_decay, fused=True)
 
 
 def _after_epoch(args: Namespace, net: torch.nn.Module) -> dict[str, np.ndarray]:
