@@ -1,8 +1,9 @@
 """The one place that writes and reads activation files.
 
 ID.npz holds three arrays: `keys` int64 (K,), the classes present, from 0, ascending; `strided` (K, h4, w4) and
-`high_res` (K, H, W), float32 or, in half the space, float16 (read as float32 again). AMN's have a background plane first: (K+1, ...). The authors' ID.npy (a pickled dict) is
-read too, by an unpickler that can build nothing but arrays and tensors.
+`high_res` (K, H, W), float32 or, in half the space, float16 (read as float32 again). AMN's have a background plane
+first: (K+1, ...). The authors' ID.npy (a pickled dict) is read too, by an unpickler that can build nothing but arrays and
+tensors.
 """
 import io
 import os
