@@ -120,7 +120,8 @@ def build_parser() -> argparse.ArgumentParser:
     group('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32',
           help='of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs only (ours; '
           'published: fp32)')
-    group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0, help='the same seed gives the same files, for any --num_workers (ours)')
+    group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0,
+          help='the same seed gives the same files, for any --num_workers (ours)')
     group('--overwrite', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='make what the chosen stages write anew; without it what is there is kept, and a stage goes on (ours)')
     group('--log_name', default='sample_train_eval', help='the log goes to sess/NAME.log, or to NAME.log where the '

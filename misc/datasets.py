@@ -74,6 +74,17 @@ def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batch
         yield item
 
 
+def checked(item: Any) -> Any:
+    """An item of `read_ahead`; raises the UserError that came in its place.
+
+    A new one: an exception raised from a variable keeps all frames above it alive, and with them the workers, which
+    then are given up only after seconds.
+    """
+    if isinstance(item, UserError):
+        raise UserError(str(item))
+    return item
+
+
 def _as_it_is(item: Any) -> Any:
     return item
 

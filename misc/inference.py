@@ -45,7 +45,7 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
         for image_id, item in tqdm(items, total=len(todo), unit='image', mininterval=1, dynamic_ncols=True):
             if isinstance(item, UserError):
                 if str(item).startswith('cannot write'):
-                    raise item
+                    datasets.checked(item)
                 failed[image_id] = str(item)
                 continue
             save = compute(image_id, item) if compute else None

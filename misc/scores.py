@@ -86,9 +86,8 @@ def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]]
     total = np.zeros(size, np.int64)
     results = datasets.read_ahead(count, ids, num_workers)
     for result in tqdm(results, total=len(ids), unit='image', mininterval=1, dynamic_ncols=True):
-        if isinstance(result, UserError):
-            raise result
-        total[result[0]] += result[1]
+        index, counts = datasets.checked(result)
+        total[index] += counts
     if not total.any():
         raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there is nothing to score')
     return total

@@ -1,7 +1,7 @@
 """One loop for all trainings: schedule, precision, checkpoints, resuming, progress."""
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
                            unit='step', mininterval=1, dynamic_ncols=True):
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
-            batch = _next(batches)
+            batch = datasets.checked(next(batches))
             with torchutils.autocast(training.precision, training.device):
                 result = loss_of(batch)
             if result is None:
@@ -157,13 +157,6 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
     records.write_json(records.weights_record(training.weights), training.settings)
     training.checkpoint.unlink(missing_ok=True)
     log.info('weights written: %s', training.weights)
-
-
-def _next(batches: Iterator[Any]) -> Batch:
-    batch = next(batches)
-    if isinstance(batch, UserError):
-        raise batch
-    return batch
 
 
 class _Means:

@@ -9,7 +9,7 @@ from argparse import Namespace
 import torch
 
 from misc import datasets, losses, records, torchutils, training, weights
-from misc.pyutils import UserError, log
+from misc.pyutils import log
 
 
 def run(args: Namespace) -> None:
@@ -53,8 +53,7 @@ def _log_validation_loss(args: Namespace, net: torch.nn.Module) -> None:
 
     values = []
     for batch in datasets.read_ahead(read, batches, args.num_workers, batches=True):
-        if isinstance(batch, UserError):
-            raise batch
+        datasets.checked(batch)
         with torchutils.autocast(args.precision, args.device):
             logits = net(batch['image'].to(args.device, memory_format=torch.channels_last))
         values.append(losses.classification_loss(logits.float(), batch['labels'].to(args.device)).item())

@@ -10,7 +10,7 @@ from argparse import Namespace
 import torch
 
 from misc import datasets, losses, records, torchutils, training, weights
-from misc.pyutils import UserError, log
+from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
 REMEDY = 'run --amn_cam_to_ir_label_pass True first'
@@ -60,8 +60,7 @@ def _store_mean_displacement(args: Namespace, net: torch.nn.Module) -> None:
 
     means = []
     for batch in datasets.read_ahead(read, batches, args.num_workers, batches=True):
-        if isinstance(batch, UserError):
-            raise batch
+        datasets.checked(batch)
         with torchutils.autocast(args.precision, args.device):
             displacement = net(batch['image'].to(args.device, memory_format=torch.channels_last))[1]
         means.append(displacement.float().mean((0, 2, 3)))
