@@ -79,6 +79,17 @@ def _in_worker(number: int) -> None:
     unlock()  # its copies only: else a worker that outlives a killed run for seconds would keep its locks
 
 
+def checked(item: Any) -> Any:
+    """An item of `read_ahead`; raises the UserError that came in its place.
+
+    A new one: an exception raised from a variable keeps all frames above it alive, and with them the workers, which
+    then are given up only after seconds.
+    """
+    if isinstance(item, UserError):
+        raise type(item)(str(item))
+    return item
+
+
 def _as_it_is(item: Any) -> Any:
     return item
 

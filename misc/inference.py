@@ -48,7 +48,7 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
         for image_id, item in torchutils.progress(items, total=len(todo), unit='image'):
             if isinstance(item, UserError):
                 if isinstance(item, WriteError):
-                    raise item
+                    datasets.checked(item)
                 failed[image_id] = str(item)
                 continue
             save = compute(image_id, item) if compute else None

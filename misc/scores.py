@@ -87,9 +87,8 @@ def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]]
     mine = torchutils.share(ids)
     results = datasets.read_ahead(count, mine, num_workers)
     for result in torchutils.progress(results, total=len(mine), unit='image'):
-        if isinstance(result, UserError):
-            raise result
-        total[result[0]] += result[1]
+        index, counts = datasets.checked(result)
+        total[index] += counts
     total = torchutils.sum_over_processes(torch.from_numpy(total)).numpy()
     if not total.any():
         raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there is nothing to score')

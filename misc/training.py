@@ -193,7 +193,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
         for number in steps:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
-            batch = _next(batches)
+            batch = datasets.checked(next(batches))
             result = step(parallel, optimizer, scaler, batch, objective, training)
             state.skipped += result is None
             means.add(number, batch, result)
@@ -246,13 +246,6 @@ def memory(device: torch.device) -> str:
     used = (torch.cuda.max_memory_allocated(device) if device.type == 'cuda'
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     return f'{used / 2 ** 30:.1f} GB'
-
-
-def _next(batches: Iterator[Any]) -> Batch:
-    batch = next(batches)
-    if isinstance(batch, UserError):
-        raise batch
-    return batch
 
 
 class _Means:

@@ -94,9 +94,7 @@ def _log_score(args: Namespace, net: torch.nn.Module) -> None:
 
     confusion = np.zeros((source.n_classes + 1, source.n_classes + 2), np.int64)
     for item in datasets.read_ahead(read, torchutils.share(ids), args.num_workers):
-        if isinstance(item, Exception):
-            raise item
-        image, present, truth = item
+        image, present, truth = datasets.checked(item)
         prediction = predict(net, image, present, truth.shape, args.device, args.precision)
         index, count = scores.truth_and_map(truth, prediction, source.n_classes)
         confusion.flat[index] += count

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
-from misc.pyutils import UserError, log
+from misc.pyutils import log
 
 PICTURES = 4  # an epoch, for TensorBoard
 
@@ -83,8 +83,7 @@ def _log_validation_loss(args: Namespace, net: torch.nn.Module) -> None:
 
     values = []
     for batch in datasets.read_ahead(read, torchutils.share(batches), args.num_workers, batches=True):
-        if isinstance(batch, UserError):
-            raise batch
+        datasets.checked(batch)
         with torchutils.autocast(args.precision, args.device):
             logits = net(torchutils.to_device(batch['image'], args.device))
         loss = losses.classification_loss(logits, torchutils.to_device(batch['labels'], args.device),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
-from misc.pyutils import UserError, log
+from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
 PICTURES = 4  # an epoch, for TensorBoard
@@ -84,8 +84,7 @@ def _store_mean_displacement(args: Namespace, net: torch.nn.Module) -> None:
 
     means = []
     for batch in datasets.read_ahead(read, torchutils.share(batches), args.num_workers, batches=True):
-        if isinstance(batch, UserError):
-            raise batch
+        datasets.checked(batch)
         with torchutils.autocast(args.precision, args.device):
             displacement = net(torchutils.to_device(batch['image'], args.device))[1]
         means.append(displacement.float().mean((0, 2, 3)).cpu())

@@ -95,8 +95,8 @@ def test_spellings_of_a_stage(words, expected):
 
 @pytest.mark.parametrize('words', [
     '--nonsense 1', '--make_cam', '--make_cam_pass maybe', '--seed one', '--seed -1', '--seed 99999999999999999999',
-    '--beta ten', '--beta 0', '--beta nan', '--beta inf', '--exp_times 1.5', '--exp_times 40', '--cam_scales', '--cam_scales 1 0',
-    '--cam_batch_size 0', '--eps 1.5', '--conf_fg_thres -0.1', '--precision fp8', '--cam_resize_long 320',
+    '--beta ten', '--beta 0', '--beta nan', '--beta inf', '--exp_times 1.5', '--exp_times 40', '--cam_scales',
+    '--cam_scales 1 0', '--cam_batch_size 0', '--eps 1.5', '--conf_fg_thres -0.1', '--precision fp8', '--cam_resize_long 320',
     '--amn_learning_rate 1e-4', '--num_workers -2', 'stray'])
 def test_wrong_flags_are_told_of_in_one_line(words, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -106,8 +106,8 @@ def test_wrong_flags_are_told_of_in_one_line(words, capsys):
 
 
 def test_numbers_are_numbers():
-    args = parse('--beta', '8', '--exp_times', '6', '--cam_scales', '1', '0.5', '--sem_seg_bg_thres', '0.3', '--cam_weight_decay', '0',
-                 '--amn_learning_rate', '1e-6', '2e-4')
+    words = '--beta 8 --exp_times 6 --cam_scales 1 0.5 --sem_seg_bg_thres 0.3 --amn_learning_rate 1e-6 2e-4'
+    args = parse(*words.split())
     assert (args.beta, args.exp_times, args.sem_seg_bg_thres) == (8.0, 6, 0.3)
     assert args.cam_scales == [1.0, 0.5]
     assert args.amn_learning_rate == [1e-6, 2e-4]

@@ -174,6 +174,14 @@ def test_user_errors_come_in_the_place_of_their_item(workers):
     assert list(datasets.read_ahead(read, [], workers)) == []
 
 
+def test_checked_raises_a_new_error():
+    error = UserError('broken')
+    with pytest.raises(UserError, match='broken') as caught:
+        datasets.checked(error)
+    assert caught.value is not error
+    assert datasets.checked([1]) == [1]
+
+
 def test_a_killed_worker_is_told_of():
     def read(key):
         if key == 4:
