@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash script/make_env.sh requirements-test.txt
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that spin for each other crawl on a busy machine
 if [ "${1:-}" = --all ]; then
   shift
   .venv/bin/ruff check

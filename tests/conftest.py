@@ -1,19 +1,15 @@
 """The small tree, the formula's weights and a way to run the command, shared by the tests of stages."""
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin for each other crawl on a busy machine
-
-import torch  # noqa: E402
-
-import run_sample  # noqa: E402
-from misc import weights  # noqa: E402
-from tests.formula import formula  # noqa: E402
+import run_sample
+from misc import weights
+from tests.formula import formula
 
 GOLDEN = Path(__file__).parent / 'golden'
 torch.set_num_threads(2)
