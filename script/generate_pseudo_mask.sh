@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All stages in order with the published settings, ending with a table of the scores beside the published ones.
-# usage: bash script/generate_pseudo_mask.sh [ROOT] [--from_released] [further flags of run_sample.py]
+# usage: bash script/generate_pseudo_mask.sh [ROOT] [--gpus N] [--from_released] [further flags of run_sample.py]
 #   ROOT             the folder VOC2012 (else VOC12_ROOT, else ./VOCdevkit/VOC2012)
+#   --gpus N         share the work among N GPUs of this machine, or 'all' (else the first GPU, or the CPU)
 #   --from_released  no training: starts from the authors' files sess/res50_amn.pth.pth, sess/res50_irn.pth and
 #                    result/ir_label (CAM's refined seeds of train_aug)
 # Pseudo-masks are made for train, scored, and then for train_aug, to train a segmentation network on. It can be stopped
@@ -9,10 +10,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-root=() released='' flags=()
+root=() released='' flags=() gpus=1 expected=''
 for word in "$@"; do
-  if [ "$word" = --from_released ]; then released=yes
-  elif [ "$word" = --help ] || [ "$word" = -h ]; then sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0
+  if [ "$expected" = gpus ]; then gpus=$word; expected=''
+  elif [ "$word" = --gpus ]; then expected=gpus
+  elif [ "$word" = --from_released ]; then released=yes
+  elif [ "$word" = --help ] || [ "$word" = -h ]; then sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0
   elif [ ${#root[@]} = 0 ] && [ ${#flags[@]} = 0 ] && [ "${word#-}" = "$word" ]; then root=(--voc12_root "$word")
   else flags+=("$word"); fi
 done
@@ -26,9 +29,13 @@ else
           --train_amn_pass "${amn[@]}" --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass
           --train_irn_pass "${irn[@]}")
 fi
+[ "$gpus" != all ] || gpus=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
+case $gpus in ''|*[!0-9]*|0) echo "error: --gpus $gpus: a number of GPUs, or all" >&2; exit 2 ;; esac
+run=("$python" run_sample.py)
+[ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- run_sample.py)
 # the published thresholds (CAM 0.15, 0.30, 0.05; AMN 0.25, 0.45, 0.15) are each stage's own defaults
-"$python" run_sample.py "${root[@]}" "${stages[@]}" "${flags[@]}"
-"$python" run_sample.py "${root[@]}" --make_sem_seg_pass --infer_list voc12/train_aug.txt "${flags[@]}"
+"${run[@]}" "${root[@]}" "${stages[@]}" "${flags[@]}"
+"${run[@]}" "${root[@]}" --make_sem_seg_pass --infer_list voc12/train_aug.txt "${flags[@]}"
 
 scores=result/scores.jsonl
 for ((number = 0; number < ${#flags[@]}; number++)); do
