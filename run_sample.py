@@ -115,8 +115,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group('machine and run').add_argument
     group('--device', default='auto', help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
-    group('--num_workers', type=WHOLE, default=max(1, (os.cpu_count() or 2) // 2),
-          help='processes that decode, refine and score; no result depends on it (authors: half the cores)')
+    cores = (os.cpu_count() or 2) // int(os.environ.get('LOCAL_WORLD_SIZE', '1'))  # torchrun tells how many share them
+    group('--num_workers', type=WHOLE, default=max(1, cores // 2),
+          help='processes that decode, refine and score, beside each one of torchrun; no result depends on it (authors: half '
+          'the cores)')
     group('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32',
           help='of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs only (ours; '
           'published: fp32)')
