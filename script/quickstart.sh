@@ -8,13 +8,16 @@ out=result/quickstart
 data=$out/sample
 bash script/make_env.sh
 python=.venv/bin/python
+since=$SECONDS
 
 "$python" -m voc12.sample "$data"
 [ -f "$out/backbone.pth" ] || "$python" script/pretrain_backbone.py --out "$out/backbone.pth"
 "$python" run_sample.py --voc12_root "$data" --pretrained "$out/backbone.pth" \
   --train_list train_aug --val_list val --infer_list train --eval_set train \
   --cam_crop_size 112 --cam_resize_long 80 160 --cam_num_epoches 5 \
-  --amn_crop_size 112 --irn_crop_size 112 \
+  --cam_conf_fg_thres 0.2 \
+  --amn_crop_size 112 --amn_num_epoches 8 --amn_learning_rate 5e-5 1e-3 \
+  --irn_crop_size 112 --irn_batch_size 8 \
   --cam_weights_name "$out/res50_cam.pth" --amn_weights_name "$out/res50_amn.pth" \
   --irn_weights_name "$out/res50_irn.pth" --cam_out_dir "$out/cam" --ir_label_out_dir "$out/ir_label" \
   --amn_cam_out_dir "$out/amn_cam" --amn_ir_label_out_dir "$out/amn_ir_label" --sem_seg_out_dir "$out/sem_seg" \
@@ -25,3 +28,4 @@ python=.venv/bin/python
 "$python" script/contact_sheet.py --voc12_root "$data" --out "$out/sheet.png" --cam_out_dir "$out/cam" \
   --amn_cam_out_dir "$out/amn_cam" --sem_seg_out_dir "$out/sem_seg"
 "$python" script/score_table.py "$out/scores.jsonl"
+echo "Pictures: $out/sheet.png. Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."

@@ -61,7 +61,7 @@ def cases():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('stage', 'what', 'number'), cases())
+@pytest.mark.parametrize(('stage', 'what', 'number'), list(cases()))
 def test_killed_and_resumed_is_as_undisturbed(undisturbed, tmp_path, stage, what, number):
     command = without(undisturbed, stage, tmp_path / 'run')
     assert killed(command, what, number, stage, save_every=1e-9) == -signal.SIGKILL

@@ -26,7 +26,7 @@ IDS = [f'2007_00000{number}' for number in range(1, 5)]
 def files(folder):
     """Content of every file that a run leaves, but the log and the times in the scores."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*'))
-            if path.is_file() and path.name not in ('run.log', 'scores.jsonl')}
+            if path.is_file() and path.name not in ('run.log', 'scores.jsonl') and not path.name.endswith('.lock')}
 
 
 @pytest.fixture(scope='module')
@@ -177,9 +177,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     command = Command(GOLDEN / 'tree', tmp_path)
     real, calls = train_cam.losses.classification_loss, []
 
-    def nan_in_the_second_epoch(logits, targets):
+    def nan_in_the_second_epoch(logits, *targets):
         calls.append(logits.requires_grad)
-        return real(logits, targets) * (float('nan') if sum(calls) == 4 else 1)  # the last of two epochs of two steps
+        return real(logits, *targets) * (float('nan') if sum(calls) == 4 else 1)  # the last of two epochs of two steps
 
     monkeypatch.setattr(train_cam.losses, 'classification_loss', nan_in_the_second_epoch)
     assert command('train_cam', **QUICK | {'cam_num_epoches': 2}) == 1
@@ -392,7 +392,9 @@ def test_layers_without_a_gradient_are_not_moved_by_weight_decay():
     net = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
     before = net[1].weight.clone()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.5)
-    training.step(net, optimizer, torch.amp.GradScaler('cpu', enabled=False), net[0](torch.ones(1, 2)).sum())
+    objective = training.Objective(lambda batch: torch.ones(1), lambda net, part, counts: (net[0](torch.ones(1, 2)).sum(), {}))
+    job = training.Training('test', 'unused.pth', {}, 1, 1, 0, torch.device('cpu'), 'fp32', 0, False)
+    training.step(net, optimizer, torch.amp.GradScaler('cpu', enabled=False), {'index': torch.zeros(1)}, objective, job)
     assert torch.equal(net[1].weight, before)
     assert net[1].weight.grad is None
 
