@@ -198,6 +198,8 @@ def build_parser() -> argparse.ArgumentParser:
           'objects (authors)')
     group('--sem_seg_power', type=POSITIVE, default=1.3, help='power of the activations before the walk; raise for '
           'smaller objects (authors, fixed there)')
+    group('--sem_seg_canvas', type=WHOLE, default=512, help="side that IRN's images are padded to where they are smaller, "
+          'pixels; 0 for none; near --irn_crop_size, where that is small, the boundaries are better (authors, fixed there)')
     group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='of the instance masks that are not built yet (authors)')
 
     group = parser.add_argument_group('files').add_argument

@@ -17,7 +17,8 @@ since=$SECONDS
   --cam_crop_size 112 --cam_resize_long 80 160 --cam_num_epoches 5 \
   --cam_conf_fg_thres 0.2 \
   --amn_crop_size 112 --amn_num_epoches 8 --amn_learning_rate 5e-5 1e-3 \
-  --irn_crop_size 112 --irn_batch_size 8 \
+  --irn_crop_size 112 --irn_batch_size 8 --irn_num_epoches 12 --irn_learning_rate 0.5 \
+  --sem_seg_canvas 112 --exp_times 4 \
   --cam_weights_name "$out/res50_cam.pth" --amn_weights_name "$out/res50_amn.pth" \
   --irn_weights_name "$out/res50_irn.pth" --cam_out_dir "$out/cam" --ir_label_out_dir "$out/ir_label" \
   --amn_cam_out_dir "$out/amn_cam" --amn_ir_label_out_dir "$out/amn_ir_label" --sem_seg_out_dir "$out/sem_seg" \

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from misc import activations, datasets, imutils, indexing, inference, labels, records, seeds, torchutils, weights
 from misc.pyutils import UserError
 
-CANVAS = 512  # smaller images are padded to it (authors' code); GroupNorm averages over it, so it is part of the result
-
 
 def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.infer_list)
@@ -26,7 +24,8 @@ def run(args: Namespace) -> None:
     records.open_folder(args.sem_seg_out_dir, {
         'stage': 'make_sem_seg', 'network': args.irn_network, 'weights': loaded,
         'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
-        'bg_thres': args.sem_seg_bg_thres, 'power': args.sem_seg_power, 'precision': args.precision},
+        'bg_thres': args.sem_seg_bg_thres, 'power': args.sem_seg_power,
+        'canvas': args.sem_seg_canvas, 'precision': args.precision},
         ('.png',), args.overwrite)
 
     def read(image_id: str) -> tuple:
@@ -41,7 +40,7 @@ def run(args: Namespace) -> None:
         keys, strided, hw, image = item
         label_map = np.zeros(hw, np.uint8)
         if len(keys):  # no class: all background
-            edge = edge_of(net, image.to(args.device), args.precision)
+            edge = edge_of(net, image.to(args.device), args.precision, args.sem_seg_canvas)
             walked = walk(torch.from_numpy(strided).to(args.device), edge, args.sem_seg_power, args.beta,
                           args.exp_times, hw)
             label_map = seeds.class_ids(keys)[seeds.arg_max(walked.cpu().numpy(), args.sem_seg_bg_thres)]
@@ -53,11 +52,14 @@ def run(args: Namespace) -> None:
 
 
 @torch.inference_mode()
-def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str) -> torch.Tensor:
+def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_side: int) -> torch.Tensor:
     """Boundary probability (1, h, w) at stride 4 of a normalised image (1, 3, H, W) and its mirror, each padded with 0
-    at its own right and bottom to 512, or to a multiple of 16 where it is larger."""
+    at its own right and bottom to `canvas_side`, or to a multiple of 16 where it is larger; not at all for 0.
+
+    GroupNorm averages over the canvas, so it is part of the result.
+    """
     hw = image.shape[2:]
-    canvas = [max(CANVAS, side) for side in inference.up16_hw(tuple(hw))]
+    canvas = [max(canvas_side, side) for side in inference.up16_hw(tuple(hw))] if canvas_side else hw
     h, w = inference.strided_hw(tuple(hw))
 
     def forward(x: torch.Tensor) -> torch.Tensor:
