@@ -46,7 +46,7 @@ def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: t
 def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder}: a file stands where the output folder should be')
-    lock(folder / '.lock', f'{folder}')
+    lock(folder.with_name(f'.{folder.name}.lock'), f'{folder}')
     settings = as_stored(settings)
     record = folder / FOLDER_RECORD
     there = [path for suffix in suffixes for path in folder.glob(f'[!.]*{suffix}')]

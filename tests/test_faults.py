@@ -1,5 +1,5 @@
 """Killed at any time, with the disk full, with damaged files: the same command goes on and ends with the same bytes."""
-import os
+import logging
 import random
 import shutil
 import signal
@@ -45,7 +45,7 @@ def without(command, stage, folder):
 def killed(command, what, number, stage, **flags):
     words = command.words(stage, **LONGER | flags)
     return subprocess.run([sys.executable, '-m', 'tests.killed', what, str(number), *words], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120, env=os.environ | {'OMP_NUM_THREADS': '1'}).returncode
+                          text=True, timeout=120).returncode
 
 
 def cases():
@@ -127,4 +127,4 @@ def test_ctrl_c_ends_with_one_line(undisturbed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, 'step', interrupted)
     assert command('train_cam', **LONGER) == 130
     assert capsys.readouterr().err.splitlines()[-1] == 'stopped by Ctrl-C; the same command goes on'
-    assert run_sample.log.handlers == []
+    assert not any(isinstance(handler, logging.FileHandler) for handler in run_sample.log.handlers)

@@ -311,11 +311,10 @@ def test_odd_images_go_through_every_stage(odd_tree, tmp_path):
 
 def test_odd_images_with_the_real_networks(odd_tree, tmp_path, formula_weights):
     """One image of a kind is enough here; a small canvas is: its size is the golden tests' matter."""
-    monkeypatch.setattr('step.make_sem_seg.CANVAS', 64)
     command = Command(odd_tree, tmp_path / 'out')
     assert command('make_cam', 'cam_to_ir_label', 'make_amn_cam', 'amn_cam_to_ir_label', 'make_sem_seg', 'eval_sem_seg',
-                   cam_scales=[1.0, 0.5], sem_seg_canvas=64, **{f'{name}_weights_name': formula_weights / f'res50_{name}.pth'
-                                             for name in ('cam', 'amn', 'irn')}) == 0
+                   cam_scales=[1.0, 0.5], sem_seg_canvas=64,
+                   **{f'{name}_weights_name': formula_weights / f'res50_{name}.pth' for name in ('cam', 'amn', 'irn')}) == 0
     check_odd(command.folder)
 
 
