@@ -61,6 +61,14 @@ THRESHOLDS = (
     ('amn_conf_fg_thres', 'conf_fg_thres', 0.45), ('amn_conf_bg_thres', 'conf_bg_thres', 0.15))
 
 
+# what the stages write, below --work_dir (authors)
+FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
+         'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
+         'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
+         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg'}
+SCORES = 'result/scores.jsonl'
+
+
 def boolean(text: str) -> bool:
     """True or False in the usual spellings."""
     if text.lower() in ('true', 't', 'yes', 'y', 'on', '1'):
@@ -134,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
           help='make what the chosen stages write anew; without it what is there is kept, and a stage goes on (ours)')
     group('--log_name', default='sample_train_eval', help='the log goes to sess/NAME.log, or to NAME.log where the '
           'name has a folder (authors)')
-    group('--scores_file', default='result/scores.jsonl', help='each score is added to it as a line of JSON (ours)')
+    group('--scores_file', default=SCORES, help='each score is added to it as a line of JSON (ours)')
     group('--pretrained', default='imagenet', metavar='imagenet|none|FILE', help="where the backbones start: "
           "torchvision's ImageNet weights, random, or a file with torchvision's names (published: imagenet)")
     group('--momentum', type=RATE, default=1e-4, help="of CAM's and IRN's SGD; 1e-4 is what the published figures were "
@@ -203,11 +211,9 @@ def build_parser() -> argparse.ArgumentParser:
     group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='of the instance masks that are not built yet (authors)')
 
     group = parser.add_argument_group('files').add_argument
-    for name, path in (('cam_weights_name', 'sess/res50_cam.pth'), ('amn_weights_name', 'sess/res50_amn.pth'),
-                       ('irn_weights_name', 'sess/res50_irn.pth'), ('cam_out_dir', 'result/cam'),
-                       ('ir_label_out_dir', 'result/ir_label'), ('amn_cam_out_dir', 'result/amn_cam'),
-                       ('amn_ir_label_out_dir', 'result/amn_ir_label'), ('sem_seg_out_dir', 'result/sem_seg'),
-                       ('ins_seg_out_dir', 'result/ins_seg')):
+    group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named '
+          'otherwise, the log and the scores lie in it (ours)')
+    for name, path in FILES.items():
         written_by = next((stage.name for stage in STAGES if stage.writes == name), 'make_ins_seg')
         group(f'--{name}', default=path, help=f'what {written_by} writes (authors)')
     return parser
@@ -245,6 +251,13 @@ def resolve_thresholds(args: argparse.Namespace) -> None:
         if low > high:
             raise UserError(f'{name.upper()} seeds: the background threshold {low} is above the foreground threshold '
                             f'{high}; give --{name}_conf_bg_thres and --{name}_conf_fg_thres')
+
+
+def resolve_files(args: argparse.Namespace) -> None:
+    """What keeps its default name lies in --work_dir."""
+    for name, default in (FILES | {'scores_file': SCORES}).items():
+        if getattr(args, name) == default:
+            setattr(args, name, str(Path(args.work_dir) / default))
 
 
 def find_root(given: str | None) -> str:
@@ -353,6 +366,7 @@ def run(args: argparse.Namespace) -> int:
         print(f'error: no stage is named; give at least one of\n{stage_list()}', file=sys.stderr)
         return 2
     resolve_thresholds(args)
+    resolve_files(args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
     args.voc12_root = find_root(args.voc12_root)
@@ -363,7 +377,7 @@ def run(args: argparse.Namespace) -> int:
     check(args, chosen)
     name = Path(args.log_name)
     if torchutils.is_main():
-        start_log(f'{name if name.parent != Path(".") else Path("sess") / name}.log')
+        start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log')
     log_provenance(args, chosen)
     args.running = True
     begun = time.monotonic()

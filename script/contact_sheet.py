@@ -21,11 +21,13 @@ def row(source: VOC12, image_id: str, args: argparse.Namespace) -> tuple[list[np
     """The pictures of one image, and its classes."""
     image = imutils.read_image(source.image_path(image_id))
     pictures: list[np.ndarray | None] = [image]
-    for folder in (args.cam_out_dir, args.amn_cam_out_dir):
+    for name in ('cam', 'amn_cam'):
+        folder = args.work_dir / 'result' / name
         activation = activations.load(folder, image_id, 'run its make stage first').without_background()
         strongest = activation.high_res.max(0, initial=0)
         pictures.append(drawing.overlay_activation(image, strongest))
-    mask = labels.load(labels.label_path(args.sem_seg_out_dir, image_id), 'run --make_sem_seg_pass True first')
+    mask = labels.load(labels.label_path(args.work_dir / 'result' / 'sem_seg', image_id),
+                       'run --make_sem_seg_pass True first')
     pictures.append(drawing.overlay_labels(image, mask, source.palette))
     truth = source.mask_path(image_id)
     pictures.append(drawing.overlay_labels(image, labels.load(truth), source.palette) if truth.is_file() else None)
@@ -39,8 +41,7 @@ def main() -> int:
     parser.add_argument('--images', nargs='+', help='ids of the rows')
     parser.add_argument('--list', default='train', help='where images are taken from, evenly spread, without --images')
     parser.add_argument('--number', type=int, default=8, help='how many of them')
-    for name in ('cam', 'amn_cam', 'sem_seg'):
-        parser.add_argument(f'--{name}_out_dir', default=f'result/{name}')
+    parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
     args = parser.parse_args()
     try:
         source = VOC12(args.voc12_root)

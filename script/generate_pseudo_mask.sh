@@ -37,8 +37,12 @@ run=("$python" run_sample.py)
 "${run[@]}" "${root[@]}" "${stages[@]}" "${flags[@]}"
 "${run[@]}" "${root[@]}" --make_sem_seg_pass --infer_list voc12/train_aug.txt "${flags[@]}"
 
-scores=result/scores.jsonl
+scores=result/scores.jsonl work_dir=.
 for ((number = 0; number < ${#flags[@]}; number++)); do
-  [ "${flags[number]}" = --scores_file ] && scores=${flags[number + 1]}
+  case ${flags[number]} in
+    --scores_file) scores=${flags[number + 1]} ;;
+    --work_dir) work_dir=${flags[number + 1]} ;;
+  esac
 done
+[ "$scores" != result/scores.jsonl ] || scores=$work_dir/$scores
 "$python" script/score_table.py "$scores" --published

@@ -19,14 +19,10 @@ since=$SECONDS
   --amn_crop_size 112 --amn_num_epoches 8 --amn_learning_rate 5e-5 1e-3 \
   --irn_crop_size 112 --irn_batch_size 8 --irn_num_epoches 12 --irn_learning_rate 0.5 \
   --sem_seg_canvas 112 --exp_times 4 \
-  --cam_weights_name "$out/res50_cam.pth" --amn_weights_name "$out/res50_amn.pth" \
-  --irn_weights_name "$out/res50_irn.pth" --cam_out_dir "$out/cam" --ir_label_out_dir "$out/ir_label" \
-  --amn_cam_out_dir "$out/amn_cam" --amn_ir_label_out_dir "$out/amn_ir_label" --sem_seg_out_dir "$out/sem_seg" \
-  --log_name "$out/run" --scores_file "$out/scores.jsonl" \
+  --work_dir "$out" \
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
   --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass "$@"
-"$python" script/contact_sheet.py --voc12_root "$data" --out "$out/sheet.png" --cam_out_dir "$out/cam" \
-  --amn_cam_out_dir "$out/amn_cam" --sem_seg_out_dir "$out/sem_seg"
-"$python" script/score_table.py "$out/scores.jsonl"
+"$python" script/contact_sheet.py --voc12_root "$data" --work_dir "$out" --out "$out/sheet.png"
+"$python" script/score_table.py "$out/result/scores.jsonl"
 echo "Pictures: $out/sheet.png. Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."

@@ -18,11 +18,8 @@ python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
   --cam_crop_size 256 --cam_resize_long 160 320 --cam_batch_size 8 --cam_num_epoches 10 --cam_scales 0.5 0.75 1.0 \
   --amn_crop_size 256 --amn_batch_size 8 --amn_num_epoches 3 \
   --irn_crop_size 256 --irn_batch_size 8 --irn_num_epoches 3 \
-  --cam_weights_name "$out/res50_cam.pth" --amn_weights_name "$out/res50_amn.pth" \
-  --irn_weights_name "$out/res50_irn.pth" --cam_out_dir "$out/cam" --ir_label_out_dir "$out/ir_label" \
-  --amn_cam_out_dir "$out/amn_cam" --amn_ir_label_out_dir "$out/amn_ir_label" --sem_seg_out_dir "$out/sem_seg" \
-  --log_name "$out/run" --scores_file "$out/scores.jsonl" \
+  --num_workers 2 --work_dir "$out" \
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
   --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass "$@"
-"$python" script/score_table.py "$out/scores.jsonl"
+"$python" script/score_table.py "$out/result/scores.jsonl"
