@@ -466,3 +466,11 @@ def test_photographs_that_are_not_plain_rgb(tiny, command):
         path.unlink()
         picture.save(path, 'JPEG')
     assert tiny('make_cam', 'eval_cam') == 0
+
+
+def test_work_dir_holds_what_is_not_named():
+    args = parse('--work_dir', 'first', '--cam_out_dir', 'elsewhere/cam')
+    run_sample.resolve_files(args)
+    assert args.cam_out_dir == 'elsewhere/cam'
+    assert (args.cam_weights_name, args.amn_cam_out_dir) == ('first/sess/res50_cam.pth', 'first/result/amn_cam')
+    assert args.scores_file == 'first/result/scores.jsonl'

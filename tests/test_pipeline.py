@@ -412,3 +412,15 @@ def test_mean_displacement_of_less_than_a_batch(whole, tmp_path):
         raw = net.train()(images)[1].mean((0, 2, 3))
     torch.testing.assert_close(net.mean_shift.running_mean, raw)
     assert raw.abs().min() > 0
+
+
+@pytest.mark.parametrize('stage', ['train_cam', 'train_amn', 'train_irn'])
+def test_tensorboard_gets_losses_rates_and_pictures(whole, tmp_path, stage):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    command = copy_of(whole, tmp_path / 'copy')
+    assert command(stage, **QUICK, overwrite=True, tensorboard=tmp_path / 'events') == 0
+    events = EventAccumulator(str(tmp_path / 'events'))
+    events.Reload()
+    assert [event.step for event in events.Scalars(f'{stage}/loss')] == [1, 2]
+    assert [event.step for event in events.Scalars(f'{stage}/learning rate')] == [2]
+    assert events.Tags()['images'] == [f'{stage}/{image_id}' for image_id in IDS]
