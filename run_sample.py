@@ -123,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group('machine and run').add_argument
     group('--device', default='auto', help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
-    cores = (os.cpu_count() or 2) // int(os.environ.get('LOCAL_WORLD_SIZE', '1'))  # torchrun tells how many share them
+    cores = torchutils.cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1'))  # torchrun tells how many share them
     group('--num_workers', type=WHOLE, default=max(1, cores // 2),
           help='processes that decode, refine and score, beside each one of torchrun; no result depends on it (authors: half '
           'the cores)')
@@ -138,6 +138,8 @@ def build_parser() -> argparse.ArgumentParser:
           'after every epoch too (ours)')
     group('--tensorboard', metavar='DIR', help='write losses, learning rate and a few pictures an epoch there, for '
           'TensorBoard (needs the package tensorboard; ours)')
+    group('--resume', type=boolean, nargs='?', const=True, default=True, metavar='True|False',
+          help='go on with a training whose checkpoint is there; False starts it anew (ours)')
     group('--overwrite', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='make what the chosen stages write anew; without it what is there is kept, and a stage goes on (ours)')
     group('--log_name', default='sample_train_eval', help='the log goes to sess/NAME.log, or to NAME.log where the '
@@ -308,6 +310,12 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
             if name not in made and not (weights.existing(path) or Path(path).is_dir()):
                 maker = next(other.name for other in STAGES if other.writes == name)
                 raise UserError(f'{stage.name} needs {path}: run --{maker}_pass True first, or name another --{name}')
+        for maker in (other for other in chosen if other.writes in stage.reads):
+            lacking = sorted(set(args.source.names(getattr(args, stage.lists[0])))
+                             - set(args.source.names(getattr(args, maker.lists[0]))))
+            if lacking and not maker.name.startswith('train'):
+                raise UserError(f'{stage.name} goes over {len(lacking)} images of --{stage.lists[0]} (first {lacking[0]}) '
+                                f'that {maker.name} will not make: they are not in --{maker.lists[0]}')
         made.add(stage.writes)
 
 
@@ -348,7 +356,7 @@ def git_commit() -> str:
 
 def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """Version, commit, machine and settings: the first lines of every log."""
-    device = torch.cuda.get_device_name(args.device) if args.device.type == 'cuda' else f'cpu, {os.cpu_count()} cores'
+    device = torch.cuda.get_device_name(args.device) if args.device.type == 'cuda' else f'cpu, {torchutils.cores()} cores'
     log.info('AMN %s, commit %s, Python %s, torch %s, %s, %d process(es), seed %d', args.version, args.commit,
              platform.python_version(), torch.__version__, device, torchutils.world()[1], args.seed)
     settings = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
@@ -401,7 +409,12 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         reason = f'error: {error}'
     except torch.OutOfMemoryError:
-        reason = "error: the GPU's memory is not enough: use a smaller batch or crop size, or --precision bf16"
+        reason = ("error: the GPU's memory is not enough: --precision bf16 halves the need; a training takes --accumulate "
+                  'or a smaller crop size, other stages smaller --cam_scales')
+    except RuntimeError as error:
+        if torchutils.world()[1] == 1 or 'onnection' not in str(error):
+            raise
+        reason = f'process {torchutils.world()[0]} ends, because another one did'
     except KeyboardInterrupt:
         reason = 'stopped by Ctrl-C; the same command goes on'
     finally:
@@ -409,9 +422,10 @@ def main(arguments: list[str] | None = None) -> int:
             log.info('%s', reason, extra={'file_only': True})  # the screen has it on stderr
         stop_log()
         unlock()
-    if torchutils.is_main() or args.running:  # before that, every process says the same
+    stopped = reason.startswith('stopped')
+    if os.environ.get('LOCAL_RANK', '0') == '0' or (args.running and not stopped):  # else all processes say the same
         print(reason, file=sys.stderr)
-    return 130 if reason.startswith('stopped') else 1
+    return 130 if stopped else 1
 
 
 if __name__ == '__main__':

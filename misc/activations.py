@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from misc.pyutils import UserError, atomic_path
+from misc.pyutils import UserError, atomic_path, is_whole
 
 SUFFIXES = ('.npz', '.npy')  # ours, the authors'
 _RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module's name differs between numpy 1 and 2
@@ -46,7 +46,7 @@ def save(folder: str | os.PathLike, image_id: str, activation: Activation, dtype
 
 def exists(folder: str | os.PathLike, image_id: str) -> bool:
     path = activation_path(folder, image_id)
-    return path.is_file() or path.with_suffix('.npy').is_file()
+    return is_whole(path) or is_whole(path.with_suffix('.npy'))
 
 
 def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Activation:

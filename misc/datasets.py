@@ -146,7 +146,7 @@ class TrainingCrops:
         image = imutils.read_image(self.source.image_path(image_id))
         label_map = None
         if self.label_dir is not None:
-            label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.label_remedy)
+            label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
         hw = imutils.scaled_hw(image.shape[:2], self._draw_scale(image.shape[:2], rng))
         image = imutils.resize(image, hw)
         flip = -1 if rng.random() < 0.5 else 1
@@ -168,13 +168,16 @@ class TrainingCrops:
         return rng.uniform(*self.scale) if self.scale is not None else 1.0
 
 
-def read_seed(folder: str, image_id: str, hw: tuple[int, int], remedy: str) -> np.ndarray:
-    """The refined seed of an image of size `hw`. Raises UserError where it is missing or of another size."""
+def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, remedy: str) -> np.ndarray:
+    """The refined seed of an image of size `hw`. Raises UserError where it is missing, of another size, or holds labels
+    above the number of classes."""
     path = labels.label_path(folder, image_id)
     label_map = labels.load(path, remedy)
     if label_map.shape != tuple(hw):
         raise UserError(f'{path}: {label_map.shape[0]} x {label_map.shape[1]}, its image is {hw[0]} x {hw[1]}: '
                         'made from another image; make it anew')
+    if label_map[label_map != labels.IGNORE].max(initial=0) > n_classes:
+        raise UserError(f'{path}: holds labels above {n_classes}, the number of classes; make it anew')
     return label_map
 
 

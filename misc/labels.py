@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from misc.pyutils import UserError, atomic_path
+from misc.pyutils import UserError, atomic_path, is_whole
 
 IGNORE = 255
 
 
 def label_path(folder: str | os.PathLike, image_id: str) -> Path:
     return Path(folder) / f'{image_id}.png'
+
+
+def exists(folder: str | os.PathLike, image_id: str) -> bool:
+    return is_whole(label_path(folder, image_id))
 
 
 def save(path: str | os.PathLike, label_map: np.ndarray, palette: np.ndarray) -> None:

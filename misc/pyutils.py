@@ -24,6 +24,15 @@ class WriteError(UserError):
 
 
 @contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Whatever the system has against changing `path` in this block becomes a WriteError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f'cannot write {path}: {error.strerror or error}') from error
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well: a file that is there is whole.
 
@@ -32,16 +41,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private; outputs are for everyone
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(f'cannot write {path}: {reason}') from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private; outputs are for everyone
+            os.replace(temporary, path)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -61,12 +68,22 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 def append_json_line(path: str | os.PathLike, content: dict) -> None:
     """Append one line of JSON to `path`. Raises UserError when the disk refuses."""
-    try:
+    with writing(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, 'a', encoding='utf-8') as stream:
             stream.write(json.dumps(content) + '\n')
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror}') from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether `path` is there and not empty, as a file can be after the power failed."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def remove_unfinished(folder: str | os.PathLike, name: str = '') -> None:
+    """Remove what `atomic_path` could not tidy up in `folder` (for NAME... alone), because its process was killed."""
+    for path in Path(folder).glob(f'.{name}*.part'):
+        with writing(path):
+            path.unlink(missing_ok=True)
 
 
 _locks: dict[Path, IO[str]] = {}
@@ -80,16 +97,16 @@ def lock(path: str | os.PathLike, what: str) -> None:
     path = Path(path).absolute()
     if path in _locks:
         return
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open(path, 'a', encoding='utf-8')  # noqa: SIM115 -- open as long as the lock is held
-    except OSError as error:
-        raise WriteError(f'cannot write {path}: {error.strerror}') from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         handle.close()
         raise UserError(f'{what} is in use by another run: wait for it, or write to another place') from error
+    except OSError as error:  # some network file systems have no locks
+        log.info('%s cannot be locked (%s): start no second run that writes to it', what, error.strerror)
     _locks[path] = handle
 
 
@@ -120,11 +137,9 @@ def start_log(path: str | os.PathLike) -> None:
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter('%(message)s'))
     screen.addFilter(lambda record: not getattr(record, 'file_only', False))
-    try:
+    with writing(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'cannot write the log {path}: {error.strerror}') from error
     file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     for handler in (screen, file):
         log.addHandler(handler)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from misc import torchutils
-from misc.pyutils import UserError, lock, log, write_json
+from misc.pyutils import UserError, lock, log, remove_unfinished, write_json, writing
 
 FOLDER_RECORD = '_settings.json'
 
@@ -25,9 +25,14 @@ def made_by(folder: str | os.PathLike) -> str:
     return 'unknown' if settings is None else fingerprint(settings)
 
 
+def beside_weights(weights: str | os.PathLike, ending: str) -> Path:
+    """NAME.pth -> NAME + ending; only '.pth' is an ending here, so that 'run0.1' keeps its name."""
+    return Path(str(weights).removesuffix('.pth') + ending)
+
+
 def weights_record(weights: str | os.PathLike) -> Path:
     """NAME.pth -> NAME.json."""
-    return Path(weights).with_suffix('.json')
+    return beside_weights(weights, '.json')
 
 
 def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...],
@@ -47,12 +52,14 @@ def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ..
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder}: a file stands where the output folder should be')
     lock(folder.with_name(f'.{folder.name}.lock'), f'{folder}')
+    remove_unfinished(folder)
     settings = as_stored(settings)
     record = folder / FOLDER_RECORD
     there = [path for suffix in suffixes for path in folder.glob(f'[!.]*{suffix}')]
     if there and overwrite:
         for path in there:
-            path.unlink()  # the record stays until all are gone: a run stopped here leaves nothing that looks new
+            with writing(path):
+                path.unlink()  # the record stays until all are gone: a run stopped here leaves nothing that looks new
     elif there:
         old = _read(record)
         if old is None:
@@ -63,6 +70,11 @@ def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ..
                             'it anew, or name another folder')
         return
     write_json(record, settings)
+
+
+def setting(folder: str | os.PathLike, name: str, default: Any) -> Any:
+    """What `folder` was made with; `default` where it has no record of it (made elsewhere)."""
+    return (_read(Path(folder) / FOLDER_RECORD) or {}).get(name, default)
 
 
 def as_stored(settings: dict[str, Any]) -> dict[str, Any]:

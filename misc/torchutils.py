@@ -39,7 +39,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raises UserError where `device` cannot compute in `precision` ('fp32', 'bf16', 'fp16')."""
     if precision == 'fp16' and device.type == 'cpu':
         raise UserError('--precision fp16 needs a GPU; on the CPU use fp32 or bf16')
-    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported():
+    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError('--precision bf16: this GPU has no bf16; use fp16 or fp32')
 
 
@@ -48,6 +48,11 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision == 'fp32':
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def world() -> tuple[int, int]:
@@ -62,7 +67,9 @@ def join_processes(device: torch.device) -> torch.device:
 
     Raises UserError where a machine has fewer GPUs than processes.
     """
-    if int(os.environ.get('WORLD_SIZE', '1')) == 1 or world()[1] > 1:
+    if 'LOCAL_RANK' not in os.environ or int(os.environ.get('WORLD_SIZE', '1')) == 1 or world()[1] > 1:
+        if device.index is not None:
+            torch.cuda.set_device(device)
         return device
     if device.type == 'cuda':
         number = int(os.environ['LOCAL_RANK'])

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from misc import datasets, records, torchutils, weights
-from misc.pyutils import UserError, elapsed, lock, log
+from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
 
 Batch = dict[str, Any]
 Parts = dict[str, torch.Tensor]
@@ -40,7 +40,8 @@ class Training:
     name: of the stage; weights: where the trained network goes (NAME.pth; the checkpoint is NAME.ckpt, the one before it
     NAME.ckpt.before, the record NAME.json); settings: what the weights depend on; overwrite: train anew where such files
     are there; accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole;
-    save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files.
+    save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
+    resume: go on from a checkpoint.
     """
 
     name: str
@@ -56,22 +57,25 @@ class Training:
     accumulate: int = 1
     save_every: float = math.inf
     tensorboard: str | None = None
+    resume: bool = True
 
     @property
     def checkpoint(self) -> Path:
-        return Path(self.weights).with_suffix('.ckpt')
+        return records.beside_weights(self.weights, '.ckpt')
 
     def already_done(self) -> bool:
         """Whether these weights are there, made with these settings.
 
-        Raises UserError where the weights, or the checkpoint of an unfinished run, come from other settings.
+        Weights without a record (made elsewhere) are used. Raises UserError where they, or the checkpoint of an unfinished
+        run, come from other settings.
         """
         if torchutils.is_main():
             lock(self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock'), f'{self.weights}')
+            remove_unfinished(self.checkpoint.parent, self.checkpoint.stem)
         self.settings = records.as_stored(self.settings)
         if self.overwrite:
             return False
-        unfinished = read_checkpoint(self.checkpoint)
+        unfinished = read_checkpoint(self.checkpoint) if self.resume else None
         if unfinished is not None:
             self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training')
             return False
@@ -80,8 +84,9 @@ class Training:
             return False
         old = records.read_weights_record(self.weights)
         if old is None:
-            raise UserError(f'{found} is there, without a record of its settings: --overwrite trains it anew, or name '
-                            'another file')
+            log.info('%s is there, without a record of its settings (made elsewhere), and is used (--overwrite trains it anew)',
+                     found)
+            return True
         self._compare(old, found, 'trained')
         log.info('%s is already trained with these settings (--overwrite trains it anew)', found)
         return True
@@ -115,11 +120,14 @@ def constant(step: int, max_step: int) -> float:
 
 def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: float, weight_decay: float,
         momentum: float) -> torch.optim.Optimizer:
-    """The head learns ten times as fast as the rest (CAM), IRN's displacement head as its edge head."""
+    """The head learns ten times as fast as the rest (CAM), IRN's displacement head as its edge head.
+
+    Not fused: under fp16 the fused form can begin with garbage for a momentum where the first step is skipped.
+    """
     rates = (learning_rate, 10 * learning_rate)
     return torch.optim.SGD([{'params': [p for p in group if p.requires_grad], 'lr': rate}
                             for group, rate in zip(groups, rates, strict=True)],
-                           lr=learning_rate, weight_decay=weight_decay, momentum=momentum, fused=True)
+                           lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,
@@ -176,7 +184,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
     scaler = torch.amp.GradScaler(training.device.type, enabled=training.precision == 'fp16')
     base_rates = [group['lr'] for group in optimizer.param_groups]
     state = _State(training, net, optimizer, scaler)
-    if not training.overwrite:
+    if training.resume and not training.overwrite:
         state.resume()
     parallel = net
     if torchutils.world()[1] > 1:
@@ -217,6 +225,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
         log.info('%d batches without a labelled pixel were skipped', state.skipped)
     net.eval()
     after_last()
+    state.check_finite()
     if torchutils.is_main():
         weights.save_state(net, training.weights)
         records.write_json(records.weights_record(training.weights), training.settings)
@@ -312,27 +321,37 @@ class _State:
     def save(self) -> None:
         """Write the checkpoint; the one before it stays beside it."""
         self.saved = time.monotonic()
+        self.check_finite()
         if torchutils.is_main():
             path = self.training.checkpoint
             content = {'settings': self.training.settings, 'step': self.step, 'skipped': self.skipped,
                        **{name: part.state_dict() for name, part in self.parts.items()}}
-            if path.is_file():
-                path.replace(_before(path))
+            with writing(path):
+                if path.is_file():
+                    path.replace(_before(path))
             weights.write(content, path)
+
+    def check_finite(self) -> None:
+        """Raises UserError where a parameter is not finite, as a gradient can make it whose loss was."""
+        for name, parameter in self.parts['net'].named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise UserError(f'{self.training.name}: {name} is not finite after step {self.step}: lower the learning rate')
 
     def resume(self) -> None:
         """Go on from a checkpoint, where there is one."""
-        content = read_checkpoint(self.training.checkpoint)
+        path = self.training.checkpoint
+        content = read_checkpoint(path)
         if content is None:
             return
         for name, part in self.parts.items():
             part.load_state_dict(content[name])
         self.step, self.skipped = content['step'], content['skipped']
-        log.info('going on from %s, step %d', self.training.checkpoint, self.step)
+        log.info('going on from %s, step %d', path, self.step)
 
     def remove(self) -> None:
         for path in (self.training.checkpoint, _before(self.training.checkpoint)):
-            path.unlink(missing_ok=True)
+            with writing(path):
+                path.unlink(missing_ok=True)
 
 
 def _before(path: Path) -> Path:
@@ -348,10 +367,15 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     for candidate in (path, _before(path)):
         if candidate.is_file():
             try:
-                return torch.load(candidate, map_location='cpu', weights_only=True)
+                content = torch.load(candidate, map_location='cpu', weights_only=True)
             except Exception as error:  # whatever torch meets in a damaged file, the remedy is the same
                 damaged = error
                 log.info('%s is damaged (%s)', candidate, type(error).__name__)
+                continue
+            if damaged is not None and torchutils.is_main():
+                with writing(path):
+                    path.unlink()  # else the next checkpoint would push the good one out for it
+            return content
     if damaged is not None:
         raise UserError(f'{path}: not a readable checkpoint; delete it, or --overwrite, to start anew') from damaged
     return None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from misc import torchutils
 from misc.pyutils import UserError, atomic_path, log
 
 NOT_WEIGHTS = ('path_indices', 'disp_target')  # tables that the authors' IRN files hold beside the weights
@@ -61,7 +62,11 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
     """
     if choice == 'none':
         return 'none'
+    if choice == 'imagenet' and not torchutils.is_main():
+        torchutils.wait_for_all()  # the main process fetches them once
     state = _torchvision_state() if choice == 'imagenet' else read_state(choice)
+    if choice == 'imagenet' and torchutils.is_main():
+        torchutils.wait_for_all()
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()
              if not key.startswith('fc.')}
     wanted = backbone.state_dict()
@@ -119,7 +124,7 @@ def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str) -> str
         raise UserError(f'{path}: no such weights; {remedy}')
     state = canonical(read_state(found), net)
     wanted = net.state_dict()
-    class_key, axis = net.class_key or (None, 0)
+    class_key, axis = getattr(net, 'class_key', None) or (None, 0)
     if class_key in state and state[class_key].dim() == wanted[class_key].dim():
         theirs, ours = state[class_key].shape[axis], wanted[class_key].shape[axis]
         if theirs != ours:
@@ -139,7 +144,7 @@ def canonical(state: dict[str, torch.Tensor], net: nn.Module) -> dict[str, torch
         if any(part in key for part in NOT_WEIGHTS):
             continue
         if key not in wanted:
-            for alias, name in net.aliases.items():
+            for alias, name in getattr(net, 'aliases', {}).items():
                 if key.startswith(alias):
                     key = name + key[len(alias):]
                     break

@@ -34,8 +34,8 @@ case $gpus in ''|*[!0-9]*|0) echo "error: --gpus $gpus: a number of GPUs, or all
 run=("$python" run_sample.py)
 [ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- run_sample.py)
 # the published thresholds (CAM 0.15, 0.30, 0.05; AMN 0.25, 0.45, 0.15) are each stage's own defaults
-"${run[@]}" "${root[@]}" "${stages[@]}" "${flags[@]}"
-"${run[@]}" "${root[@]}" --make_sem_seg_pass --infer_list voc12/train_aug.txt "${flags[@]}"
+"${run[@]}" ${root[@]+"${root[@]}"} "${stages[@]}" ${flags[@]+"${flags[@]}"}
+"${run[@]}" ${root[@]+"${root[@]}"} --make_sem_seg_pass --infer_list voc12/train_aug.txt ${flags[@]+"${flags[@]}"}
 
 scores=result/scores.jsonl work_dir=.
 for ((number = 0; number < ${#flags[@]}; number++)); do

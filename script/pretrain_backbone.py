@@ -114,7 +114,7 @@ def accuracy(net: Classifier, args: argparse.Namespace, device: torch.device) ->
 def fast_precision(device: torch.device) -> str:
     """'bf16' where the processor multiplies it itself, else 'fp32'."""
     if device.type == 'cuda':
-        return 'bf16' if torch.cuda.is_bf16_supported() else 'fp32'
+        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp32'
     try:
         flags = Path('/proc/cpuinfo').read_text(encoding='utf-8').split()
     except OSError:  # no Linux: no telling

@@ -29,5 +29,4 @@ def refine_folder(args: Namespace, stage: str, cam_dir: str, out_dir: str, thres
         seed = seeds.refined_seed(image, activation.keys, activation.high_res, *thresholds)
         labels.save(labels.label_path(out_dir, image_id), seed, source.palette)
 
-    inference.for_each_image(ids, lambda image_id: labels.label_path(out_dir, image_id).is_file(), refine,
-                             args.num_workers)
+    inference.for_each_image(ids, lambda image_id: labels.exists(out_dir, image_id), refine, args.num_workers)

@@ -5,7 +5,7 @@ Only this stage: python run_sample.py --eval_ir_label_pass True
 """
 from argparse import Namespace
 
-from misc import labels, scores
+from misc import labels, records, scores
 from step import scoring
 
 
@@ -15,11 +15,13 @@ def run(args: Namespace) -> None:
 
 
 def score_folder(args: Namespace, stage: str, folder: str, remedy: str, thresholds: tuple[float, float]) -> None:
-    """Score a folder of refined seeds (CAM's or AMN's)."""
+    """Score a folder of refined seeds (CAM's or AMN's). thresholds: (fg, bg), told where the folder has no record."""
     ids = args.source.names(args.eval_set)
 
     def load(image_id: str):
         return labels.load(labels.label_path(folder, image_id), remedy)
 
     counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
-    scoring.report_seeds(args, stage, scores.score_seeds(counts, len(ids)), thresholds)
+    made_with = tuple(records.setting(folder, name, given)
+                      for name, given in zip(('fg_thres', 'bg_thres'), thresholds, strict=True))
+    scoring.report_seeds(args, stage, scores.score_seeds(counts, len(ids)), made_with)

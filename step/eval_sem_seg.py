@@ -5,7 +5,7 @@ Only this stage: python run_sample.py --eval_sem_seg_pass True
 """
 from argparse import Namespace
 
-from misc import labels, scores
+from misc import labels, records, scores
 from step import scoring
 
 
@@ -17,4 +17,4 @@ def run(args: Namespace) -> None:
 
     counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
     scoring.report(args, 'eval_sem_seg', scores.score(scores.ignored_as_background(counts), len(ids)),
-                   threshold=args.sem_seg_bg_thres)
+                   threshold=records.setting(args.sem_seg_out_dir, 'bg_thres', args.sem_seg_bg_thres))

@@ -29,7 +29,7 @@ def run(args: Namespace) -> None:
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))
         present = source.labels(image_id)
-        seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2],
+        seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes,
                                   'run --cam_to_ir_label_pass True first')
         return present, seed, datasets.scaled_images(image, args.cam_scales) if present.any() else []
 

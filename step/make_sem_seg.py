@@ -47,8 +47,8 @@ def run(args: Namespace) -> None:
         path = labels.label_path(args.sem_seg_out_dir, image_id)
         return functools.partial(labels.save, path, label_map, source.palette)
 
-    inference.for_each_image(ids, lambda image_id: labels.label_path(args.sem_seg_out_dir, image_id).is_file(), read,
-                             args.num_workers, compute)
+    inference.for_each_image(ids, lambda image_id: labels.exists(args.sem_seg_out_dir, image_id), read, args.num_workers,
+                             compute)
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ def run(args: Namespace) -> None:
         'train_amn', args.amn_weights_name, batch_size=args.amn_batch_size, epochs=args.amn_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
+        resume=args.resume,
         settings={'stage': 'train_amn', 'network': args.amn_network, 'classes': source.classes,
                   'images': records.fingerprint({'ids': ids}), 'seeds': records.made_by(args.ir_label_out_dir),
                   'pretrained': started_from, 'seed': args.seed, 'precision': args.precision,

@@ -29,6 +29,7 @@ def run(args: Namespace) -> None:
         'train_irn', args.irn_weights_name, batch_size=args.irn_batch_size, epochs=args.irn_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
+        resume=args.resume,
         settings={'stage': 'train_irn', 'network': args.irn_network, 'images': records.fingerprint({'ids': ids}),
                   'seeds': records.made_by(args.amn_ir_label_out_dir), 'pretrained': started_from, 'seed': args.seed,
                   'precision': args.precision, 'crop_size': args.irn_crop_size, 'batch_size': args.irn_batch_size,

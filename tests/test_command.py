@@ -71,8 +71,8 @@ def test_defaults(name, default):
 
 
 def test_half_the_cores_by_default(monkeypatch):
-    for cores, workers in ((8, 4), (1, 1), (None, 1)):
-        monkeypatch.setattr('os.cpu_count', lambda cores=cores: cores)
+    for cores, workers in ((8, 4), (1, 1)):
+        monkeypatch.setattr('misc.torchutils.cores', lambda cores=cores: cores)
         assert parse().num_workers == workers
 
 
@@ -355,9 +355,11 @@ def test_a_checkpoint_that_is_none(tiny, command, capsys):
     assert 'cam.pth: not a readable state dict' in the_error(capsys)
 
 
-def test_weights_without_a_record_are_not_trained_over(tiny, capsys):
-    assert tiny('train_cam') == 1
-    assert 'cam.pth is there, without a record of its settings' in the_error(capsys)
+def test_weights_without_a_record_are_not_trained_over(tiny, command, capsys):
+    before = (command.folder / 'cam.pth').read_bytes()
+    assert tiny('train_cam') == 0
+    assert 'cam.pth is there, without a record of its settings (made elsewhere), and is used' in capsys.readouterr().out
+    assert (command.folder / 'cam.pth').read_bytes() == before
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ class Coordinates:
     """A source of images whose red is the row and green the column; the refined seed of each holds row + column."""
 
     classes = ('one', 'two', 'three')
-    n_classes = 3
+    n_classes = 254  # of the seeds, whose labels are coordinates
     palette = PALETTE
 
     def __init__(self, folder, ids, hw=(SIDE, SIDE)):
@@ -141,9 +141,11 @@ def test_images_of_any_size(tmp_path, hw):
 def test_seed_of_another_size_is_refused(tmp_path):
     Coordinates(tmp_path, 'a')
     with pytest.raises(UserError, match='a.png: 30 x 30, its image is 30 x 31'):
-        datasets.read_seed(tmp_path / 'seeds', 'a', (30, 31), 'make it')
+        datasets.read_seed(tmp_path / 'seeds', 'a', (30, 31), 254, 'make it')
     with pytest.raises(UserError, match='b.png: no such label map; make it'):
-        datasets.read_seed(tmp_path / 'seeds', 'b', (30, 31), 'make it')
+        datasets.read_seed(tmp_path / 'seeds', 'b', (30, 31), 254, 'make it')
+    with pytest.raises(UserError, match='a.png: holds labels above 20'):
+        datasets.read_seed(tmp_path / 'seeds', 'a', (SIDE, SIDE), 20, 'make it')
 
 
 def test_workers_change_nothing(tmp_path):
