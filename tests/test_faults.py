@@ -73,16 +73,17 @@ def test_killed_and_resumed_is_as_undisturbed(undisturbed, tmp_path, stage, what
     assert {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)} == set()
 
 
-@pytest.mark.parametrize('content', [b'', b'\x00' * 100])
+@pytest.mark.parametrize('content', [b'', bytes(100)], ids=['empty', 'zeros'])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(undisturbed, tmp_path, content, capsys):
     command = without(undisturbed, 'train_cam', tmp_path / 'run')
     assert killed(command, 'step', 5, 'train_cam') == -signal.SIGKILL
     checkpoint = command.folder / 'cam.ckpt'
     assert training.read_checkpoint(checkpoint)['step'] == 4
     checkpoint.write_bytes(content)
-    assert training.read_checkpoint(checkpoint)['step'] == 2
     assert command('train_cam', **LONGER) == 0
-    assert 'is damaged' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'cam.ckpt is damaged' in out
+    assert 'step 2' in out
     assert files(command.folder) == files(undisturbed.folder)
 
 
