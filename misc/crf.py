@@ -32,7 +32,7 @@ def dense_crf(image: np.ndarray, labelings: Sequence[np.ndarray], n_labels: int,
     height, width = image.shape[:2]
     field = densecrf.DenseCRF2D(width, height, n_labels)
     field.addPairwiseGaussian(sxy=3, compat=3)
-    field.addPairwiseBilateral(sxy=50, srgb=5, rgbim=np.ascontiguousarray(image), compat=10)
+    field.addPairwiseBilateral(sxy=50, srgb=5, rgbim=np.require(image, np.uint8, 'CW'), compat=10)
     refined = []
     for labels in labelings:
         field.setUnaryEnergy(label_energy(labels, n_labels))
