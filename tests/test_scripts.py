@@ -1,0 +1,68 @@
+"""What a person runs, on the small tree with small networks."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import GOLDEN, Command
+from tests.tiny import NETWORKS, QUICK
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def script(name, *words, **environment):
+    return subprocess.run(['bash', f'script/{name}', *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'} | environment)
+
+
+def flags(**values):
+    return [word for name, value in values.items()
+            for word in (f'--{name}', *map(str, value if isinstance(value, list) else [value]))]
+
+
+def test_generate_pseudo_mask_runs_all_stages_and_goes_on(tmp_path):
+    words = [GOLDEN / 'tree', *flags(work_dir=tmp_path, train_list='train_aug', val_list='val', infer_list='train',
+                                     pretrained='none', num_workers=0, **QUICK)]
+    done = script('generate_pseudo_mask.sh', *words)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / 'sess').glob('*.pth')) == ['res50_amn.pth', 'res50_cam.pth',
+                                                                              'res50_irn.pth']
+    assert len(list((tmp_path / 'result' / 'sem_seg').glob('*.png'))) == 4
+    table = done.stdout[done.stdout.index('mIoU in %'):]
+    for title, published in (('CAM seed', '48.8'), ('AMN seed', '62.1'), ('pseudo-mask', '72.2')):
+        assert any(line.startswith(title) and line.endswith(published) for line in table.splitlines())
+    again = script('generate_pseudo_mask.sh', *words)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count('is already trained with these settings') == 3
+    assert again.stdout.count('4 of 4 images are already done') == 6  # pseudo-masks twice: of train, of train_aug
+
+
+def test_from_released_needs_no_training(tmp_path):
+    trained = Command(GOLDEN / 'tree', tmp_path / 'trained')
+    assert trained('train_amn', **QUICK, ir_label_out_dir=GOLDEN / 'expected' / 'ir_label') == 0
+    assert trained('train_irn', **QUICK, amn_ir_label_out_dir=GOLDEN / 'expected' / 'amn_ir_label') == 0
+    work = tmp_path / 'work'
+    (work / 'sess').mkdir(parents=True)
+    shutil.copy(trained.folder / 'amn.pth', work / 'sess' / 'res50_amn.pth.pth')
+    shutil.copy(trained.folder / 'irn.pth', work / 'sess' / 'res50_irn.pth')
+    shutil.copytree(GOLDEN / 'expected' / 'ir_label', work / 'result' / 'ir_label')
+    done = script('generate_pseudo_mask.sh', '--from_released', '--work_dir', work, *flags(
+        voc12_root=GOLDEN / 'tree', train_list='train_aug', infer_list='train', num_workers=0, cam_scales=[1.0], **NETWORKS))
+    assert done.returncode == 0, done.stderr
+    stages = [json.loads(line)['stage'] for line in (work / 'result' / 'scores.jsonl').read_text().splitlines()]
+    assert stages == ['eval_amn_cam', 'eval_sem_seg']
+    assert not list((work / 'sess').glob('*.ckpt'))
+
+
+@pytest.mark.parametrize(('name', 'words', 'code', 'told'), [
+    ('generate_pseudo_mask.sh', ['--gpus', 'many'], 2, 'error: --gpus many: a number of GPUs, or all'),
+    ('generate_pseudo_mask.sh', ['nowhere'], 1, 'error: nowhere: no such folder'),
+    ('small_run.sh', [], 2, 'usage: bash script/small_run.sh ROOT WEIGHTS')])
+def test_scripts_tell_how_they_are_used(tmp_path, name, words, code, told):
+    done = script(name, *words)
+    assert done.returncode == code
+    assert told in done.stderr
