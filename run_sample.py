@@ -189,6 +189,10 @@ def build_parser() -> argparse.ArgumentParser:
     group('--amn_weight_decay', type=RATE, default=1e-4, help='of Adam, added to the gradient (authors)')
     group('--eps', type=SHARE, default=0.4, help='label smoothing of the per-pixel loss; raise for flatter activations, '
           '0 for none (authors)')
+    group('--amn_label_conditioning', type=boolean, default=True, metavar='True|False', help="multiply AMN's features by the "
+          'encoded labels; False to see what that does, in training and in making activations alike (authors: always)')
+    group('--amn_balanced', type=boolean, default=True, metavar='True|False', help='half the loss for background and half '
+          'for foreground pixels; False: the mean over all of them, to see what the balance does (authors: always)')
     group('--eval_amn_cam_thres', type=SHARE, help="threshold of AMN's score (0.25, published)")
 
     group = parser.add_argument_group('IRN').add_argument

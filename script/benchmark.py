@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument('--repeat', type=int, default=3, help='calls of which the median counts [3]')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
-    args.eps, args.amn_learning_rate, args.amn_weight_decay = 0.4, [5e-6, 1e-4], 1e-4
+    args.eps, args.amn_balanced, args.amn_learning_rate, args.amn_weight_decay = 0.4, True, [5e-6, 1e-4], 1e-4
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
     rate = matrix_rate(args)

@@ -105,6 +105,17 @@ def test_other_settings_are_refused_by_name(whole, tmp_path, capsys, stage, flag
     assert files(command.folder) == before
 
 
+def test_amn_without_its_parts(whole, tmp_path, capsys):
+    """Trained and used without conditioning and balance; the flag must be the same in both stages."""
+    command = copy_of(whole, tmp_path / 'copy')
+    less = QUICK | {'amn_label_conditioning': False, 'amn_balanced': False, 'eps': 0, 'overwrite': True}
+    assert command('train_amn', 'make_amn_cam', 'eval_amn_cam', **less) == 0
+    assert not any(key.startswith('label_enc') for key in weights.read_state(command.folder / 'amn.pth'))
+    assert activations.load(command.folder / 'amn_cam', IDS[0]).high_res.max() > 0
+    assert command('make_amn_cam', **QUICK, overwrite=True) == 1
+    assert 'label_enc.weight' in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_what_does_not_change_the_files_may_change(whole, tmp_path):
     """Lists of inference stages, workers, paths."""
     command = copy_of(whole, tmp_path / 'copy')
