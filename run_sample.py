@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -132,6 +133,8 @@ def build_parser() -> argparse.ArgumentParser:
           'published: fp32)')
     group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0,
           help='the same seed gives the same files, for any --num_workers (ours)')
+    group('--repeat', type=COUNT, default=1, help='run the chosen stages this often, with --seed, --seed + 1, ...: what they '
+          'write lies in a folder seed_N each; ends with mean and standard deviation of every score (ours)')
     group('--accumulate', type=COUNT, default=1, help='parts that a training batch is cut into, one after the other: the '
           'same gradient in less memory; no result depends on it but by rounding (ours)')
     group('--save_every', type=POSITIVE, default=30.0, help='minutes between checkpoints of a training; one is written '
@@ -392,6 +395,21 @@ def run(args: argparse.Namespace) -> int:
         start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log')
     log_provenance(args, chosen)
     args.running = True
+    if args.repeat == 1:
+        run_stages(args, chosen)
+    else:
+        repeats = [seeded(args, chosen, args.seed + number) for number in range(args.repeat)]
+        for one in repeats:
+            log.info('=== seed %d', one.seed)
+            run_stages(one, chosen)
+        if torchutils.is_main():
+            report_spread(repeats, chosen)
+    torchutils.leave_processes()
+    return 0
+
+
+def run_stages(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """The chosen stages, one after the other."""
     begun = time.monotonic()
     for stage in chosen:
         since = time.monotonic()
@@ -401,8 +419,33 @@ def run(args: argparse.Namespace) -> int:
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
-    torchutils.leave_processes()
-    return 0
+
+
+def seeded(args: argparse.Namespace, chosen: list[Stage], seed: int) -> argparse.Namespace:
+    """`args` with another seed: what the chosen stages write, and their scores, move to the folder seed_N of --work_dir
+    (of their own folder, where they lie elsewhere)."""
+    def moved(path: str) -> str:
+        work_dir = Path(args.work_dir)
+        inside = Path(path).is_relative_to(work_dir)
+        base, name = (work_dir, Path(path).relative_to(work_dir)) if inside else (Path(path).parent, Path(path).name)
+        return str(base / f'seed_{seed}' / name)
+
+    outputs = {stage.writes for stage in chosen if stage.writes} | {'scores_file'}
+    return argparse.Namespace(**vars(args) | {'seed': seed} | {name: moved(getattr(args, name)) for name in outputs})
+
+
+def report_spread(repeats: list[argparse.Namespace], chosen: list[Stage]) -> None:
+    """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in the log."""
+    from misc.scores import read_scores, table
+    last = [read_scores(one.scores_file) for one in repeats]
+    rows = []
+    for stage in (stage.name for stage in chosen if all(stage.name in scores for scores in last)):
+        for name, title in (('miou', stage), ('best_miou', f'{stage}, at its best threshold')):
+            if name in last[0][stage]:
+                values = [scores[stage][name] for scores in last]
+                rows.append((title, statistics.mean(values), statistics.stdev(values), *values))
+    if rows:
+        log.info('%s', table(('mIoU in %', 'mean', 'deviation', *(f'seed {one.seed}' for one in repeats)), rows))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from PIL import Image
 import run_sample
 from misc import activations, datasets, inference, labels, training, weights
 from misc.pyutils import UserError
+from misc.scores import read_scores
 from net import resnet50_amn
 from step import train_amn, train_cam, train_irn
 from tests.conftest import GOLDEN, Command
@@ -114,6 +115,30 @@ def test_amn_without_its_parts(whole, tmp_path, capsys):
     assert activations.load(command.folder / 'amn_cam', IDS[0]).high_res.max() > 0
     assert command('make_amn_cam', **QUICK, overwrite=True) == 1
     assert 'label_enc.weight' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_repeats_with_other_seeds(whole, tmp_path, capsys):
+    """Outputs of the chosen stages in a folder a seed, inputs from where they are; the same as runs of their own."""
+    command = copy_of(whole, tmp_path / 'copy')
+    stages = ['train_irn', 'make_sem_seg', 'eval_sem_seg', 'eval_cam']
+    before = files(command.folder)
+    assert command(*stages, **QUICK, repeat=2, seed=4, work_dir=command.folder) == 0
+    out = capsys.readouterr().out
+    after = files(command.folder)
+    assert {name for name in after if name not in before} >= {
+        f'seed_{seed}/{name}' for seed in (4, 5) for name in ('irn.pth', 'sem_seg/_settings.json', f'sem_seg/{IDS[0]}.png')}
+    assert {name: after[name] for name in before} == before
+    assert after['seed_4/irn.pth'] != after['seed_5/irn.pth']
+    scores = [read_scores(command.folder / f'seed_{seed}' / 'scores.jsonl') for seed in (4, 5)]
+    values = [100 * score['eval_sem_seg']['miou'] for score in scores]
+    row = next(line.split() for line in out.splitlines() if line.startswith('eval_sem_seg  '))
+    assert [float(cell) for cell in row[1:]] == pytest.approx(
+        [sum(values) / 2, abs(values[0] - values[1]) / 2 ** 0.5, *values], abs=0.051)
+    assert 'eval_cam, at its best threshold' in out
+
+    alone = copy_of(whole, tmp_path / 'alone')
+    assert alone(*stages, **QUICK, seed=5, overwrite=True) == 0
+    assert files(alone.folder)['irn.pth'] == after['seed_5/irn.pth']
 
 
 def test_what_does_not_change_the_files_may_change(whole, tmp_path):
