@@ -137,6 +137,8 @@ def build_parser() -> argparse.ArgumentParser:
           'write lies in a folder seed_N each; ends with mean and standard deviation of every score (ours)')
     group('--accumulate', type=COUNT, default=1, help='parts that a training batch is cut into, one after the other: the '
           'same gradient in less memory; no result depends on it but by rounding (ours)')
+    group('--inference_batch_size', type=COUNT, default=1, help='images of like size that go through CAM and AMN at a time, '
+          'each with its mirror, when activations are made; may be faster on a GPU; the same result but for rounding (ours)')
     group('--save_every', type=POSITIVE, default=30.0, help='minutes between checkpoints of a training; one is written '
           'after every epoch too (ours)')
     group('--tensorboard', metavar='DIR', help='write losses, learning rate and a few pictures an epoch there, for '

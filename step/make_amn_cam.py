@@ -57,8 +57,8 @@ def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray, imag
     strided, high_res = 0.0, 0.0
     for image in images:
         with torchutils.autocast(precision, device):
-            pair = inference.with_mirror(lambda x: net(x, labels_of_image.expand(len(x), -1)), image.to(device))
-        logits = (pair[0] + pair[1]) / 2
+            plain, mirrored = inference.with_mirror(lambda x: net(x, labels_of_image.expand(len(x), -1)), image.to(device))
+        logits = (plain[0] + mirrored[0]) / 2
         strided = strided + inference.resize(logits, inference.strided_hw(hw)) / len(images)
         high_res = high_res + inference.resize(logits, hw) / len(images)
     kept = np.concatenate([[0], keys + 1])

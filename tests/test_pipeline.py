@@ -117,6 +117,35 @@ def test_amn_without_its_parts(whole, tmp_path, capsys):
     assert 'label_enc.weight' in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize('batch', [2, 3])
+def test_images_in_batches_of_like_size(odd_tree, whole, tmp_path, batch):
+    """Odd images (several sizes, one without a class): the same to rounding as one after the other."""
+    made = {}
+    for size in (1, batch):
+        command = made[size] = Command(odd_tree, tmp_path / f'by_{size}')
+        command.folder.mkdir()
+        for name in ('cam', 'amn'):
+            shutil.copy(whole.folder / f'{name}.pth', command.folder / f'{name}.pth')
+        assert command('make_cam', 'cam_to_ir_label', 'make_amn_cam', **QUICK, inference_batch_size=size) == 0
+    for path in sorted(made[1].folder.glob('*cam/*.npz')):
+        one, many = (activations.load(command.folder / path.parent.name, path.stem) for command in made.values())
+        assert one.keys.tolist() == many.keys.tolist()
+        for ours, theirs in zip(one[1:], many[1:], strict=True):
+            assert np.abs(ours - theirs).max(initial=0) <= 1e-5
+
+
+def test_batches_wait_for_their_like_but_not_for_long():
+    items = [(str(number), kind) for number, kind in enumerate('abacabaddddddddddddef')]
+    batches = list(inference._batches(iter(items), 2, lambda kind: kind))
+    assert sorted(sum(batches, [])) == sorted(items)
+    assert all(len({kind for _, kind in batch}) == 1 and len(batch) <= 2 for batch in batches)
+    assert [[name for name, _ in batch] for batch in batches[:3]] == [['0', '2'], ['1', '5'], ['4', '6']]
+    waited = [number for number, batch in enumerate(batches) if batch == [('3', 'c')]]
+    assert waited == [len(batches) - 3]  # nothing was in its way: with what is left at the end
+    many = [(str(number), number) for number in range(20)]
+    assert [batch for batch in inference._batches(iter(many), 2, lambda kind: kind)][0] == [('0', 0)]
+
+
 def test_repeats_with_other_seeds(whole, tmp_path, capsys):
     """Outputs of the chosen stages in a folder a seed, inputs from where they are; the same as runs of their own."""
     command = copy_of(whole, tmp_path / 'copy')
