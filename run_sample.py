@@ -393,8 +393,7 @@ def run(args: argparse.Namespace) -> int:
         return check_data(args)
     check(args, chosen)
     name = Path(args.log_name)
-    if torchutils.is_main():
-        start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log')
+    start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log', torchutils.is_main())
     log_provenance(args, chosen)
     args.running = True
     if args.repeat == 1:
@@ -468,7 +467,8 @@ def main(arguments: list[str] | None = None) -> int:
         reason = 'stopped by Ctrl-C; the same command goes on'
     finally:
         if reason is not None:
-            log.info('%s', reason, extra={'file_only': True})  # the screen has it on stderr
+            whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
+            log.info('%s%s', whose, reason, extra={'file_only': True})  # the screen has it on stderr
         stop_log()
         unlock()
     stopped = reason.startswith('stopped')
