@@ -38,7 +38,9 @@ def score(confusion: np.ndarray, images: int) -> Score:
 
 def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What one image adds to a count array: (flat positions, counts)."""
-    return np.unique(index, return_counts=True)
+    counts = np.bincount(index)  # far faster than to sort the pixels
+    positions = np.flatnonzero(counts)
+    return positions, counts[positions]
 
 
 def read_truth(source: datasets.Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
