@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -132,8 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
           'published: fp32)')
     group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0,
           help='the same seed gives the same files, for any --num_workers (ours)')
+    group('--repeat', type=COUNT, default=1, help='run the chosen stages this often, with --seed, --seed + 1, ...: what they '
+          'write lies in a folder seed_N each; ends with mean and standard deviation of every score (ours)')
     group('--accumulate', type=COUNT, default=1, help='parts that a training batch is cut into, one after the other: the '
           'same gradient in less memory; no result depends on it but by rounding (ours)')
+    group('--inference_batch_size', type=COUNT, default=1, help='images of like size that go through CAM and AMN at a time, '
+          'each with its mirror, when activations are made; may be faster on a GPU; the same result but for rounding (ours)')
     group('--save_every', type=POSITIVE, default=30.0, help='minutes between checkpoints of a training; one is written '
           'after every epoch too (ours)')
     group('--tensorboard', metavar='DIR', help='write losses, learning rate and a few pictures an epoch there, for '
@@ -189,6 +194,10 @@ def build_parser() -> argparse.ArgumentParser:
     group('--amn_weight_decay', type=RATE, default=1e-4, help='of Adam, added to the gradient (authors)')
     group('--eps', type=SHARE, default=0.4, help='label smoothing of the per-pixel loss; raise for flatter activations, '
           '0 for none (authors)')
+    group('--amn_label_conditioning', type=boolean, default=True, metavar='True|False', help="multiply AMN's features by the "
+          'encoded labels; False to see what that does, in training and in making activations alike (authors: always)')
+    group('--amn_balanced', type=boolean, default=True, metavar='True|False', help='half the loss for background and half '
+          'for foreground pixels; False: the mean over all of them, to see what the balance does (authors: always)')
     group('--eval_amn_cam_thres', type=SHARE, help="threshold of AMN's score (0.25, published)")
 
     group = parser.add_argument_group('IRN').add_argument
@@ -384,10 +393,24 @@ def run(args: argparse.Namespace) -> int:
         return check_data(args)
     check(args, chosen)
     name = Path(args.log_name)
-    if torchutils.is_main():
-        start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log')
+    start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log', torchutils.is_main())
     log_provenance(args, chosen)
     args.running = True
+    if args.repeat == 1:
+        run_stages(args, chosen)
+    else:
+        repeats = [seeded(args, chosen, args.seed + number) for number in range(args.repeat)]
+        for one in repeats:
+            log.info('=== seed %d', one.seed)
+            run_stages(one, chosen)
+        if torchutils.is_main():
+            report_spread(repeats, chosen)
+    torchutils.leave_processes()
+    return 0
+
+
+def run_stages(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """The chosen stages, one after the other."""
     begun = time.monotonic()
     for stage in chosen:
         since = time.monotonic()
@@ -397,8 +420,33 @@ def run(args: argparse.Namespace) -> int:
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
-    torchutils.leave_processes()
-    return 0
+
+
+def seeded(args: argparse.Namespace, chosen: list[Stage], seed: int) -> argparse.Namespace:
+    """`args` with another seed: what the chosen stages write, and their scores, move to the folder seed_N of --work_dir
+    (of their own folder, where they lie elsewhere)."""
+    def moved(path: str) -> str:
+        work_dir = Path(args.work_dir)
+        inside = Path(path).is_relative_to(work_dir)
+        base, name = (work_dir, Path(path).relative_to(work_dir)) if inside else (Path(path).parent, Path(path).name)
+        return str(base / f'seed_{seed}' / name)
+
+    outputs = {stage.writes for stage in chosen if stage.writes} | {'scores_file'}
+    return argparse.Namespace(**vars(args) | {'seed': seed} | {name: moved(getattr(args, name)) for name in outputs})
+
+
+def report_spread(repeats: list[argparse.Namespace], chosen: list[Stage]) -> None:
+    """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in the log."""
+    from misc.scores import read_scores, table
+    last = [read_scores(one.scores_file) for one in repeats]
+    rows = []
+    for stage in (stage.name for stage in chosen if all(stage.name in scores for scores in last)):
+        for name, title in (('miou', stage), ('best_miou', f'{stage}, at its best threshold')):
+            if name in last[0][stage]:
+                values = [scores[stage][name] for scores in last]
+                rows.append((title, statistics.mean(values), statistics.stdev(values), *values))
+    if rows:
+        log.info('%s', table(('mIoU in %', 'mean', 'deviation', *(f'seed {one.seed}' for one in repeats)), rows))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -419,7 +467,8 @@ def main(arguments: list[str] | None = None) -> int:
         reason = 'stopped by Ctrl-C; the same command goes on'
     finally:
         if reason is not None:
-            log.info('%s', reason, extra={'file_only': True})  # the screen has it on stderr
+            whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
+            log.info('%s%s', whose, reason, extra={'file_only': True})  # the screen has it on stderr
         stop_log()
         unlock()
     stopped = reason.startswith('stopped')

@@ -23,9 +23,16 @@ _RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module's name differs between 
 
 
 class Activation(NamedTuple):
+    """keys (K,), strided (K, h4, w4), high_res (K, H, W): arrays, or planes as tensors where they were computed."""
+
     keys: np.ndarray
-    strided: np.ndarray
-    high_res: np.ndarray
+    strided: np.ndarray | torch.Tensor
+    high_res: np.ndarray | torch.Tensor
+
+    def on_host(self) -> 'Activation':
+        """The same as arrays; waits for a GPU."""
+        return Activation(self.keys, *(planes.cpu().numpy() if isinstance(planes, torch.Tensor) else planes
+                                       for planes in (self.strided, self.high_res)))
 
     def without_background(self) -> 'Activation':
         """The class planes only: AMN's background plane is left out where there is one."""
@@ -38,7 +45,8 @@ def activation_path(folder: str | os.PathLike, image_id: str) -> Path:
 
 
 def save(folder: str | os.PathLike, image_id: str, activation: Activation, dtype: str = 'float32') -> None:
-    """Write ID.npz, planes as `dtype` ('float32', 'float16')."""
+    """Write ID.npz, planes as `dtype` ('float32', 'float16'). Called behind the network: that need not wait for a GPU."""
+    activation = activation.on_host()
     stored = Activation(activation.keys, activation.strided.astype(dtype), activation.high_res.astype(dtype))
     with atomic_path(activation_path(folder, image_id)) as temporary, open(temporary, 'wb') as stream:
         np.savez(stream, **stored._asdict())

@@ -1,6 +1,6 @@
 """One loop for all stages that make a file an image: what is still to do, workers ahead, saving behind, what failed."""
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from misc import datasets, torchutils
 from misc.pyutils import UserError, WriteError, log
+
+Save = Callable[[], None]
 
 MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go through the network one after the other
 
@@ -28,14 +30,26 @@ class _Job:
 
 
 def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
-                   compute: Callable[[str, Any], Callable[[], None] | None] | None = None) -> None:
+                   compute: Callable[[str, Any], Save | None] | None = None,
+                   device: torch.device = torch.device('cpu')) -> None:  # noqa: B008 -- a constant
     """Make what is missing for `ids`.
 
     read(id) runs in worker processes, ahead. compute(id, item) runs here, with the network, and returns a function that
     saves, which runs in a thread, behind; stages without a network do everything in read. An image that fails is
     named at the end and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once.
-    With several processes each takes its share of the images.
+    With several processes each takes its share of the images. device: where compute sends what was read.
     """
+    def alone(ids: list[str], items: list[Any]) -> list[Save | None]:
+        return [compute(ids[0], items[0])]
+
+    for_each_batch(ids, is_done, read, num_workers, alone if compute else None, 1, lambda item: None, device)
+
+
+def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
+                   compute: Callable[[list[str], list[Any]], list[Save | None]] | None, batch_size: int,
+                   like: Callable[[Any], Hashable], device: torch.device) -> None:
+    """`for_each_image` for up to `batch_size` images at a time whose like(item) is equal (their size): compute(ids, items)
+    returns a function that saves for each of them."""
     mine = torchutils.share(ids)
     todo = [image_id for image_id in mine if not is_done(image_id)]
     done = sum(torchutils.gather([len(mine) - len(todo)]))
@@ -44,17 +58,13 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     failed: dict[str, str] = {}
     saving: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(1) as saver:
-        items = datasets.read_ahead(_Job(read), todo, num_workers)
-        for image_id, item in torchutils.progress(items, total=len(todo), unit='image'):
-            if isinstance(item, UserError):
-                if isinstance(item, WriteError):
-                    datasets.checked(item)
-                failed[image_id] = str(item)
-                continue
-            save = compute(image_id, item) if compute else None
-            if save is not None:
-                saving.append(saver.submit(save))
-            while len(saving) > 4 or (saving and saving[0].done()):
+        items = datasets.read_ahead(_Job(read), todo, num_workers, pin_memory=device.type == 'cuda')
+        items = torchutils.progress(items, total=len(todo), unit='image')
+        for batch in _batches(_readable(items, failed), batch_size, like):
+            for save in compute(*map(list, zip(*batch, strict=True))) if compute else ():
+                if save is not None:
+                    saving.append(saver.submit(save))
+            while len(saving) > 4 * batch_size or (saving and saving[0].done()):
                 saving.popleft().result()
         for future in saving:
             future.result()
@@ -64,6 +74,31 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
             log.info('failed: %s: %s', image_id, reason)
         first, reason = next(iter(failed.items()))
         raise UserError(f'{len(failed)} of {len(ids)} images failed, the others are done; first {first}: {reason}')
+
+
+def _readable(items: Iterable[tuple[str, Any]], failed: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """The items that could be read; the others' errors go to `failed`, but for a disk that refuses."""
+    for image_id, item in items:
+        if isinstance(item, WriteError):
+            datasets.checked(item)
+        if isinstance(item, UserError):
+            failed[image_id] = str(item)
+        else:
+            yield image_id, item
+
+
+def _batches(items: Iterable[tuple[str, Any]], size: int, like: Callable[[Any], Hashable]) -> Iterator[list[tuple[str, Any]]]:
+    """Lists of up to `size` items of a kind, as soon as one is full. At most 4 * size items wait; then those of the kind
+    that has waited longest go as they are."""
+    waiting: dict[Hashable, list[tuple[str, Any]]] = {}
+    for item in items:
+        kind = like(item[1])
+        waiting.setdefault(kind, []).append(item)
+        if len(waiting[kind]) == size:
+            yield waiting.pop(kind)
+        elif sum(map(len, waiting.values())) > 4 * size:
+            yield waiting.pop(next(iter(waiting)))
+    yield from waiting.values()
 
 
 def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
@@ -77,15 +112,17 @@ def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
         net.resnet50.to(torchutils.PRECISIONS[precision])
 
 
-def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:
-    """forward on (image, its left-right mirror) as a batch of two, the mirror's result flipped back: (2, ..., h, w).
+def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """forward on N images (N, 3, H, W) and their left-right mirrors as one batch: both results, (N, ..., h, w), the mirrors'
+    flipped back.
 
-    image: (1, 3, H, W). A large image and its mirror are taken one after the other, which halves the memory.
+    Large images and their mirrors are taken one after the other, which halves the memory.
     """
-    pair = torch.cat([image, image.flip(-1)]).contiguous(memory_format=torch.channels_last)
-    parts = pair.split(1) if image.shape[2] * image.shape[3] > MIRRORED_APART else (pair,)
+    both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
+    number = len(images)
+    parts = both.split(number) if images.shape[2] * images.shape[3] > MIRRORED_APART else (both,)
     result = torch.cat([forward(part).float() for part in parts])
-    return torch.stack([result[0], result[1].flip(-1)])
+    return result[:number], result[number:].flip(-1)
 
 
 def resize(planes: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:

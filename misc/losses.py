@@ -47,12 +47,13 @@ def labelled_pixels(label_map: torch.Tensor) -> torch.Tensor:
 
 
 def per_pixel_classification_loss(logits: torch.Tensor, label_map: torch.Tensor, eps: float,
-                                  counts: torch.Tensor | None = None) -> torch.Tensor:
+                                  counts: torch.Tensor | None = None, balanced: bool = True) -> torch.Tensor:
     """Cross-entropy with smoothed labels, balanced between background and foreground (AMN, section 3.2).
 
     logits: (N, C + 1, h, w), background first; label_map: (N, h, w) int64; eps: what the target gives to the C other
     classes together; counts: `labelled_pixels` of the whole batch. Half the mean over background pixels and half the
     mean over foreground pixels; where one of them has no pixel the other alone; 0 (with a graph) where both have none.
+    balanced: False takes the mean over all labelled pixels instead, to see what the balance does.
     """
     counts = labelled_pixels(label_map) if counts is None else counts
     log_probability = F.log_softmax(_full(logits), dim=1)
@@ -63,6 +64,8 @@ def per_pixel_classification_loss(logits: torch.Tensor, label_map: torch.Tensor,
     at_others = log_probability.sum(dim=1) - at_target
     loss = -(1 - eps) * at_target - eps / (logits.shape[1] - 1) * at_others
     sums = torch.stack([torch.where(mask, loss, 0).sum() for mask in (background, foreground)])
+    if not balanced:
+        return world()[1] * sums.sum() / counts.sum().clamp(min=1)
     halves = (counts > 0).sum().clamp(min=1)  # 1 where one is empty
     return world()[1] * (sums / counts.clamp(min=1)).sum() / halves
 

@@ -51,7 +51,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with writing(path):  # the folder itself may be lost, or become unwritable
+                temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -129,21 +130,29 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-def start_log(path: str | os.PathLike) -> None:
-    """Send the log to the screen, and to the end of the file `path` with times. Raises UserError when it cannot."""
+def start_log(path: str | os.PathLike, main: bool = True) -> None:
+    """Send the log to the screen, and to the end of the file `path` with times. Raises UserError when it cannot.
+
+    main: False for the other processes of a run: they write down nothing but why they end (records with `file_only`).
+    """
     log.setLevel(logging.INFO)
     log.propagate = False
     stop_log()
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter('%(message)s'))
-    screen.addFilter(lambda record: not getattr(record, 'file_only', False))
+    screen.addFilter(lambda record: main and not _is_file_only(record))
     with writing(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding='utf-8')
     file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
+    file.addFilter(lambda record: main or _is_file_only(record))
     for handler in (screen, file):
         log.addHandler(handler)
         _opened.append(handler)
+
+
+def _is_file_only(record: logging.LogRecord) -> bool:
+    return getattr(record, 'file_only', False)
 
 
 def stop_log() -> None:

@@ -125,7 +125,7 @@ def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str) -> str
     state = canonical(read_state(found), net)
     wanted = net.state_dict()
     class_key, axis = getattr(net, 'class_key', None) or (None, 0)
-    if class_key in state and state[class_key].dim() == wanted[class_key].dim():
+    if class_key in state and class_key in wanted and state[class_key].dim() == wanted[class_key].dim():
         theirs, ours = state[class_key].shape[axis], wanted[class_key].shape[axis]
         if theirs != ours:
             raise UserError(f'{found}: trained for {theirs} classes, this data set has {ours}')

@@ -44,24 +44,28 @@ class ASPP(nn.Module):
 class Net(nn.Module):
     """Net(x, y): logits (N, C+1, h, w) at stride 16, background first; y (N, C) the image-level labels as 0 and 1.
 
-    seeds (N,) int64: where each image's dropout mask comes from in training.
+    seeds (N,) int64: where each image's dropout mask comes from in training. label_conditioning: False leaves out the
+    product with the encoded labels, to see what it does; y is then not looked at.
     """
 
     aliases = ALIASES | {'newly_added.0.': 'classifier.', 'newly_added.1.': 'label_enc.'}
     class_key = ('label_enc.weight', 1)
 
-    def __init__(self, n_classes: int):
+    def __init__(self, n_classes: int, label_conditioning: bool = True):
         super().__init__()
         self.resnet50 = ResNet50()
         self.resnet50.freeze_stem()
-        self.label_enc = nn.Linear(n_classes, 2048)
+        self.label_enc = nn.Linear(n_classes, 2048) if label_conditioning else None
         self.classifier = nn.Sequential(SeededDropout(0.1), ASPP(2048, n_classes + 1))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor | None = None) -> torch.Tensor:
-        conditioned = self.resnet50(x) * self.label_enc(y)[:, :, None, None]
+        features = self.resnet50(x)
+        if self.label_enc is not None:
+            features = features * self.label_enc(y)[:, :, None, None]
         dropout, aspp = self.classifier
-        return aspp(dropout(conditioned, seeds))
+        return aspp(dropout(features, seeds))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """(backbone, head): what the two learning rates apply to."""
-        return list(self.resnet50.parameters()), [*self.classifier.parameters(), *self.label_enc.parameters()]
+        conditioning = [] if self.label_enc is None else self.label_enc.parameters()
+        return list(self.resnet50.parameters()), [*self.classifier.parameters(), *conditioning]

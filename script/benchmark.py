@@ -3,8 +3,9 @@
     python script/benchmark.py [--stages make_cam refine ...] [--size 375 500] [--device cpu] [--json FILE]
 
 Every case runs in a process of its own, so that its peak memory is its own. "of limit": the floating-point rate of the
-network part against a matrix product of the same precision measured here. "plain": the same work done the plain way
-(see each case), and how many times longer it takes.
+network part against a matrix product of the same precision measured here; for the rest, the bytes that the work cannot do
+without (see each case) against the rate at which memory is copied here. "plain": the same work done the plain way (see each
+case), and how many times longer it takes.
 """
 import argparse
 import functools
@@ -74,6 +75,13 @@ def matrix_rate(args: argparse.Namespace) -> float:
     side = 4096 if args.device.type == 'cpu' else 8192
     a = torch.randn(side, side, device=args.device).to(torchutils.PRECISIONS[args.precision])
     return 2 * side ** 3 / 1e9 / seconds(lambda: a @ a, args)
+
+
+def copy_rate(args: argparse.Namespace) -> float:
+    """GB/s read and written when memory is copied: what nothing that streams its data can beat."""
+    source = torch.zeros(2 ** 28, dtype=torch.uint8, device=args.device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / 1e9 / seconds(lambda: target.copy_(source), args)
 
 
 # ---- the cases: each returns what one image takes (seconds), its network's operations, and the plain way's time ----
@@ -181,6 +189,47 @@ def case_refine(args: argparse.Namespace) -> dict[str, Any]:
     return {'seconds': shared, 'plain': apart, 'plain_what': 'a lattice for each labeling', 'compared': shared}
 
 
+def case_refine_parallel(args: argparse.Namespace) -> dict[str, Any]:
+    """The same for several images, by a process for each core. Plain: in one process."""
+    image, cores = drawn_image(args), torchutils.cores()
+    labelings = [np.indices(image.shape[:2]).sum(0) // 40 % 3 for _ in range(2)]
+    names = [str(number) for number in range(4 * cores)]
+    once = argparse.Namespace(device=args.device, repeat=1)
+
+    def refine(name: str) -> None:
+        crf.dense_crf(image, labelings, 3)
+
+    taken, alone = (seconds(lambda workers=workers: inference.for_each_image(names, lambda name: False, refine, workers),
+                            once) / len(names) for workers in (cores, 0))
+    return {'seconds': taken, 'plain': alone, 'plain_what': 'one process', 'compared': taken}
+
+
+def case_walk(args: argparse.Namespace) -> dict[str, Any]:
+    """The walk of two classes by a sparse matrix. Bytes: in each step every number of the matrix with its column, and both
+    vectors. Plain: by planes, each the map shifted by an offset."""
+    h, w = inference.strided_hw(tuple(args.size))
+    x, edge = torch.rand(2, h, w, device=args.device), torch.rand(1, h, w, device=args.device)
+    taken = seconds(lambda: indexing.propagate_to_edge(x, edge), args)
+    matrix = indexing._transitions(edge[0].double(), 5, 10)
+    step = matrix.values().numel() * (8 + 4) + len(matrix) * (4 + 2 * len(x) * 8)
+    return {'seconds': taken, 'gigabyte': 2 ** 8 * step / 1e9, 'plain': seconds(lambda: walk_by_planes(x, edge), args),
+            'plain_what': 'by shifted planes', 'compared': taken}
+
+
+def walk_by_planes(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10, exp_times: int = 8) -> torch.Tensor:
+    """The walk without a matrix: a plane of weights for each of the 69 steps. (K, h, w), float64."""
+    h, w = edge.shape[1:]
+    weights, steps = indexing._step_weights(edge[0].double(), radius, beta)
+    weights = (weights / weights.sum(2, keepdim=True)).permute(2, 0, 1).contiguous()
+    x = x.double() * (1 - edge.double())
+    for _ in range(2 ** exp_times):
+        framed = torch.nn.functional.pad(x, (radius - 1,) * 4)
+        x = torch.zeros_like(x)
+        for plane, (dy, dx) in zip(weights, steps, strict=True):
+            x.addcmul_(plane, framed[:, radius - 1 + dy:radius - 1 + dy + h, radius - 1 + dx:radius - 1 + dx + w])
+    return x
+
+
 def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     """Edge map of an image and its mirror, walk of two classes. Plain: the walk by a dense matrix, on a 48 x 48 map,
     against the sparse one there."""
@@ -203,7 +252,7 @@ def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float
     """The walk as published: a dense matrix over all pairs of positions, squared again and again. (K, h, w)."""
     h, w = edge.shape[1:]
     position = torch.arange(h * w, device=x.device).view(h, w)
-    affinity = torch.eye(h * w, device=x.device)
+    affinity = torch.eye(h * w, dtype=edge.dtype, device=x.device)
     for dy, dx in indexing.offsets(radius):
         rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)
         largest = torch.stack([edge[0, y:y + rows, left + u:right + u] for y, u in indexing.path(dy, dx)]).amax(0)
@@ -217,7 +266,8 @@ def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float
 
 
 def case_pair_losses(args: argparse.Namespace) -> dict[str, Any]:
-    """IRN's losses and their gradient for a crop. Plain: by tables of indices, all paths at once, as published."""
+    """IRN's losses and their gradient for a crop. Bytes: an affinity, a displacement (2) and their gradients, each written
+    and read once a pair. Plain: by tables of indices, all paths at once, as published."""
     side = (args.crop - 1) // 4 + 1
     edge = torch.rand(1, 1, side, side, device=args.device, requires_grad=True)
     displacement = torch.rand(1, 2, side, side, device=args.device, requires_grad=True)
@@ -231,7 +281,9 @@ def case_pair_losses(args: argparse.Namespace) -> dict[str, Any]:
         indexed_affinities(edge).clamp(1e-5).log().sum().backward()
 
     taken = seconds(ours, args)
-    return {'seconds': taken, 'plain': seconds(tables, args), 'plain_what': 'affinities alone, by index tables',
+    pairs = len(indexing.offsets(10)) * indexing.shifted(label_map, 10).numel()
+    return {'seconds': taken, 'gigabyte': pairs * 2 * 2 * 3 * 4 / 1e9, 'plain': seconds(tables, args),
+            'plain_what': 'affinities alone, by index tables',
             'compared': taken}
 
 
@@ -249,8 +301,8 @@ def indexed_affinities(edge: torch.Tensor, radius: int = 10) -> torch.Tensor:
 
 
 def case_score(args: argparse.Namespace) -> dict[str, Any]:
-    """mIoU at 101 thresholds of two activation planes in one pass. Plain: an arg max and a confusion matrix for each of
-    10 thresholds, times 10.1."""
+    """mIoU at 101 thresholds of two activation planes in one pass. Bytes: planes and truth, read once. Plain: an arg max
+    and a confusion matrix for each of 10 thresholds, times 10.1."""
     rng = np.random.default_rng(0)
     planes, keys = rng.random((2, *args.size), np.float32), np.array([0, 1])
     truth = rng.integers(0, 3, tuple(args.size)).astype(np.uint8)
@@ -260,7 +312,8 @@ def case_score(args: argparse.Namespace) -> dict[str, Any]:
             scores.truth_and_map(truth, seeds.class_ids(keys)[seeds.arg_max(planes, threshold)], CLASSES)
 
     taken = seconds(lambda: scores.truth_and_activation(truth, keys, planes, CLASSES, np.array(scores.GRID)), args)
-    return {'seconds': taken, 'plain': 10.1 * seconds(plain, args), 'plain_what': 'one evaluation a threshold',
+    return {'seconds': taken, 'gigabyte': (planes.nbytes + truth.nbytes) / 1e9, 'plain': 10.1 * seconds(plain, args),
+            'plain_what': 'one evaluation a threshold',
             'compared': taken}
 
 
@@ -290,10 +343,10 @@ def main() -> int:
     parser.add_argument('--repeat', type=int, default=3, help='calls of which the median counts [3]')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
-    args.eps, args.amn_learning_rate, args.amn_weight_decay = 0.4, [5e-6, 1e-4], 1e-4
+    args.eps, args.amn_balanced, args.amn_learning_rate, args.amn_weight_decay = 0.4, True, [5e-6, 1e-4], 1e-4
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
-    rate = matrix_rate(args)
+    rate, bytes_rate = matrix_rate(args), copy_rate(args)
     args.device = str(args.device)
     rows, results = [], []
     context = multiprocessing.get_context('spawn')
@@ -309,16 +362,22 @@ def main() -> int:
         result = queue.get()
         process.join()
         results.append(result)
-        share = f'{result["gflop"] / result["network"] / rate:.0%}' if 'network' in result else '-'
+        share = '-'
+        if 'network' in result:
+            share = f'{result["gflop"] / result["network"] / rate:.0%}'
+        elif 'gigabyte' in result:
+            share = f'{result["gigabyte"] / result["seconds"] / bytes_rate:.0%} of bytes'
         rows.append([name, f'{1 / result["seconds"]:.2f}', f'{result["seconds"]:.3f}', f'{result["peak_memory_gb"]:.1f}',
                      share, f'{result["plain"]:.3f}', f'{result["plain"] / result["compared"]:.1f}', result['plain_what']])
         print(f'{name}: {result["seconds"]:.3f} s an image', file=sys.stderr)
     print(f'{platform.processor() or platform.machine()}, {args.device}, torch {torch.__version__}, {args.precision}, image '
-          f'{args.size[0]} x {args.size[1]}, crop {args.crop}; matrix product: {rate:.0f} GFLOP/s')
+          f'{args.size[0]} x {args.size[1]}, crop {args.crop}; matrix product: {rate:.0f} GFLOP/s, copying: '
+          f'{bytes_rate:.1f} GB/s')
     print(scores.table(('stage', 'images/s', 's/image', 'peak GB', 'of limit', 'plain s', 'times', 'the plain way'), rows))
     if args.json:
         from misc.pyutils import write_json
-        write_json(args.json, {'matrix_gflops': rate, 'torch': torch.__version__, 'arguments': vars(args), 'stages': results})
+        write_json(args.json, {'matrix_gflops': rate, 'copy_gb_a_second': bytes_rate, 'torch': torch.__version__,
+                               'arguments': vars(args), 'stages': results})
     return 0
 
 

@@ -1,12 +1,12 @@
 """Print one table of the last score of each stage: python script/score_table.py result/scores.jsonl [--published]."""
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc.scores import table  # noqa: E402
+from misc.pyutils import UserError  # noqa: E402
+from misc.scores import read_scores, table  # noqa: E402
 
 STAGES = {'eval_cam': 'CAM seed', 'eval_ir_label': 'CAM seed, refined', 'eval_amn_cam': 'AMN seed',
           'eval_amn_ir_label': 'AMN seed, refined', 'eval_sem_seg': 'pseudo-mask'}
@@ -20,11 +20,10 @@ def main() -> int:
     parser.add_argument('--published', action='store_true', help='beside them the published figures of VOC train')
     args = parser.parse_args()
     try:
-        lines = [json.loads(line) for line in Path(args.scores).read_text(encoding='utf-8').splitlines()]
-    except (OSError, ValueError) as error:
-        print(f'error: {args.scores}: no scores ({error}); run an eval stage first', file=sys.stderr)
+        last = read_scores(args.scores)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
         return 1
-    last = {line['stage']: line for line in lines}
     rows = []
     for stage, title in STAGES.items():
         if stage in last:

@@ -17,7 +17,7 @@ from misc import activations, datasets, imutils, inference, labels, records, tor
 
 def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.train_list)
-    net = importlib.import_module(args.amn_network).Net(source.n_classes)
+    net = importlib.import_module(args.amn_network).Net(source.n_classes, label_conditioning=args.amn_label_conditioning)
     loaded = weights.load_checkpoint(net, args.amn_weights_name, 'run --train_amn_pass True first')
     inference.prepare(net, args.device, args.precision)
     records.open_folder(args.amn_cam_out_dir, {
@@ -57,8 +57,8 @@ def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray, imag
     strided, high_res = 0.0, 0.0
     for image in images:
         with torchutils.autocast(precision, device):
-            pair = inference.with_mirror(lambda x: net(x, labels_of_image.expand(len(x), -1)), image.to(device))
-        logits = (pair[0] + pair[1]) / 2
+            plain, mirrored = inference.with_mirror(lambda x: net(x, labels_of_image.expand(len(x), -1)), image.to(device))
+        logits = (plain[0] + mirrored[0]) / 2
         strided = strided + inference.resize(logits, inference.strided_hw(hw)) / len(images)
         high_res = high_res + inference.resize(logits, hw) / len(images)
     kept = np.concatenate([[0], keys + 1])

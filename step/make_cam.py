@@ -6,7 +6,7 @@ Only this stage: python run_sample.py --make_cam_pass True
 import functools
 import importlib
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,32 +28,39 @@ def run(args: Namespace) -> None:
         keys = np.flatnonzero(source.labels(image_id))
         return keys, image.shape[:2], datasets.scaled_images(image, args.cam_scales) if len(keys) else []
 
-    def compute(image_id: str, item: tuple) -> Callable[[], None]:
-        activation = cam_of(net, *item, args.device, args.precision)
-        return functools.partial(activations.save, args.cam_out_dir, image_id, activation, args.cam_dtype)
+    def compute(image_ids: list[str], items: list[tuple]) -> list[inference.Save]:
+        keys, (hw, *_), images = zip(*items, strict=True)
+        found = cams_of(net, keys, hw, [torch.cat(scale) for scale in zip(*images, strict=True)], args.device, args.precision)
+        return [functools.partial(save, image_id, activation) for image_id, activation in zip(image_ids, found, strict=True)]
 
-    inference.for_each_image(ids, lambda image_id: activations.exists(args.cam_out_dir, image_id), read,
-                             args.num_workers, compute)
+    def save(image_id: str, activation: activations.Activation) -> None:
+        activations.save(args.cam_out_dir, image_id, activation, args.cam_dtype)
+
+    inference.for_each_batch(ids, lambda image_id: activations.exists(args.cam_out_dir, image_id), read, args.num_workers,
+                             compute, args.inference_batch_size, lambda item: (item[1], len(item[2])), args.device)
 
 
 @torch.inference_mode()
-def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: list[torch.Tensor],
-           device: torch.device, precision: str) -> activations.Activation:
-    """The activation of one image of size `hw` for the classes `keys` (K,), from its normalised scales (1, 3, h, w).
+def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int], images: list[torch.Tensor],
+            device: torch.device, precision: str) -> list[activations.Activation]:
+    """The activations of N images of size `hw`, each for its own classes `keys` (K,), from their normalised scales
+    (N, 3, h, w); planes are tensors on `device`. None is computed for an image without scales (without a class).
 
     Each plane is divided by its own maximum (CAM; IRN's code).
     """
-    if len(keys) == 0:
-        return activations.Activation(keys, np.zeros((0, *inference.strided_hw(hw)), np.float32),
-                                      np.zeros((0, *hw), np.float32))
-    strided, high_res = 0.0, 0.0
+    sizes = inference.strided_hw(hw), inference.up16_hw(hw)
+    sums = [[torch.zeros(len(present), *size, device=device) for size in sizes] for present in keys]
     for image in images:
         with torchutils.autocast(precision, device):
-            pair = inference.with_mirror(net.activations, image.to(device))
-        planes = (pair[0] + pair[1])[keys]
-        strided = strided + inference.resize(planes, inference.strided_hw(hw))
-        high_res = high_res + inference.resize(planes, inference.up16_hw(hw))
-    high_res = high_res[:, :hw[0], :hw[1]]
-    strided = strided / (strided.amax((1, 2), keepdim=True) + 1e-5)
-    high_res = high_res / (high_res.amax((1, 2), keepdim=True) + 1e-5)
-    return activations.Activation(keys, strided.cpu().numpy(), high_res.cpu().numpy())
+            plain, mirrored = inference.with_mirror(net.activations, torchutils.to_device(image, device))
+        for both, present, of_image in zip(plain + mirrored, keys, sums, strict=True):
+            for total, size in zip(of_image, sizes, strict=True):
+                total += inference.resize(both[present], size)
+    return [activations.Activation(present, *(planes / (planes.amax((1, 2), keepdim=True) + 1e-5) for planes in (
+        strided, high_res[:, :hw[0], :hw[1]]))) for present, (strided, high_res) in zip(keys, sums, strict=True)]
+
+
+def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: list[torch.Tensor],
+           device: torch.device, precision: str) -> activations.Activation:
+    """`cams_of` for one image, as arrays."""
+    return cams_of(net, [keys], hw, images, device, precision)[0].on_host()

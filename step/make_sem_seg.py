@@ -68,8 +68,8 @@ def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_si
         return net.edge(net.stages(padded))[..., :h, :w]
 
     with torchutils.autocast(precision, image.device):
-        pair = inference.with_mirror(forward, image)
-    return (pair[0] / 2 + pair[1] / 2).sigmoid()
+        plain, mirrored = inference.with_mirror(forward, image)
+    return (plain[0] / 2 + mirrored[0] / 2).sigmoid()
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ REMEDY = 'run --cam_to_ir_label_pass True first'
 def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.train_list)
     torch.manual_seed(args.seed)
-    net = importlib.import_module(args.amn_network).Net(source.n_classes)
+    net = importlib.import_module(args.amn_network).Net(source.n_classes, label_conditioning=args.amn_label_conditioning)
     started_from = weights.load_pretrained(net.resnet50, args.pretrained)
     job = training.Training(
         'train_amn', args.amn_weights_name, batch_size=args.amn_batch_size, epochs=args.amn_num_epoches, seed=args.seed,
@@ -33,7 +33,8 @@ def run(args: Namespace) -> None:
                   'images': records.fingerprint({'ids': ids}), 'seeds': records.made_by(args.ir_label_out_dir),
                   'pretrained': started_from, 'seed': args.seed, 'precision': args.precision,
                   'crop_size': args.amn_crop_size, 'batch_size': args.amn_batch_size, 'epochs': args.amn_num_epoches,
-                  'learning_rate': args.amn_learning_rate, 'weight_decay': args.amn_weight_decay, 'eps': args.eps})
+                  'learning_rate': args.amn_learning_rate, 'weight_decay': args.amn_weight_decay, 'eps': args.eps,
+                  'label_conditioning': args.amn_label_conditioning, 'balanced': args.amn_balanced})
     if job.already_done():
         return
     crops = datasets.TrainingCrops(source, ids, args.amn_crop_size, args.seed, scale=SCALE,
@@ -54,7 +55,7 @@ def objective(args: Namespace) -> training.Objective:
         image, labels, label_map, counts = (torchutils.to_device(tensor, args.device) for tensor in (
             part['image'], part['labels'], part['label_map'], counts))
         logits = net(image, labels, part['seed'])
-        return losses.per_pixel_classification_loss(logits, label_map, args.eps, counts), {}
+        return losses.per_pixel_classification_loss(logits, label_map, args.eps, counts, args.amn_balanced), {}
 
     return training.Objective(counts, loss)
 

@@ -1,5 +1,6 @@
 """Killed at any time, with the disk full, with damaged files: the same command goes on and ends with the same bytes."""
 import logging
+import os
 import random
 import shutil
 import signal
@@ -13,6 +14,7 @@ import run_sample
 from misc import training
 from misc.pyutils import UserError, lock, unlock
 from tests.conftest import GOLDEN, Command
+from tests.killed import after
 from tests.test_pipeline import ALL, files
 from tests.tiny import QUICK
 
@@ -71,6 +73,68 @@ def test_killed_and_resumed_is_as_undisturbed(undisturbed, tmp_path, stage, what
     assert command(stage, **LONGER) == 0
     ours, theirs = files(command.folder), files(undisturbed.folder)
     assert {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)} == set()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, and a function that changes its size."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+
+    def resize(size):
+        subprocess.run(['mount', '-o', f'remount,size={size}', disk], check=True)
+    try:
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip('only root may mount a file system')
+    yield disk, resize
+    subprocess.run(['umount', '--lazy', disk], check=True)
+
+
+@pytest.mark.parametrize('stage, name, size', [
+    ('make_cam', 'cam_out_dir', '64k'), ('cam_to_ir_label', 'ir_label_out_dir', '8k'),
+    ('make_sem_seg', 'sem_seg_out_dir', '8k'), ('train_cam', 'cam_weights_name', '24k')])
+def test_a_full_disk_ends_with_one_line_and_loses_nothing(undisturbed, tmp_path, small_disk, capsys, stage, name, size):
+    disk, resize = small_disk
+    resize(size)
+    command = without(undisturbed, stage, tmp_path / 'run')
+    there = {name: disk / FILES[stage]}
+    assert command(stage, **LONGER | there) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f'error: cannot write {disk}')
+    assert 'No space left on device' in error
+    assert not list(disk.rglob('.*.part'))
+    resize('4m')
+    assert command(stage, **LONGER | there) == 0
+    check_same(disk, undisturbed, stage)
+
+
+def check_same(disk, undisturbed, stage):
+    made = files(disk)
+    assert made == {path: content for path, content in files(undisturbed.folder).items() if path in made}
+    assert any(path.startswith(FILES[stage]) for path in made)
+
+
+@pytest.mark.parametrize(('stage', 'name', 'renamed'), [('make_cam', 'cam_out_dir', 3), ('train_irn', 'irn_weights_name', 2)])
+def test_a_folder_that_becomes_unwritable(undisturbed, tmp_path, monkeypatch, capsys, stage, name, renamed):
+    """In the middle of a stage a file takes the folder's place."""
+    disk = tmp_path / 'disk'
+    command = without(undisturbed, stage, tmp_path / 'run')
+    there = {name: disk / FILES[stage]}
+    folder = disk / FILES[stage] if name.endswith('dir') else disk
+    away = tmp_path / 'away'
+
+    def lose():
+        folder.rename(away)
+        folder.write_text('')
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', after(os.replace, renamed, lose))
+        assert command(stage, **LONGER | there) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f'error: cannot write {disk}')
+    folder.unlink()
+    away.rename(folder)
+    assert command(stage, **LONGER | there) == 0
+    check_same(disk, undisturbed, stage)
 
 
 @pytest.mark.parametrize('content', [b'', bytes(100)], ids=['empty', 'zeros'])

@@ -103,6 +103,22 @@ def test_per_pixel_loss_for_any_number_of_classes(n_classes, eps):
     assert close(gradient(loss, logits)[0], gradient(expected, logits)[0], 1e-12)
 
 
+@pytest.mark.parametrize('eps', [0., 0.4])
+def test_per_pixel_loss_without_balance_is_the_mean_over_labelled_pixels(eps):
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 4, 6, 7, generator=generator, dtype=torch.float64)
+    label_map = torch.randint(0, 4, (2, 6, 7), generator=generator)
+    label_map[torch.rand(2, 6, 7, generator=generator) < 0.2] = 255
+    loss = losses.per_pixel_classification_loss(logits, label_map, eps, balanced=False)
+    log_probability = F.log_softmax(logits, 1).permute(0, 2, 3, 1)[label_map < 255]
+    one_hot = F.one_hot(label_map[label_map < 255], 4).double()
+    expected = -((one_hot * (1 - eps) + (1 - one_hot) * eps / 3) * log_probability).sum(1).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert loss.item() != pytest.approx(plain_per_pixel(logits, label_map, eps).item(), rel=1e-3)
+    nothing = losses.per_pixel_classification_loss(logits, torch.full((2, 6, 7), 255), eps, balanced=False)
+    assert nothing.item() == 0
+
+
 @pytest.mark.parametrize('labels, counts', [([0, 255], [15, 0]), ([3, 255], [0, 15]), ([3, 1], [0, 30])])
 def test_an_empty_half_leaves_the_other_alone(labels, counts):
     logits = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)

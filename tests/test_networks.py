@@ -87,3 +87,13 @@ def test_prepared_for_inference_computes_the_same(golden, precision):
     with torchutils.autocast(precision, torch.device('cpu')):
         after = net.activations(golden['x'])
     assert_close(after.float(), before, {'fp32': 1e-5, 'bf16': 3e-2}[precision])
+
+
+def test_amn_without_label_conditioning_does_not_look_at_the_labels():
+    torch.manual_seed(0)
+    net = resnet50_amn.Net(20, label_conditioning=False).eval()
+    assert not any(key.startswith('label_enc') for key in net.state_dict())
+    x, y = torch.randn(1, 3, 33, 33), torch.zeros(1, 20)
+    with torch.no_grad():
+        assert torch.equal(net(x, y), net(x, 1 - y))
+    assert len(net.parameter_groups()[1]) == 8  # four convolutions with bias

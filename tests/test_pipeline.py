@@ -13,6 +13,7 @@ from PIL import Image
 import run_sample
 from misc import activations, datasets, inference, labels, training, weights
 from misc.pyutils import UserError
+from misc.scores import read_scores
 from net import resnet50_amn
 from step import train_amn, train_cam, train_irn
 from tests.conftest import GOLDEN, Command
@@ -103,6 +104,70 @@ def test_other_settings_are_refused_by_name(whole, tmp_path, capsys, stage, flag
     assert told in (line := capsys.readouterr().err.splitlines()[-1])
     assert '--overwrite' in line
     assert files(command.folder) == before
+
+
+def test_amn_without_its_parts(whole, tmp_path, capsys):
+    """Trained and used without conditioning and balance; the flag must be the same in both stages."""
+    command = copy_of(whole, tmp_path / 'copy')
+    less = QUICK | {'amn_label_conditioning': False, 'amn_balanced': False, 'eps': 0, 'overwrite': True}
+    assert command('train_amn', 'make_amn_cam', 'eval_amn_cam', **less) == 0
+    assert not any(key.startswith('label_enc') for key in weights.read_state(command.folder / 'amn.pth'))
+    assert activations.load(command.folder / 'amn_cam', IDS[0]).high_res.max() > 0
+    assert command('make_amn_cam', **QUICK, overwrite=True) == 1
+    assert 'label_enc.weight' in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize('batch', [2, 3])
+def test_images_in_batches_of_like_size(odd_tree, whole, tmp_path, batch):
+    """Odd images (several sizes, one without a class): the same to rounding as one after the other."""
+    made = {}
+    for size in (1, batch):
+        command = made[size] = Command(odd_tree, tmp_path / f'by_{size}')
+        command.folder.mkdir()
+        for name in ('cam', 'amn'):
+            shutil.copy(whole.folder / f'{name}.pth', command.folder / f'{name}.pth')
+        assert command('make_cam', 'cam_to_ir_label', 'make_amn_cam', **QUICK, inference_batch_size=size) == 0
+    for path in sorted(made[1].folder.glob('*cam/*.npz')):
+        one, many = (activations.load(command.folder / path.parent.name, path.stem) for command in made.values())
+        assert one.keys.tolist() == many.keys.tolist()
+        for ours, theirs in zip(one[1:], many[1:], strict=True):
+            assert np.abs(ours - theirs).max(initial=0) <= 1e-5
+
+
+def test_batches_wait_for_their_like_but_not_for_long():
+    items = [(str(number), kind) for number, kind in enumerate('abacabaddddddddddddef')]
+    batches = list(inference._batches(iter(items), 2, lambda kind: kind))
+    assert sorted(sum(batches, [])) == sorted(items)
+    assert all(len({kind for _, kind in batch}) == 1 and len(batch) <= 2 for batch in batches)
+    assert [[name for name, _ in batch] for batch in batches[:3]] == [['0', '2'], ['1', '5'], ['4', '6']]
+    waited = [number for number, batch in enumerate(batches) if batch == [('3', 'c')]]
+    assert waited == [len(batches) - 3]  # nothing was in its way: with what is left at the end
+    many = [(str(number), number) for number in range(20)]
+    assert [batch for batch in inference._batches(iter(many), 2, lambda kind: kind)][0] == [('0', 0)]
+
+
+def test_repeats_with_other_seeds(whole, tmp_path, capsys):
+    """Outputs of the chosen stages in a folder a seed, inputs from where they are; the same as runs of their own."""
+    command = copy_of(whole, tmp_path / 'copy')
+    stages = ['train_irn', 'make_sem_seg', 'eval_sem_seg', 'eval_cam']
+    before = files(command.folder)
+    assert command(*stages, **QUICK, repeat=2, seed=4, work_dir=command.folder) == 0
+    out = capsys.readouterr().out
+    after = files(command.folder)
+    assert {name for name in after if name not in before} >= {
+        f'seed_{seed}/{name}' for seed in (4, 5) for name in ('irn.pth', 'sem_seg/_settings.json', f'sem_seg/{IDS[0]}.png')}
+    assert {name: after[name] for name in before} == before
+    assert after['seed_4/irn.pth'] != after['seed_5/irn.pth']
+    scores = [read_scores(command.folder / f'seed_{seed}' / 'scores.jsonl') for seed in (4, 5)]
+    values = [100 * score['eval_sem_seg']['miou'] for score in scores]
+    row = next(line.split() for line in out.splitlines() if line.startswith('eval_sem_seg  '))
+    assert [float(cell) for cell in row[1:]] == pytest.approx(
+        [sum(values) / 2, abs(values[0] - values[1]) / 2 ** 0.5, *values], abs=0.051)
+    assert 'eval_cam, at its best threshold' in out
+
+    alone = copy_of(whole, tmp_path / 'alone')
+    assert alone(*stages, **QUICK, seed=5, overwrite=True) == 0
+    assert files(alone.folder)['irn.pth'] == after['seed_5/irn.pth']
 
 
 def test_what_does_not_change_the_files_may_change(whole, tmp_path):

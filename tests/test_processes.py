@@ -72,9 +72,12 @@ def test_every_file_is_identical(alone, tmp_path):
     assert len(scores[0]) == 2
 
 
-def test_a_process_that_fails_ends_all(alone, tree, tmp_path):
-    (tree / 'JPEGImages' / '2007_000002.jpg').write_bytes(b'no photograph')
+@pytest.mark.parametrize('image_id', [f'2007_00000{number}' for number in (1, 2)])
+def test_a_process_that_fails_ends_all(alone, tree, tmp_path, image_id):
+    """Whichever process meets the image, stderr and the log say so."""
+    (tree / 'JPEGImages' / f'{image_id}.jpg').write_bytes(b'no photograph')
     done = run(2, alone, tmp_path, ['train_cam'], tree=tree)
     assert done.returncode != 0
-    assert '2007_000002.jpg' in done.stderr
+    assert f'{image_id}.jpg' in done.stderr
+    assert f'{image_id}.jpg' in (tmp_path / 'run.log').read_text()
     assert not (tmp_path / 'cam.pth').exists()

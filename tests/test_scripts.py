@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from misc import indexing
+from script import benchmark
 from tests.conftest import GOLDEN, Command
 from tests.tiny import NETWORKS, QUICK
 
@@ -66,3 +69,12 @@ def test_scripts_tell_how_they_are_used(tmp_path, name, words, code, told):
     done = script(name, *words)
     assert done.returncode == code
     assert told in done.stderr
+
+
+def test_the_benchmarks_plain_walks_are_the_walk():
+    """A ratio of two times means something only where both do the same."""
+    generator = torch.Generator().manual_seed(0)
+    x, edge = torch.rand(2, 11, 14, generator=generator), torch.rand(1, 11, 14, generator=generator)
+    walked = indexing.propagate_to_edge(x.double(), edge.double())[:, 0]
+    torch.testing.assert_close(benchmark.walk_by_planes(x, edge), walked, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(benchmark.dense_walk(x.double(), edge.double()), walked, rtol=1e-9, atol=1e-12)

@@ -15,7 +15,8 @@ STEPS = json.loads((GOLDEN / 'steps.json').read_text())
 INPUT = np.load(GOLDEN / 'steps_input.npz')
 IMAGES = torch.from_numpy(np.random.default_rng(3).standard_normal((3, 2, 3, 128, 128)).astype(np.float32))
 LABELS = torch.from_numpy(INPUT['labels'])
-ARGS = Namespace(device=torch.device('cpu'), eps=0.4, amn_learning_rate=[5e-6, 1e-4], amn_weight_decay=1e-4)
+ARGS = Namespace(device=torch.device('cpu'), eps=0.4, amn_balanced=True, amn_learning_rate=[5e-6, 1e-4],
+                 amn_weight_decay=1e-4)
 NO_SCALER = torch.amp.GradScaler('cpu', enabled=False)
 
 
