@@ -14,6 +14,8 @@ import torch
 
 from misc import activations, datasets, imutils, inference, labels, records, torchutils, weights
 
+PLANES = 8  # of the softmax at full size at a time
+
 
 def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.train_list)
@@ -54,22 +56,37 @@ def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray, imag
         return activations.Activation(keys, np.ones((1, *inference.strided_hw(hw)), np.float32),
                                       np.ones((1, *hw), np.float32))
     labels_of_image = torch.from_numpy(present.astype(np.float32)).to(device)
-    strided, high_res = 0.0, 0.0
+    logits = []
     for image in images:
         with torchutils.autocast(precision, device):
             plain, mirrored = inference.with_mirror(lambda x: net(x, labels_of_image.expand(len(x), -1)), image.to(device))
-        logits = (plain[0] + mirrored[0]) / 2
-        strided = strided + inference.resize(logits, inference.strided_hw(hw)) / len(images)
-        high_res = high_res + inference.resize(logits, hw) / len(images)
+        logits.append((plain[0] + mirrored[0]) / 2)
     kept = np.concatenate([[0], keys + 1])
-    return activations.Activation(keys, _stretched(strided, kept, seed), _stretched(high_res, kept, seed))
+    return activations.Activation(keys, *(_stretched(_softmax(logits, kept, size), seed)
+                                          for size in (inference.strided_hw(hw), hw)))
 
 
-def _stretched(logits: torch.Tensor, kept: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """Softmax over all planes (C+1, h, w); of those kept, the minimum goes to 0 and the maximum to 1 outside sure
-    background."""
-    planes = logits.softmax(0)[kept]
+def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) -> torch.Tensor:
+    """Of the scales' logits (C+1, h, w), each resized to (H, W), the mean; of its softmax over all planes those `kept`.
+
+    A few planes at a time: all of them at full size, once a scale, would be gigabytes where there are many classes.
+    """
+    highest, total, planes = torch.tensor(-torch.inf, device=logits[0].device), 0.0, []
+    for first in range(0, len(logits[0]), PLANES):
+        mean = inference.resize(logits[0][first:first + PLANES], hw).div_(len(logits))
+        for scale in logits[1:]:
+            mean += inference.resize(scale[first:first + PLANES], hw).div_(len(logits))
+        here = kept[(first <= kept) & (kept < first + PLANES)] - first
+        planes.append(mean[here])
+        higher = torch.maximum(highest, mean.amax(0))
+        total = total * (highest - higher).exp() + mean.sub_(higher).exp_().sum(0)
+        highest = higher
+    return torch.cat(planes).sub_(highest).exp_().div_(total)
+
+
+def _stretched(planes: torch.Tensor, seed: np.ndarray) -> np.ndarray:
+    """Of each plane (K+1, h, w) the minimum goes to 0 and the maximum to 1 outside sure background."""
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     stretched = (planes - low) / (high - low + 1e-5)
-    sure_background = torch.from_numpy(labels.resize(seed, tuple(logits.shape[1:])) == 0).to(planes.device)
+    sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0).to(planes.device)
     return torch.where(sure_background, planes, stretched).cpu().numpy()

@@ -137,8 +137,8 @@ def test_missing_data_is_named_and_the_list_written(root, sbd, tmp_path, counts,
 
 def test_only_the_first_twenty_are_named():
     ids = [f'{number:02d}' for number in range(23)]
-    assert prepare._named(ids) == ', '.join(ids[:20]) + ' and 3 more'
-    assert prepare._named(ids[:20]) == ', '.join(ids[:20])
+    assert prepare.named(ids) == ', '.join(ids[:20]) + ' and 3 more'
+    assert prepare.named(ids[:20]) == ', '.join(ids[:20])
 
 
 def test_without_a_source_the_lists_are_checked(root, tmp_path, counts, monkeypatch, capsys):

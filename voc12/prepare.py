@@ -72,9 +72,9 @@ def wrong_lists(lists: dict[str, list[str]], allow_other_counts: bool) -> list[s
     shared = [image_id for image_id in lists['val'] if image_id in train_aug]
     absent = [image_id for image_id in lists['train'] if image_id not in train_aug]
     if shared:
-        problems.append(f'{_images(shared)} of val in train_aug too: {_named(shared)}')
+        problems.append(f'{counted(shared)} of val in train_aug too: {named(shared)}')
     if absent:
-        problems.append(f'{_images(absent)} of train not in train_aug: {_named(absent)}')
+        problems.append(f'{counted(absent)} of train not in train_aug: {named(absent)}')
     return problems
 
 
@@ -87,7 +87,7 @@ def missing_data(source: VOC12, lists: dict[str, list[str]]) -> list[str]:
              (found.no_class, 'without a class in their XML'),
              ([image_id for image_id in found.missing_mask if image_id in scored],
               'of train and val without mask in SegmentationClass'))
-    return [f'{_images(ids)} {text}: {_named(ids)}' for ids, text in kinds if ids]
+    return [f'{counted(ids)} {text}: {named(ids)}' for ids, text in kinds if ids]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -140,11 +140,11 @@ def _voc_list(source: VOC12, split: str) -> Path:
     return source.root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
 
 
-def _images(ids: Sequence[str]) -> str:
+def counted(ids: Sequence[str]) -> str:
     return f'{len(ids)} image' + ('' if len(ids) == 1 else 's')
 
 
-def _named(ids: Sequence[str]) -> str:
+def named(ids: Sequence[str]) -> str:
     rest = f' and {len(ids) - NAMED} more' if len(ids) > NAMED else ''
     return ', '.join(ids[:NAMED]) + rest
 

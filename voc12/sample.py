@@ -530,7 +530,6 @@ def _write_sample(root: Path, parameters: dict) -> None:
         _write_scene(root, name, scene(int(name[5:]) - 1, parameters['size'], parameters['seed']))
     for split, names in (('train', train_aug[:parameters['n_train']]), ('train_aug', train_aug), ('val', val)):
         (root / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text(''.join(f'{name}\n' for name in names))
-    write_json(root / 'sample.json', parameters)
 
 
 def _is_there(root: Path, parameters: dict) -> bool:
@@ -562,13 +561,22 @@ def draw(root: str | os.PathLike, n_train: int = 84, n_train_aug: int = 168, n_v
                         'at least 1 each, and train_aug contains train')
     if size < 64 or seed < 0:
         raise UserError(f'cannot draw scenes of size {size} with seed {seed}: size is at least 64, seed at least 0')
+    return make_folder(root, parameters, lambda folder: _write_sample(folder, parameters))
+
+
+def make_folder(root: Path, parameters: dict, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a folder that appears as `root` only when it is whole; `parameters` are kept in its sample.json.
+
+    Left alone where the same parameters are there. Raises UserError where `root` holds something else or cannot be written.
+    """
     if _is_there(root, parameters):
         return root
     unfinished = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part', dir=root.parent))
-        _write_sample(unfinished, parameters)
+        write(unfinished)
+        write_json(unfinished / 'sample.json', parameters)
         os.chmod(unfinished, 0o755)  # mkdtemp's folders are private
         os.replace(unfinished, root)
     except OSError as error:
