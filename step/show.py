@@ -26,7 +26,9 @@ FLAGS = ('device', 'precision', 'work_dir', 'cam_network', 'amn_network', 'irn_n
          'amn_weights_name', 'irn_weights_name', 'cam_scales', 'cam_eval_thres', 'eval_cam_thres', 'eval_amn_cam_thres',
          'conf_fg_thres', 'conf_bg_thres', 'cam_conf_fg_thres', 'cam_conf_bg_thres', 'amn_conf_fg_thres',
          'amn_conf_bg_thres', 'beta', 'exp_times', 'sem_seg_bg_thres', 'sem_seg_power', 'sem_seg_canvas')
-LONG_SIDE, SHORT_SIDE = 320, 150  # of a picture on the sheet, pixels; of a cell at least, which its texts need
+LONG_SIDE = 320  # of a picture on the sheet, pixels
+CELL_WIDTH = 150  # at least, for the texts
+SCALE_HEIGHT = 20  # of the scale of colours
 
 
 class Made(NamedTuple):
@@ -106,11 +108,10 @@ def _with_matches(name: str, classes: Sequence[str]) -> str:
 def check(args: argparse.Namespace) -> None:
     """Raises UserError for what can be known to be wrong before anything is computed."""
     run_sample.check(args, [])  # the networks
-    missing = [name for name in ('cam', 'amn') if weights.existing(getattr(args, f'{name}_weights_name')) is None]
+    missing = [name for name in ('cam_weights_name', 'amn_weights_name') if weights.existing(getattr(args, name)) is None]
     if missing:
-        paths, flags = (', '.join(map(text, missing)) for text in (
-            lambda name: getattr(args, f'{name}_weights_name'), lambda name: f'--{name}_weights_name'))
-        raise UserError(f'{paths}: no such weights; train them with run_sample.py, or name others: --work_dir, {flags}')
+        raise UserError(f'{", ".join(getattr(args, name) for name in missing)}: no such weights; train them with '
+                        f'run_sample.py, or name others: --work_dir, {", ".join(f"--{name}" for name in missing)}')
     if args.mask_out and not has_irn(args):
         raise UserError(f'{args.irn_weights_name}: no such weights; --mask_out needs them: train IRN, or --irn_weights_name')
     paths = [Path(path).resolve() for path in (args.image, args.out, args.mask_out) if path]
@@ -187,14 +188,21 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: Made, classes: Seque
         mask = columns[-1].mask
         rows.append([label_map(np.where(mask == key + 1, mask, 0)), *(activation(column.planes[number]) for column in columns)])
         captions.append([f'{classes[key]} in {found_in}', *[classes[key]] * len(columns)])
-    nothing = np.full((1, 1, 3), drawing.PAPER, np.uint8)
-    rows.append([nothing, *(column.last for column in columns)])
-    captions.append(['activations: grey 0, yellow 1; hatched: ignored', *(column.last_caption for column in columns)])
+    cell = max(hw[0], SCALE_HEIGHT), max(hw[1], CELL_WIDTH)
+    rows.append([_scale(cell), *(column.last for column in columns)])
+    captions.append(['activation, 0 to 1; hatched: ignored', *(column.last_caption for column in columns)])
 
     names = ', '.join(classes[key] for key in made.keys)
-    return drawing.contact_sheet(rows, ['photograph', *(column.heading for column in columns)], captions=captions,
-                                 cell=(max(hw[0], SHORT_SIDE), max(hw[1], SHORT_SIDE)),
+    return drawing.contact_sheet(rows, ['photograph', *(column.heading for column in columns)], captions=captions, cell=cell,
                                  title=f'{Path(args.image).name}: {names}{title}')
+
+
+def _scale(cell: tuple[int, int]) -> np.ndarray:
+    """The colours of activations from 0 to 1, over grey, along the bottom of a cell (height, width)."""
+    ramp = np.tile(np.linspace(0, 1, cell[1]), (SCALE_HEIGHT, 1))
+    scale = np.full((*cell, 3), drawing.PAPER, np.uint8)
+    scale[-SCALE_HEIGHT:] = drawing.overlay_activation(np.full((*ramp.shape, 3), 128, np.uint8), ramp)
+    return scale
 
 
 def run(args: argparse.Namespace) -> None:
@@ -227,6 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError:
         print("error: the GPU's memory is not enough: --precision bf16, smaller --cam_scales or a smaller photograph",
               file=sys.stderr)
+    except KeyboardInterrupt:
+        print('stopped by Ctrl-C', file=sys.stderr)
+        return 130
     return 1
 
 

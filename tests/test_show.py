@@ -168,7 +168,7 @@ def test_the_sheet_draws_what_was_made(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(drawing, 'contact_sheet', lambda rows, headings, **more: seen.append(rows))
     show.draw(args, image, made, CLASSES)
-    (photo, cam_mask, amn_mask), (alone, cam, amn), (_, cam_seed, _) = seen[0]
+    (photo, cam_mask, amn_mask), (alone, cam, amn), (scale, cam_seed, _) = seen[0]
     colour = 0.4 * 100 + 0.6 * show.PALETTE[8].astype(float)
     assert (photo == image).all()
     assert np.abs(cam_mask[:, :159] - colour).max() <= 0.5 and (cam_mask[:, 160:] == 100).all()
@@ -177,6 +177,9 @@ def test_the_sheet_draws_what_was_made(tmp_path, monkeypatch):
     assert (cam[:, 160:] == 100).all() and (amn[:, :160] == 100).all()
     assert len(np.unique(cam[:, :160].reshape(-1, 3), axis=0)) == 1 and (cam[0, 0] != 100).any()
     assert len(np.unique(cam_seed.reshape(-1, 3), axis=0)) == 2  # hatched
+    assert (scale[0] == drawing.PAPER).all()
+    assert (scale[-1, 0] == 128).all() and (scale[-1, -1] == drawing.overlay_activation(
+        np.full((1, 1, 3), 128, np.uint8), np.ones((1, 1)))).all()
 
 
 @pytest.mark.parametrize(('hw', 'mode', 'ending'), [
@@ -187,7 +190,7 @@ def test_photographs_of_every_kind(work, hw, mode, ending):
     assert show.main(words(image, 'cat', mask_out='mask.png')) == 0
     assert labels.load('mask.png').shape == hw
     with Image.open('odd_amn.png') as sheet:
-        assert min(sheet.size) > 3 * show.SHORT_SIDE
+        assert sheet.width > 4 * show.CELL_WIDTH
 
 
 def test_all_classes_at_once(work, monkeypatch):
@@ -284,6 +287,15 @@ def test_an_image_that_cannot_be_read(work, capsys, content, told):
         (work / 'yard.jpg').write_bytes(content)
     assert show.main(words('yard.jpg', 'dog')) == 1
     assert told in the_error(capsys)
+
+
+def test_ctrl_c_is_told_in_one_line(work, monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, 'compute', stop)
+    assert show.main(words(photograph(work / 'yard.png'), 'dog')) == 130
+    assert capsys.readouterr().err == 'stopped by Ctrl-C\n'
 
 
 @pytest.mark.parametrize('arguments', [
