@@ -12,9 +12,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -281,6 +281,16 @@ class _Help(argparse.RawDescriptionHelpFormatter):
             return action.help
         shown = ' '.join(map(str, action.default)) if isinstance(action.default, list) else action.default
         return f'{action.help} [{shown}]'.replace('%', '%%')
+
+
+def parser_of(names: Collection[str], **options: Any) -> argparse.ArgumentParser:
+    """A parser of these flags alone, for another command: the same defaults, checks and help."""
+    parser = _Parser(allow_abbrev=False, formatter_class=_Help, **options)
+    group = parser.add_argument_group('as in run_sample.py')
+    for action in build_parser()._actions:
+        if action.dest in names:
+            group._add_action(action)
+    return parser
 
 
 def stage_list() -> str:

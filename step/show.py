@@ -1,0 +1,245 @@
+"""Draw what the stages make of one photograph: CAM, AMN's activations, masks, refined seeds, boundaries, pseudo-mask.
+
+    python -m step.show IMAGE --labels dog,person [--out FILE] [--mask_out FILE] [--work_dir DIR] [flags of run_sample.py]
+
+Not a stage but a command: it reads the three weights below --work_dir and no data set, computes in memory, with the stages'
+functions, what they would write for this image, and leaves one PNG (--out) and, where asked for, the pseudo-mask (--mask_out).
+"""
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import run_sample
+from misc import datasets, drawing, imutils, inference, labels, records, seeds, torchutils, weights
+from misc.pyutils import UserError
+from step import make_amn_cam, make_cam, make_sem_seg
+from voc12.dataloader import CLASSES, PALETTE
+
+FLAGS = ('device', 'precision', 'work_dir', 'cam_network', 'amn_network', 'irn_network', 'cam_weights_name',
+         'amn_weights_name', 'irn_weights_name', 'amn_label_conditioning', 'cam_scales', 'cam_eval_thres', 'eval_cam_thres', 'eval_amn_cam_thres',
+         'conf_fg_thres', 'conf_bg_thres', 'cam_conf_fg_thres', 'cam_conf_bg_thres', 'amn_conf_fg_thres',
+         'amn_conf_bg_thres', 'beta', 'exp_times', 'sem_seg_bg_thres', 'sem_seg_power', 'sem_seg_canvas')
+LONG_SIDE = 320  # of a picture on the sheet, pixels
+CELL_WIDTH = 150  # at least, for the texts
+SCALE_HEIGHT = 20  # of the scale of colours
+
+
+class Made(NamedTuple):
+    """What the stages make of one image: planes (K, H, W) of the classes `keys` (K,), label maps (H, W).
+
+    edge (1, h, w) at stride 4 and walked (K, H, W) are None without IRN's weights.
+    """
+
+    keys: np.ndarray
+    cam: np.ndarray
+    cam_seed: np.ndarray
+    amn: np.ndarray
+    amn_seed: np.ndarray
+    edge: torch.Tensor | None
+    walked: np.ndarray | None
+
+
+class Column(NamedTuple):
+    """A method's part of the sheet: its planes, the mask that its threshold makes of them, and a last picture."""
+
+    heading: str
+    planes: np.ndarray
+    mask: np.ndarray
+    mask_caption: str
+    last: np.ndarray
+    last_caption: str
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = run_sample.parser_of(
+        FLAGS, usage='python -m step.show IMAGE --labels NAME,NAME ... [flags]',
+        description="Draw one photograph's activations, masks, refined seeds, boundaries and pseudo-mask from trained weights.")
+    parser.add_argument('image', metavar='IMAGE', help='the photograph; an EXIF orientation is not applied')
+    parser.add_argument('--labels', required=True, metavar='NAME,NAME', help='the classes that it shows')
+    parser.add_argument('--out', metavar='FILE', help="the PNG (default: IMAGE's name and _amn.png, in the current folder)")
+    parser.add_argument('--mask_out', metavar='FILE', help='write the pseudo-mask there too, a palette PNG')
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """This command's flags, and every other one of run_sample.py at its default."""
+    args = run_sample.build_parser().parse_args([], build_parser().parse_args(arguments))
+    args.out = args.out or f'{Path(args.image).stem}_amn.png'
+    return args
+
+
+def class_names(args: argparse.Namespace) -> tuple[str, ...]:
+    """The classes that CAM's and AMN's weights were trained for, from the records beside them; VOC's where there is none
+    (the authors' files). Raises UserError where the two differ."""
+    found = {}
+    for path in (args.cam_weights_name, args.amn_weights_name):
+        record = records.read_weights_record(path) or {}
+        if 'classes' in record:
+            found[path] = tuple(record['classes'])
+    if len(set(found.values())) > 1:
+        raise UserError(f'{" and ".join(found)} were trained for different classes; name weights of the same run')
+    return next(iter(found.values()), CLASSES)
+
+
+def present_classes(text: str, classes: Sequence[str]) -> np.ndarray:
+    """'dog,person' -> bool (C,). Raises UserError for no name, and for names that are not among the classes."""
+    names = [name.strip() for name in text.split(',') if name.strip()]
+    unknown = [_with_matches(name, classes) for name in names if name not in classes]
+    if unknown or not names:
+        told = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
+        raise UserError(f'--labels {told} the {len(classes)} classes of these weights: {", ".join(classes)}')
+    return np.isin(classes, names)
+
+
+def _with_matches(name: str, classes: Sequence[str]) -> str:
+    """The name, and those that may be meant."""
+    by_lower = {known.lower(): known for known in classes}
+    matches = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower)]
+    return f'{name!r} ({" or ".join(matches)}?)' if matches else repr(name)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UserError for what can be known to be wrong before anything is computed."""
+    run_sample.check(args, [])  # the networks
+    missing = [name for name in ('cam_weights_name', 'amn_weights_name') if weights.existing(getattr(args, name)) is None]
+    if missing:
+        raise UserError(f'{", ".join(getattr(args, name) for name in missing)}: no such weights; train them with '
+                        f'run_sample.py, or name others: --work_dir, {", ".join(f"--{name}" for name in missing)}')
+    if args.mask_out and not has_irn(args):
+        raise UserError(f'{args.irn_weights_name}: no such weights; --mask_out needs them: train IRN, or --irn_weights_name')
+    paths = [Path(path).resolve() for path in (args.image, args.out, args.mask_out) if path]
+    if len(set(paths)) < len(paths):
+        raise UserError('IMAGE, --out and --mask_out: one file cannot be two of them')
+
+
+def has_irn(args: argparse.Namespace) -> bool:
+    return weights.existing(args.irn_weights_name) is not None
+
+
+def load_network(args: argparse.Namespace, name: str, *n_classes: int, **options: bool) -> torch.nn.Module:
+    """'cam', 'amn' or 'irn' with its weights, ready for inference."""
+    net = importlib.import_module(getattr(args, f'{name}_network')).Net(*n_classes, **options)
+    weights.load_checkpoint(net, getattr(args, f'{name}_weights_name'), f'run --train_{name}_pass True first')
+    inference.prepare(net, args.device, args.precision)
+    return net
+
+
+def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) -> Made:
+    """What the stages make of an image, uint8 (H, W, 3), that shows the classes `present`, bool (C,)."""
+    hw, images = image.shape[:2], datasets.scaled_images(image, args.cam_scales)
+    cam = make_cam.cam_of(load_network(args, 'cam', len(present)), np.flatnonzero(present), hw, images, args.device,
+                          args.precision)
+    cam_seed = seeds.refined_seed(image, cam.keys, cam.high_res, args.cam_conf_fg_thres, args.cam_conf_bg_thres)
+    amn_net = load_network(args, 'amn', len(present), label_conditioning=args.amn_label_conditioning)
+    amn = make_amn_cam.amn_cam_of(amn_net, present, cam_seed, images, args.device, args.precision).without_background()
+    amn_seed = seeds.refined_seed(image, amn.keys, amn.high_res, args.amn_conf_fg_thres, args.amn_conf_bg_thres)
+    edge = walked = None
+    if has_irn(args):
+        whole = datasets.scaled_images(image, [1.0])[0].to(args.device)
+        edge = make_sem_seg.edge_of(load_network(args, 'irn'), whole, args.precision, args.sem_seg_canvas)
+        walked = make_sem_seg.walk(torch.from_numpy(amn.strided).to(args.device), edge, args.sem_seg_power, args.beta,
+                                   args.exp_times, hw).cpu().numpy()
+    return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
+
+
+def mask_of(made: Made, planes: np.ndarray, threshold: float) -> np.ndarray:
+    """The label map (H, W) of planes (K, H, W) at a threshold."""
+    return seeds.class_ids(made.keys)[seeds.arg_max(planes, threshold)]
+
+
+def draw(args: argparse.Namespace, image: np.ndarray, made: Made, classes: Sequence[str]) -> np.ndarray:
+    """The sheet: a row of masks, a row for each class present, a row of refined seeds and boundaries; a column for the
+    photograph and for each method."""
+    hw = imutils.scaled_hw(image.shape[:2], LONG_SIDE / max(image.shape[:2]))
+    image = imutils.resize(image, hw)  # drawn at the sheet's size, so that contours and hatching stay as they are
+
+    def activation(plane: np.ndarray) -> np.ndarray:
+        return drawing.overlay_activation(image, inference.resize(torch.from_numpy(plane)[None], hw)[0].numpy())
+
+    def label_map(labels_hw: np.ndarray) -> np.ndarray:
+        return drawing.overlay_labels(image, labels.resize(labels_hw, hw), PALETTE)
+
+    def seed_column(heading: str, planes: np.ndarray, seed: np.ndarray, at: float, fg: float, bg: float) -> Column:
+        return Column(heading, planes, mask_of(made, planes, at), f'mask at {at:.2f}', label_map(seed),
+                      f'refined seed, {fg:.2f} and {bg:.2f}')
+
+    columns = [
+        seed_column('CAM', made.cam, made.cam_seed, args.eval_cam_thres, args.cam_conf_fg_thres, args.cam_conf_bg_thres),
+        seed_column('AMN', made.amn, made.amn_seed, args.eval_amn_cam_thres, args.amn_conf_fg_thres, args.amn_conf_bg_thres)]
+    title, found_in = '', "AMN's mask"
+    if made.walked is None:
+        title = f'\nno pseudo-mask: there is no {args.irn_weights_name}'
+    else:
+        found_in = 'the pseudo-mask'
+        columns.append(Column(
+            'random walk', made.walked, mask_of(made, made.walked, args.sem_seg_bg_thres),
+            f'pseudo-mask, at {args.sem_seg_bg_thres:.2f}', activation(made.edge[0].cpu().numpy()), "IRN's class boundaries"))
+
+    rows = [[image, *(label_map(column.mask) for column in columns)]]
+    captions = [['', *(column.mask_caption for column in columns)]]
+    for number, key in enumerate(made.keys):
+        mask = columns[-1].mask
+        rows.append([label_map(np.where(mask == key + 1, mask, 0)), *(activation(column.planes[number]) for column in columns)])
+        captions.append([f'{classes[key]} in {found_in}', *[classes[key]] * len(columns)])
+    cell = max(hw[0], SCALE_HEIGHT), max(hw[1], CELL_WIDTH)
+    rows.append([_scale(cell), *(column.last for column in columns)])
+    captions.append(['activation, 0 to 1; hatched: ignored', *(column.last_caption for column in columns)])
+
+    names = ', '.join(classes[key] for key in made.keys)
+    return drawing.contact_sheet(rows, ['photograph', *(column.heading for column in columns)], captions=captions, cell=cell,
+                                 title=f'{Path(args.image).name}: {names}{title}')
+
+
+def _scale(cell: tuple[int, int]) -> np.ndarray:
+    """The colours of activations from 0 to 1, over grey, along the bottom of a cell (height, width)."""
+    ramp = np.tile(np.linspace(0, 1, cell[1]), (SCALE_HEIGHT, 1))
+    scale = np.full((*cell, 3), drawing.PAPER, np.uint8)
+    scale[-SCALE_HEIGHT:] = drawing.overlay_activation(np.full((*ramp.shape, 3), 128, np.uint8), ramp)
+    return scale
+
+
+def run(args: argparse.Namespace) -> None:
+    run_sample.resolve_thresholds(args)
+    run_sample.resolve_files(args)
+    args.device = torchutils.choose_device(args.device)
+    torchutils.check_precision(args.precision, args.device)
+    check(args)
+    classes = class_names(args)
+    present = present_classes(args.labels, classes)
+    image = imutils.read_image(args.image)
+    made = compute(args, image, present)
+    drawing.save(args.out, draw(args, image, made, classes))
+    print(f'written: {args.out}')
+    if args.mask_out:
+        labels.save(args.mask_out, mask_of(made, made.walked, args.sem_seg_bg_thres), PALETTE)
+        print(f'written: {args.mask_out}')
+    if made.walked is None:
+        print(f'no pseudo-mask: {args.irn_weights_name}: no such weights; run --train_irn_pass True first, or name them '
+              'with --irn_weights_name')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
+    try:
+        run(args)
+        return 0
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is not enough: --precision bf16, smaller --cam_scales or a smaller photograph",
+              file=sys.stderr)
+    except KeyboardInterrupt:
+        print('stopped by Ctrl-C', file=sys.stderr)
+        return 130
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
