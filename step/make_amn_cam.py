@@ -7,7 +7,7 @@ Only this stage: python run_sample.py --make_amn_cam_pass True
 import functools
 import importlib
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -35,35 +35,51 @@ def run(args: Namespace) -> None:
                                   'run --cam_to_ir_label_pass True first')
         return present, seed, datasets.scaled_images(image, args.cam_scales) if present.any() else []
 
-    def compute(image_id: str, item: tuple) -> Callable[[], None]:
-        activation = amn_cam_of(net, *item, args.device, args.precision)
-        return functools.partial(activations.save, args.amn_cam_out_dir, image_id, activation, args.cam_dtype)
+    def compute(image_ids: list[str], items: list[tuple]) -> list[inference.Save]:
+        present, refined, images = zip(*items, strict=True)
+        found = amn_cams_of(net, present, refined, [torch.cat(scale) for scale in zip(*images, strict=True)], args.device,
+                            args.precision)
+        return [functools.partial(save, image_id, activation) for image_id, activation in zip(image_ids, found, strict=True)]
 
-    inference.for_each_image(ids, lambda image_id: activations.exists(args.amn_cam_out_dir, image_id), read,
-                             args.num_workers, compute)
+    def save(image_id: str, activation: activations.Activation) -> None:
+        activations.save(args.amn_cam_out_dir, image_id, activation, args.cam_dtype)
+
+    inference.for_each_batch(ids, lambda image_id: activations.exists(args.amn_cam_out_dir, image_id), read, args.num_workers,
+                             compute, args.inference_batch_size, lambda item: (item[1].shape, len(item[2])), args.device)
 
 
 @torch.inference_mode()
-def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray, images: list[torch.Tensor],
-               device: torch.device, precision: str) -> activations.Activation:
-    """The activation of one image (planes (K+1, ...), background first) from its normalised scales (1, 3, h, w).
+def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Sequence[np.ndarray], images: list[torch.Tensor],
+                device: torch.device, precision: str) -> list[activations.Activation]:
+    """The activations (planes (K+1, ...), background first; tensors on `device`) of N images of one size from their
+    normalised scales (N, 3, h, w). Without scales (no image shows a class) all is background.
 
-    present: bool (C,); seed: CAM's refined seed (H, W). Each softmax plane is stretched to 0..1, except where the seed
-    is sure background: there it stays as it is (authors' code).
+    present: of each image bool (C,); refined: CAM's refined seed of each (H, W). Each softmax plane is stretched to 0..1,
+    except where the seed is sure background: there it stays as it is (authors' code).
     """
-    hw, keys = seed.shape, np.flatnonzero(present)
-    if len(keys) == 0:  # no class: all background
-        return activations.Activation(keys, np.ones((1, *inference.strided_hw(hw)), np.float32),
-                                      np.ones((1, *hw), np.float32))
-    labels_of_image = torch.from_numpy(present.astype(np.float32)).to(device)
+    sizes = inference.strided_hw(refined[0].shape), refined[0].shape
+    if not images:
+        return [activations.Activation(np.flatnonzero(shown), *(torch.ones(1, *size) for size in sizes)) for shown in present]
+    encoded = torchutils.to_device(torch.from_numpy(np.stack(present).astype(np.float32)), device)
     logits = []
     for image in images:
         with torchutils.autocast(precision, device):
-            plain, mirrored = inference.with_mirror(lambda x: net(x, labels_of_image.expand(len(x), -1)), image.to(device))
-        logits.append((plain[0] + mirrored[0]) / 2)
-    kept = np.concatenate([[0], keys + 1])
-    return activations.Activation(keys, *(_stretched(_softmax(logits, kept, size), seed)
-                                          for size in (inference.strided_hw(hw), hw)))
+            plain, mirrored = inference.with_mirror(lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
+                                                    torchutils.to_device(image, device))
+        logits.append((plain + mirrored) / 2)
+    found = []
+    for number, (shown, seed) in enumerate(zip(present, refined, strict=True)):
+        keys = np.flatnonzero(shown)
+        kept = np.concatenate([[0], keys + 1])
+        of_image = [scale[number] for scale in logits]
+        found.append(activations.Activation(keys, *(_stretched(_softmax(of_image, kept, size), seed) for size in sizes)))
+    return found
+
+
+def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray, images: list[torch.Tensor],
+               device: torch.device, precision: str) -> activations.Activation:
+    """`amn_cams_of` for one image, as arrays."""
+    return amn_cams_of(net, [present], [seed], images, device, precision)[0].on_host()
 
 
 def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) -> torch.Tensor:
@@ -84,9 +100,9 @@ def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) 
     return torch.cat(planes).sub_(highest).exp_().div_(total)
 
 
-def _stretched(planes: torch.Tensor, seed: np.ndarray) -> np.ndarray:
+def _stretched(planes: torch.Tensor, seed: np.ndarray) -> torch.Tensor:
     """Of each plane (K+1, h, w) the minimum goes to 0 and the maximum to 1 outside sure background."""
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     stretched = (planes - low) / (high - low + 1e-5)
     sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0).to(planes.device)
-    return torch.where(sure_background, planes, stretched).cpu().numpy()
+    return torch.where(sure_background, planes, stretched)

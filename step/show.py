@@ -23,8 +23,8 @@ from step import make_amn_cam, make_cam, make_sem_seg
 from voc12.dataloader import CLASSES, PALETTE
 
 FLAGS = ('device', 'precision', 'work_dir', 'cam_network', 'amn_network', 'irn_network', 'cam_weights_name',
-         'amn_weights_name', 'irn_weights_name', 'amn_label_conditioning', 'cam_scales', 'cam_eval_thres', 'eval_cam_thres', 'eval_amn_cam_thres',
-         'conf_fg_thres', 'conf_bg_thres', 'cam_conf_fg_thres', 'cam_conf_bg_thres', 'amn_conf_fg_thres',
+         'amn_weights_name', 'irn_weights_name', 'amn_label_conditioning', 'cam_scales', 'cam_eval_thres', 'eval_cam_thres',
+         'eval_amn_cam_thres', 'conf_fg_thres', 'conf_bg_thres', 'cam_conf_fg_thres', 'cam_conf_bg_thres', 'amn_conf_fg_thres',
          'amn_conf_bg_thres', 'beta', 'exp_times', 'sem_seg_bg_thres', 'sem_seg_power', 'sem_seg_canvas')
 LONG_SIDE = 320  # of a picture on the sheet, pixels
 CELL_WIDTH = 150  # at least, for the texts
