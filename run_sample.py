@@ -92,6 +92,7 @@ FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res
          'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
          'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg'}
 SCORES = 'result/scores.jsonl'
+NETWORKS = ('cam', 'amn', 'irn')
 
 
 def boolean(text: str) -> bool:
@@ -364,8 +365,15 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
         if not found:
             raise UserError(f'--{name} {getattr(args, name)}: a module without a class Net')
     trainings = [stage for stage in chosen if stage.name.startswith('train_')]
+    wrong = args.source.check(()).wrong
+    if wrong:
+        raise UserError(f'{args.data_root}: {wrong[0]}'
+                        + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
     for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
         ids = args.source.names(getattr(args, name))
+        if not ids:
+            raise UserError(f'--{name} {getattr(args, name)}: no such image in {args.data_root}'
+                            + ('; a score needs masks, every other stage goes without' if name == 'eval_set' else ''))
         if name == 'eval_set':
             missing = [image_id for image_id in ids if not args.source.mask_path(image_id).is_file()]
             if missing:
@@ -400,27 +408,16 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
 
 
 def check_data(args: argparse.Namespace) -> int:
-    """Print what is there and what is missing for the lists. Returns the exit code: 1 where something is missing."""
-    from misc.scores import table
-    found, rows, code = {}, [], 0
-    for name in ('train_list', 'val_list', 'infer_list', 'eval_set'):
-        try:
-            found[name] = args.source.check(args.source.names(getattr(args, name)))
-        except UserError as error:
-            print(f'--{name}: {error}')
-            code = 1
-    for name, result in found.items():
-        rows.append((f'--{name} {getattr(args, name)}', result.images, len(result.missing_annotation),
-                     len(result.no_class), len(result.missing_mask)))
-        problem = result.missing_annotation or (name == 'eval_set' and result.missing_mask)
-        code = 1 if problem else code
-    if found:
-        print(table(('list', 'images', 'without labels', 'without class', 'without mask'), rows) + '\n')
-        print(table(('images that show', *found), [
-            (class_name, *(int(result.per_class[number]) for result in found.values()))
-            for number, class_name in enumerate(args.source.classes)]))
-    print('\nTraining needs images and their labels; only the images of --eval_set need masks.')
-    return code
+    """Print what is there and what is wrong. Returns the exit code: 1 where something must be mended."""
+    from misc import checking
+    text, is_good = checking.page(args.source, {name: getattr(args, name) for name in LISTS}, args.num_workers)
+    print(text)
+    if is_good:
+        images = len(args.source.names(args.train_list))
+        steps = [images // getattr(args, f'{name}_batch_size') * getattr(args, f'{name}_num_epoches') for name in NETWORKS]
+        print(f'Steps of training with these flags: CAM {steps[0]}, AMN {steps[1]}, IRN {steps[2]} (published: 3305, 3305, '
+              '990); smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.')
+    return 0 if is_good else 1
 
 
 def git_commit() -> str:

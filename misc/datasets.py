@@ -4,7 +4,7 @@ Everything random comes from (seed, epoch, image), so that the items do not depe
 """
 import dataclasses
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils import data
 
 from misc import imutils, labels, torchutils
 from misc.pyutils import UserError, unlock
+from misc.sources import Check
 
 
 class Source(Protocol):
@@ -22,11 +23,13 @@ class Source(Protocol):
     classes: tuple[str, ...]
     n_classes: int
     palette: np.ndarray
+    root: Any
 
     def names(self, list_or_split: Any) -> list[str]: ...
     def image_path(self, image_id: str) -> Any: ...
     def labels(self, image_id: str) -> np.ndarray: ...
     def mask_path(self, image_id: str) -> Any: ...
+    def check(self, ids: Iterable[str]) -> Check: ...
 
 
 class _Guarded(data.Dataset):

@@ -2,10 +2,12 @@
 
 Images are uint8 (H, W, 3) RGB until they are normalised.
 """
+import contextlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from misc.pyutils import UserError
 
@@ -19,13 +21,26 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     EXIF orientation is not applied, because VOC's masks do not follow it. Raises UserError for a missing, truncated or
     unreadable file.
     """
+    with _opened(path) as picture:
+        if picture.mode.startswith('I'):  # 16 bits a pixel; PIL's own conversion would clip at 255
+            values = np.asarray(picture)
+            grey = (values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        return np.array(picture.convert('RGB'))
+
+
+def read_header(path: str | os.PathLike) -> tuple[tuple[int, int], bool]:
+    """Size (H, W) of a photograph, and whether viewers turn it (EXIF orientation); nothing is decoded. Raises UserError as
+    `read_image` does."""
+    with _opened(path) as picture:
+        return (picture.height, picture.width), picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
-            if picture.mode.startswith('I'):  # 16 bits a pixel; PIL's own conversion would clip at 255
-                values = np.asarray(picture)
-                grey = (values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
-            return np.array(picture.convert('RGB'))
+            yield picture
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such image') from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -10,6 +10,19 @@ from misc.pyutils import UserError, atomic_path, is_whole
 IGNORE = 255
 
 
+def _palette() -> np.ndarray:
+    """VOC's colour map, uint8 (256, 3): the bits of the class spread over the three channels (devkit, VOClabelcolormap)."""
+    colours = np.zeros((256, 3), np.uint8)
+    for label in range(256):
+        for bit in range(8):
+            for channel in range(3):
+                colours[label, channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
+    return colours
+
+
+PALETTE = _palette()
+
+
 def label_path(folder: str | os.PathLike, image_id: str) -> Path:
     return Path(folder) / f'{image_id}.png'
 

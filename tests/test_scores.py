@@ -113,7 +113,7 @@ def test_best_and_within_by_hand():
 def test_read_truth_tells_what_is_wrong(tmp_path):
     source = source_of(tmp_path, {'a': np.array([[0, 3, 255]], np.uint8), 'b': np.array([[0, 4, 255]], np.uint8)})
     assert scores.read_truth(source, 'a', (1, 3)).tolist() == [[0, 3, 255]]
-    with pytest.raises(UserError, match=r'a.png: \(1, 3\), the prediction for a is \(1, 4\)'):
+    with pytest.raises(UserError, match=r'a.png: 1 x 3, but a is 1 x 4: a mask has the size of its image'):
         scores.read_truth(source, 'a', (1, 4))
     with pytest.raises(UserError, match='b.png: holds labels above 3'):
         scores.read_truth(source, 'b', (1, 3))

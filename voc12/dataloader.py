@@ -3,7 +3,6 @@
 This is all that a stage may ask of a data set; another data set offers the same class. Nothing outside voc12/ knows the
 number of classes or the name of a folder.
 """
-import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,36 +10,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from misc.labels import PALETTE
 from misc.pyutils import UserError
+from misc.sources import Check, some
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
            'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
 FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets/Segmentation')
-
-
-def _palette() -> np.ndarray:
-    """VOC's colour map, uint8 (256, 3): the bits of the class spread over the three channels (devkit, VOClabelcolormap)."""
-    colours = np.zeros((256, 3), np.uint8)
-    for label in range(256):
-        for bit in range(8):
-            for channel in range(3):
-                colours[label, channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours
-
-
-PALETTE = _palette()
-
-
-@dataclasses.dataclass
-class Check:
-    """What `VOC12.check` found: ids by problem, and how many images show each class."""
-
-    images: int
-    missing_image: list[str]
-    missing_annotation: list[str]
-    no_class: list[str]
-    missing_mask: list[str]
-    per_class: np.ndarray
 
 
 def _is_root(folder: Path) -> bool:
@@ -123,7 +99,7 @@ class VOC12:
         missing = self._without_image(ids)
         if missing:
             raise UserError(f'{path}: {len(missing)} of its {len(ids)} images are not in {self.root}/JPEGImages: '
-                            f'{_some(missing)}; give a list that fits, or the name of a split of that folder')
+                            f'{some(missing)}; give a list that fits, or the name of a split of that folder')
         return ids
 
     def labels(self, image_id: str) -> np.ndarray:
@@ -166,7 +142,3 @@ class VOC12:
         if self._images is None:  # one look at the folder instead of one at each of thousands of files
             self._images = {name for name in os.listdir(self.root / 'JPEGImages') if name.endswith('.jpg')}
         return [image_id for image_id in ids if f'{image_id}.jpg' not in self._images]
-
-
-def _some(ids: list[str], most: int = 5) -> str:
-    return ', '.join(ids[:most]) + (' ...' if len(ids) > most else '')

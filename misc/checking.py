@@ -1,0 +1,137 @@
+"""`--check_data`: on one page what a data set holds, what is wrong with it, and what to do about it."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from misc import datasets, imutils, scores
+from misc.pyutils import UserError
+from misc.sources import Check, some
+
+LOOKED_AT = 5000  # image and mask files that are opened; of more, this many drawn evenly
+TOLD = 20  # problems; of more, their number
+LARGE = 1024  # long side in pixels, twice that of the photographs that the defaults were chosen for
+WIDE = 110  # characters of the table of classes, where there are too many for one column
+LONG = 40  # its rows
+
+
+def page(source: datasets.Source, lists: dict[str, str], num_workers: int) -> tuple[str, bool]:
+    """The text, and whether stages can run. lists: flag -> list or split; num_workers: processes that open files."""
+    found, wrong = _checks(source, lists)
+    wrong = list(dict.fromkeys(source.check(()).wrong + wrong))
+    ids = list(dict.fromkeys(image_id for listed, _ in found.values() for image_id in listed))
+    sizes, broken, notes = _look_at_files(source, ids, num_workers)
+    wrong += broken
+    scored = found.get(lists['eval_set'])
+    if scored and not scored[0]:
+        notes.append(f'no image of {lists["eval_set"]} has a mask: nothing can be scored; every other stage goes without')
+    shown = found.get(lists['train_list'])
+    if shown and not shown[1].per_class.all():
+        notes.append(f'no image of {lists["train_list"]} shows '
+                     + some([name for name, count in zip(source.classes, shown[1].per_class, strict=True) if count == 0]))
+    parts = [f'{source.name} {source.root}: {source.n_classes} classes',
+             _table_of_lists(lists, found), sizes, _table_of_classes(source, found),
+             'Training needs images and their labels; only the images of --eval_set need masks.',
+             _lines('Worth knowing', source.check(()).notes + notes),
+             _lines('To be mended', wrong) or 'Nothing needs mending.']
+    return '\n\n'.join(part for part in parts if part), not wrong
+
+
+def _checks(source: datasets.Source, lists: dict[str, str]) -> tuple[dict[str, tuple[list[str], Check]], list[str]]:
+    """list -> (ids, what a check of them found), each list once; and what is wrong with lists, labels and masks."""
+    found: dict[str, tuple[list[str], Check]] = {}
+    wrong = []
+    for flag, name in lists.items():
+        try:
+            ids = source.names(name)
+        except UserError as error:
+            wrong.append(f'--{flag}: {error}')
+            continue
+        if name not in found:
+            found[name] = ids, source.check(ids)
+        check = found[name][1]
+        if check.missing_annotation:
+            wrong.append(f'--{flag} {name}: {_first_error(source, check.missing_annotation[0])} '
+                         f'({len(check.missing_annotation)} of {len(ids)} images)')
+        if flag == 'eval_set' and check.missing_mask:
+            wrong.append(f'--{flag} {name}: {source.mask_path(check.missing_mask[0])}: missing; a score needs the mask of '
+                         f'every image ({len(check.missing_mask)} of {len(ids)} images)')
+    return found, wrong
+
+
+def _first_error(source: datasets.Source, image_id: str) -> str:
+    try:
+        source.labels(image_id)
+    except UserError as error:
+        return str(error)
+    return f'{image_id}: no labels'
+
+
+def _look_at_files(source: datasets.Source, ids: list[str], num_workers: int) -> tuple[str, list[str], list[str]]:
+    """A line on the images' sizes, what is wrong with images and masks, what is worth knowing."""
+    looked = ids
+    if len(ids) > LOOKED_AT:
+        looked = [ids[position] for position in np.sort(np.random.default_rng(0).choice(len(ids), LOOKED_AT, replace=False))]
+
+    def look(image_id: str) -> tuple[tuple[int, int] | None, bool, str]:
+        try:
+            hw, turned = imutils.read_header(source.image_path(image_id))
+        except UserError as error:
+            return None, False, str(error)
+        try:
+            if source.mask_path(image_id).is_file():
+                scores.read_truth(source, image_id, hw)
+        except UserError as error:
+            return hw, turned, str(error)
+        return hw, turned, ''
+
+    sizes, wrong, turned = [], [], []
+    for image_id, item in zip(looked, datasets.read_ahead(look, looked, num_workers), strict=True):
+        hw, is_turned, problem = datasets.checked(item)
+        if hw is not None:
+            sizes.append(hw)
+        if is_turned:
+            turned.append(image_id)
+        if problem:
+            wrong.append(problem)
+    notes = []
+    if turned:
+        notes.append(f'{len(turned)} photographs carry an orientation (EXIF) that viewers follow and this program does not, as '
+                     f'masks do not ({some(turned)}): turn the pixels themselves, for example by mogrify -auto-orient')
+    if not sizes:
+        return '', wrong, notes
+    sizes.sort(key=lambda hw: hw[0] * hw[1])
+    if max(sizes[len(sizes) // 2]) > LARGE:
+        notes.append(f'half of the photographs are longer than {LARGE} pixels; time and memory grow with their pixels, and the '
+                     'defaults suit about 500: make copies of that size, for example by mogrify -resize 512x512')
+    smallest, median, largest = (f'{sizes[position][1]} x {sizes[position][0]}' for position in (0, len(sizes) // 2, -1))
+    which = f'all {len(ids)} images' if looked is ids else f'{LOOKED_AT} of {len(ids)} images, drawn evenly'
+    return f'Width x height of {which}: smallest {smallest}, median {median}, largest {largest} (by area).', wrong, notes
+
+
+def _table_of_lists(lists: dict[str, str], found: dict[str, tuple[list[str], Check]]) -> str:
+    rows = [(f'--{flag} {name}', len(found[name][0]), len(found[name][1].missing_annotation), len(found[name][1].no_class),
+             len(found[name][1].missing_mask)) for flag, name in lists.items() if name in found]
+    return scores.table(('list', 'images', 'without labels', 'without class', 'without mask'), rows) if rows else ''
+
+
+def _table_of_classes(source: datasets.Source, found: dict[str, tuple[list[str], Check]]) -> str:
+    """How many images of each list show each class; many classes side by side."""
+    if not found:
+        return ''
+    headings = ('images that show', *(Path(name).stem for name in found))
+    rows = [(name if len(name) <= 24 else name[:23] + '…', *(int(check.per_class[number]) for _, check in found.values()))
+            for number, name in enumerate(source.classes)]
+    width = max(map(len, scores.table(headings, rows).splitlines())) + 4
+    columns = min(-(-len(rows) // LONG), max(1, WIDE // width))
+    length = -(-len(rows) // columns)
+    blocks = [scores.table(headings, rows[first:first + length]).splitlines() for first in range(0, len(rows), length)]
+    return '\n'.join(''.join(block[line].ljust(width) for block in blocks if line < len(block)).rstrip()
+                     for line in range(length + 2))
+
+
+def _lines(heading: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ''
+    rest = [f'  ... and {len(lines) - TOLD} more'] if len(lines) > TOLD else []
+    return '\n'.join([f'{heading} ({len(lines)}):', *(f'- {line}' for line in lines[:TOLD]), *rest])
