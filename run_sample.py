@@ -1,4 +1,4 @@
-"""The command line: `python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True ...`
+"""The command line: `python run_sample.py --data_root ROOT --train_cam_pass True --make_cam_pass True ...`
 
 Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order they were named in.
 Every default stands here, with its effect and where it comes from ("authors": the published script; "ours").
@@ -12,14 +12,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-from misc import torchutils, training, weights
+from misc import datasets, records, torchutils, training, weights
 from misc.pyutils import UserError, elapsed, log, start_log, stop_log, unlock
-from voc12.dataloader import VOC12
 
 VERSION = '0.1.0'
 
@@ -54,6 +54,30 @@ STAGES = (  # in pipeline order
           ('irn_weights_name', 'amn_cam_out_dir'), ('infer_list',)),
     Stage('eval_sem_seg', 'score the pseudo-masks', None, ('sem_seg_out_dir',), ('eval_set',)),
 )
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A data set: the class of its source, what its root is, the defaults of the flags that name lists; the variable of
+    the environment and the folder that stand for --data_root."""
+
+    source: str
+    root: str
+    train_list: str
+    val_list: str
+    infer_list: str
+    eval_set: str
+    environment: str | None = None
+    usual: str | None = None
+
+
+LISTS = ('train_list', 'val_list', 'infer_list', 'eval_set')
+DATASETS = {  # voc12: lists as the authors' script has them
+    'voc12': DataSet('voc12.dataloader.VOC12', 'the folder VOC2012 that holds JPEGImages', 'voc12/train_aug.txt',
+                     'voc12/val.txt', 'voc12/train.txt', 'train', 'VOC12_ROOT', 'VOCdevkit/VOC2012'),
+    'coco14': DataSet('coco14.dataloader.COCO14', 'the folder that python -m coco14.prepare filled', 'train2014', 'val2014',
+                      'train2014', 'train2014', 'COCO14_ROOT'),
+    'folder': DataSet('folder.dataloader.Folder', 'the folder that holds images/ and labels.csv', 'all', 'some', 'all',
+                      'masked')}
 
 # thresholds of each stage: (its own flag, the authors' shared flag, the published value)
 THRESHOLDS = (
@@ -99,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     """All flags, grouped by stage."""
     parser = _Parser(
         description='AMN: pseudo-masks from image-level labels. Name at least one stage.', allow_abbrev=False,
-        usage='python run_sample.py --voc12_root ROOT --STAGE_pass True ... [flags]',
+        usage='python run_sample.py [--dataset NAME] --data_root ROOT --STAGE_pass True ... [flags]',
         formatter_class=_Help, epilog='stages, in pipeline order:\n' + stage_list())
     group = parser.add_argument_group('stages', 'each False unless named; they run in this order').add_argument
     for stage in STAGES:
@@ -110,15 +134,14 @@ def build_parser() -> argparse.ArgumentParser:
               help='instance masks; accepted for old scripts, refused until they are built')
 
     group = parser.add_argument_group('data').add_argument
-    group('--voc12_root', help='the folder VOC2012 that holds JPEGImages (default: VOC12_ROOT of the environment, else '
-          './VOCdevkit/VOC2012)')
-    group('--train_list', default='voc12/train_aug.txt',
-          help='images to train on and to make activations for: a list file or a split of the root (authors)')
-    group('--val_list', default='voc12/val.txt', help='images whose loss is printed while CAM is trained (authors)')
-    group('--infer_list', default='voc12/train.txt', help='images to make pseudo-masks for, within the train list; '
-          'voc12/train_aug.txt for masks to train a segmentation network on (authors)')
-    group('--eval_set', '--chainer_eval_set', dest='eval_set', default='train',
-          help='the split to score on: a split of the root or a list file; its masks are needed (authors)')
+    add_data_flags(group)
+    group('--train_list', help='images to train on and to make activations for: a list file or a split of the root '
+          + _default_lists('train_list'))
+    group('--val_list', help='images whose loss is printed while CAM is trained ' + _default_lists('val_list'))
+    group('--infer_list', help='images to make pseudo-masks for, within the train list; for VOC voc12/train_aug.txt for masks '
+          'to train a segmentation network on ' + _default_lists('infer_list'))
+    group('--eval_set', '--chainer_eval_set', dest='eval_set', help='the split to score on: a split of the root or a list '
+          'file; its masks are needed ' + _default_lists('eval_set'))
     group('--check_data', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='say what is there, what is missing, how many images show each class; then stop')
 
@@ -149,7 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
           help='make what the chosen stages write anew; without it what is there is kept, and a stage goes on (ours)')
     group('--log_name', default='sample_train_eval', help='the log goes to sess/NAME.log, or to NAME.log where the '
           'name has a folder (authors)')
-    group('--scores_file', default=SCORES, help='each score is added to it as a line of JSON (ours)')
+    group('--scores_file', help=f'each score is added to it as a line of JSON (ours) [{SCORES}]')
     group('--pretrained', default='imagenet', metavar='imagenet|none|FILE', help="where the backbones start: "
           "torchvision's ImageNet weights, random, or a file with torchvision's names (published: imagenet)")
     group('--momentum', type=RATE, default=1e-4, help="of CAM's and IRN's SGD; 1e-4 is what the published figures were "
@@ -222,12 +245,25 @@ def build_parser() -> argparse.ArgumentParser:
     group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='of the instance masks that are not built yet (authors)')
 
     group = parser.add_argument_group('files').add_argument
-    group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named '
-          'otherwise, the log and the scores lie in it (ours)')
+    group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '
+          'log and the scores lie in it (ours)')
     for name, path in FILES.items():
         written_by = next((stage.name for stage in STAGES if stage.writes == name), 'make_ins_seg')
-        group(f'--{name}', default=path, help=f'what {written_by} writes (authors)')
+        group(f'--{name}', help=f'what {written_by} writes (authors) [{path}]')
     return parser
+
+
+def add_data_flags(group: Callable[..., argparse.Action]) -> None:
+    """The flags that name a data set, for scripts too. group: a parser's `add_argument`."""
+    group('--dataset', choices=tuple(DATASETS), default='voc12', help="VOC 2012, MS-COCO 2014, or one's own photographs")
+    group('--data_root', metavar='DIR', help='; '.join(
+        f'{name}: {known.root}' + ''.join(f', else {other}' for other in (known.environment, known.usual) if other)
+        for name, known in DATASETS.items()))
+    group('--voc12_root', metavar='DIR', help='the same for --dataset voc12 (authors)')
+
+
+def _default_lists(flag: str) -> str:
+    return '[' + ', '.join(f'{name}: {getattr(known, flag)}' for name, known in DATASETS.items()) + ']'
 
 
 class _Parser(argparse.ArgumentParser):
@@ -265,19 +301,42 @@ def resolve_thresholds(args: argparse.Namespace) -> None:
 
 
 def resolve_files(args: argparse.Namespace) -> None:
-    """What keeps its default name lies in --work_dir."""
+    """What is not named has its usual name, in --work_dir."""
     for name, default in (FILES | {'scores_file': SCORES}).items():
-        if getattr(args, name) == default:
+        if getattr(args, name) is None:
             setattr(args, name, str(Path(args.work_dir) / default))
 
 
-def find_root(given: str | None) -> str:
-    """--voc12_root, else VOC12_ROOT, else ./VOCdevkit/VOC2012."""
-    root = given or os.environ.get('VOC12_ROOT') or ('VOCdevkit/VOC2012' if Path('VOCdevkit/VOC2012').is_dir() else None)
+def resolve_lists(args: argparse.Namespace) -> None:
+    """What is not named is the data set's own."""
+    for name in LISTS:
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(DATASETS[args.dataset], name))
+
+
+def find_root(given: str | None, dataset: str = 'voc12') -> str:
+    """--data_root, else what the environment names, else where the data set usually lies."""
+    known = DATASETS[dataset]
+    usual = known.usual if known.usual and Path(known.usual).is_dir() else None
+    root = given or os.environ.get(known.environment or '') or usual
     if root is None:
-        raise UserError('where is VOC 2012? Give --voc12_root FOLDER (the folder VOC2012 that holds JPEGImages), or set '
-                        'VOC12_ROOT')
+        flag = f'--data_root FOLDER{" (or --voc12_root)" if dataset == "voc12" else ""}'
+        raise UserError(f'where is {dataset}? Give {flag}: {known.root}'
+                        + (f'; or set {known.environment}' if known.environment else ''))
     return root
+
+
+def open_source(args: argparse.Namespace) -> datasets.Source:
+    """The source of --dataset, at its root, which args.data_root tells from then on.
+
+    Raises UserError where there is none, and for roots that contradict each other.
+    """
+    if args.voc12_root is not None and (args.dataset != 'voc12' or args.data_root not in (None, args.voc12_root)):
+        raise UserError(f'--voc12_root {args.voc12_root} beside --dataset {args.dataset}'
+                        f'{f" --data_root {args.data_root}" if args.data_root else ""}: give --data_root alone')
+    args.data_root = find_root(args.data_root or args.voc12_root, args.dataset)
+    module, name = DATASETS[args.dataset].source.rsplit('.', 1)
+    return getattr(importlib.import_module(module), name)(args.data_root)
 
 
 def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
@@ -319,6 +378,8 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
             if name not in made and not (weights.existing(path) or Path(path).is_dir()):
                 maker = next(other.name for other in STAGES if other.writes == name)
                 raise UserError(f'{stage.name} needs {path}: run --{maker}_pass True first, or name another --{name}')
+            if name not in made:
+                records.check_classes(path, args.source.classes)
         for maker in (other for other in chosen if other.writes in stage.reads):
             lacking = sorted(set(args.source.names(getattr(args, stage.lists[0])))
                              - set(args.source.names(getattr(args, maker.lists[0]))))
@@ -344,11 +405,11 @@ def check_data(args: argparse.Namespace) -> int:
         problem = result.missing_annotation or (name == 'eval_set' and result.missing_mask)
         code = 1 if problem else code
     if found:
-        print(table(('list', 'images', 'without XML', 'without class', 'without mask'), rows) + '\n')
+        print(table(('list', 'images', 'without labels', 'without class', 'without mask'), rows) + '\n')
         print(table(('images that show', *found), [
             (class_name, *(int(result.per_class[number]) for result in found.values()))
             for number, class_name in enumerate(args.source.classes)]))
-    print('\nTraining needs images and XML; only the images of --eval_set need masks.')
+    print('\nTraining needs images and their labels; only the images of --eval_set need masks.')
     return code
 
 
@@ -386,8 +447,8 @@ def run(args: argparse.Namespace) -> int:
     resolve_files(args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
-    args.voc12_root = find_root(args.voc12_root)
-    args.source = VOC12(args.voc12_root)
+    resolve_lists(args)
+    args.source = open_source(args)
     args.version, args.commit = VERSION, git_commit()
     if args.check_data:
         return check_data(args)

@@ -5,6 +5,7 @@ What counts is what changes a file's content: settings and the weights, not list
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from misc import torchutils
 from misc.pyutils import UserError, lock, log, remove_unfinished, write_json, writing
 
 FOLDER_RECORD = '_settings.json'
+TOLD = 8  # entries of a list that an error tells
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -83,9 +85,39 @@ def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """'name: was OLD, now NEW' for each setting that differs."""
-    return '; '.join(f'{name}: was {old.get(name, "not set")}, now {new.get(name, "not set")}'
+    """'name: was OLD, now NEW' for each setting that differs; of long lists (classes) the first entry that does."""
+    return '; '.join(f'{name}: {_was_and_is(old.get(name, "not set"), new.get(name, "not set"))}'
                      for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
+
+
+def _was_and_is(old: Any, new: Any) -> str:
+    if not (isinstance(old, list) and isinstance(new, list) and max(len(old), len(new)) > TOLD):
+        return f'was {old}, now {new}'
+    if len(old) != len(new):
+        return f'were {len(old)}, now {len(new)}'
+    number, one, other = _first_difference(old, new)
+    return f'number {number} of {len(new)} was {one}, now {other}'
+
+
+def check_classes(path: str | os.PathLike, classes: Sequence[str]) -> None:
+    """Raises UserError where the record of a folder or of weights tells that it was made for other classes.
+
+    What has no record (made elsewhere), or no classes in it (IRN's weights), serves any.
+    """
+    folder = Path(path).is_dir()
+    theirs = (_read(Path(path) / FOLDER_RECORD if folder else weights_record(path)) or {}).get('classes')
+    if theirs is None or theirs == list(classes):
+        return
+    made = f'{path}: {"made" if folder else "trained"} for'
+    if len(theirs) != len(classes):
+        raise UserError(f'{made} {len(theirs)} classes, this data set has {len(classes)}: give it another --work_dir')
+    number, one, other = _first_difference(theirs, classes)
+    raise UserError(f'{made} other classes: number {number} of {len(classes)} is {one!r} there and {other!r} in this data set: '
+                    'give it another --work_dir')
+
+
+def _first_difference(old: Sequence, new: Sequence) -> tuple[int, Any, Any]:
+    return next((number, *pair) for number, pair in enumerate(zip(old, new, strict=False), start=1) if pair[0] != pair[1])
 
 
 def read_weights_record(weights: str | os.PathLike) -> dict[str, Any] | None:

@@ -104,7 +104,7 @@ def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
         raise UserError(f'{name}: a batch of {batch_size} images cannot be shared by {processes} processes')
     if images < batch_size:
         raise UserError(f'{name}: a batch of {batch_size} is larger than the list of {images} images: '
-                        'use a smaller batch size or a longer list')
+                        f'give --{name.removeprefix("train_")}_batch_size {images} or less, or a longer list')
     return images // batch_size * epochs
 
 

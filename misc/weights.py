@@ -2,13 +2,14 @@
 import hashlib
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from misc import torchutils
+from misc import records, torchutils
 from misc.pyutils import UserError, atomic_path, log
 
 NOT_WEIGHTS = ('path_indices', 'disp_target')  # tables that the authors' IRN files hold beside the weights
@@ -112,16 +113,19 @@ def existing(path: str | os.PathLike) -> Path | None:
     return None
 
 
-def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str) -> str:
+def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str, classes: Sequence[str] | None = None) -> str:
     """Load trained weights into `net` and return their digest.
 
     The authors' files load too: their second names for the same tensors (`net.aliases`: beginning -> beginning), their
     double ending, 'module.' of a parallel run, and their index tables, which are left out. Raises UserError where the
-    file is missing (with `remedy`), broken, or of another network or number of classes.
+    file is missing (with `remedy`), broken, or of another network or number of classes, or where the record beside it tells
+    other names than `classes`.
     """
     found = existing(path)
     if found is None:
         raise UserError(f'{path}: no such weights; {remedy}')
+    if classes is not None:
+        records.check_classes(path, classes)
     state = canonical(read_state(found), net)
     wanted = net.state_dict()
     class_key, axis = getattr(net, 'class_key', None) or (None, 0)

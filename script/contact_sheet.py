@@ -1,6 +1,6 @@
 """Draw rows of image, CAM, AMN activation, pseudo-mask, truth into one PNG.
 
-    python script/contact_sheet.py --voc12_root ROOT --out result/sheet.png [--images ID ... | --number 8]
+    python script/contact_sheet.py [--dataset NAME] --data_root ROOT --out result/sheet.png [--images ID ... | --number 8]
 """
 import argparse
 import sys
@@ -10,14 +10,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, drawing, imutils, labels  # noqa: E402
+import run_sample  # noqa: E402
+from misc import activations, datasets, drawing, imutils, labels  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
-from voc12.dataloader import VOC12  # noqa: E402
 
 HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
 
 
-def row(source: VOC12, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
+def row(source: datasets.Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
     image = imutils.read_image(source.image_path(image_id))
     pictures: list[np.ndarray | None] = [image]
@@ -36,16 +36,17 @@ def row(source: VOC12, image_id: str, args: argparse.Namespace) -> tuple[list[np
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--voc12_root', required=True)
+    run_sample.add_data_flags(parser.add_argument)
     parser.add_argument('--out', required=True, help='the PNG')
     parser.add_argument('--images', nargs='+', help='ids of the rows')
-    parser.add_argument('--list', default='train', help='where images are taken from, evenly spread, without --images')
+    parser.add_argument('--list', help="where images are taken from, evenly spread, without --images (default: run_sample.py's "
+                        '--infer_list)')
     parser.add_argument('--number', type=int, default=8, help='how many of them')
     parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
     args = parser.parse_args()
     try:
-        source = VOC12(args.voc12_root)
-        ids = args.images or source.names(args.list)
+        source = run_sample.open_source(args)
+        ids = args.images or source.names(args.list or run_sample.DATASETS[args.dataset].infer_list)
         if not args.images:
             ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
         rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)

@@ -37,12 +37,11 @@ run=("$python" run_sample.py)
 "${run[@]}" ${root[@]+"${root[@]}"} "${stages[@]}" ${flags[@]+"${flags[@]}"}
 "${run[@]}" ${root[@]+"${root[@]}"} --make_sem_seg_pass --infer_list voc12/train_aug.txt ${flags[@]+"${flags[@]}"}
 
-scores=result/scores.jsonl work_dir=.
+scores='' work_dir=.
 for ((number = 0; number < ${#flags[@]}; number++)); do
   case ${flags[number]} in
     --scores_file) scores=${flags[number + 1]} ;;
     --work_dir) work_dir=${flags[number + 1]} ;;
   esac
 done
-[ "$scores" != result/scores.jsonl ] || scores=$work_dir/$scores
-"$python" script/score_table.py "$scores" --published
+"$python" script/score_table.py "${scores:-$work_dir/result/scores.jsonl}" --published

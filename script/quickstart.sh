@@ -23,6 +23,6 @@ since=$SECONDS
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
   --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass "$@"
-"$python" script/contact_sheet.py --voc12_root "$data" --work_dir "$out" --out "$out/sheet.png"
+"$python" script/contact_sheet.py --voc12_root "$data" --list train --work_dir "$out" --out "$out/sheet.png"
 "$python" script/score_table.py "$out/result/scores.jsonl"
 echo "Pictures: $out/sheet.png. Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."

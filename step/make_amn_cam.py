@@ -20,7 +20,7 @@ PLANES = 8  # of the softmax at full size at a time
 def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.train_list)
     net = importlib.import_module(args.amn_network).Net(source.n_classes, label_conditioning=args.amn_label_conditioning)
-    loaded = weights.load_checkpoint(net, args.amn_weights_name, 'run --train_amn_pass True first')
+    loaded = weights.load_checkpoint(net, args.amn_weights_name, 'run --train_amn_pass True first', source.classes)
     inference.prepare(net, args.device, args.precision)
     records.open_folder(args.amn_cam_out_dir, {
         'stage': 'make_amn_cam', 'network': args.amn_network, 'weights': loaded, 'classes': source.classes,

@@ -17,7 +17,7 @@ from misc import activations, datasets, imutils, inference, records, torchutils,
 def run(args: Namespace) -> None:
     source, ids = args.source, args.source.names(args.train_list)
     net = importlib.import_module(args.cam_network).Net(source.n_classes)
-    loaded = weights.load_checkpoint(net, args.cam_weights_name, 'run --train_cam_pass True first')
+    loaded = weights.load_checkpoint(net, args.cam_weights_name, 'run --train_cam_pass True first', source.classes)
     inference.prepare(net, args.device, args.precision)
     records.open_folder(args.cam_out_dir, {
         'stage': 'make_cam', 'network': args.cam_network, 'weights': loaded, 'classes': source.classes,

@@ -15,14 +15,14 @@ from misc import activations, weights
 from misc.pyutils import UserError, log
 from tests.conftest import Command
 from tests.tiny import NETWORKS, QUICK
+from voc12.dataloader import VOC12
 
 STAGES = [stage.name for stage in run_sample.STAGES]
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 # issue 6: every flag and its default
 DEFAULTS = {
-    'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt', 'infer_list': 'voc12/train.txt',
-    'eval_set': 'train', 'voc12_root': None,
+    'dataset': 'voc12', 'data_root': None, 'voc12_root': None,
     'cam_network': 'net.resnet50_cam', 'cam_crop_size': 512, 'cam_batch_size': 16, 'cam_num_epoches': 5,
     'cam_learning_rate': 0.1, 'cam_weight_decay': 1e-4, 'cam_scales': [1.0, 0.5, 1.5, 2.0],
     'cam_resize_long': [320, 640], 'cam_eval_thres': None,
@@ -31,15 +31,21 @@ DEFAULTS = {
     'irn_network': 'net.resnet50_irn', 'irn_crop_size': 512, 'irn_batch_size': 32, 'irn_num_epoches': 3,
     'irn_learning_rate': 0.1, 'irn_weight_decay': 1e-4,
     'beta': 10.0, 'exp_times': 8, 'sem_seg_bg_thres': 0.25, 'sem_seg_power': 1.3, 'ins_seg_bg_thres': 0.25,
-    'log_name': 'sample_train_eval', 'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
-    'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
-    'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
-    'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
+    'log_name': 'sample_train_eval', 'work_dir': '.',
     'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
     'check_data': False, 'make_ins_seg_pass': False, 'eval_ins_seg_pass': False,
     **{f'{name}_pass': False for name in (
         'train_cam', 'make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'train_amn', 'make_amn_cam',
         'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'train_irn', 'make_sem_seg', 'eval_sem_seg')}}
+
+
+# those that depend on --dataset and --work_dir
+RESOLVED = {
+    'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt', 'infer_list': 'voc12/train.txt', 'eval_set': 'train',
+    'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
+    'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
+    'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
+    'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg', 'scores_file': 'result/scores.jsonl'}
 
 
 def parse(*words):
@@ -68,6 +74,27 @@ def test_defaults(name, default):
     value = getattr(parse(), name)
     assert value == default
     assert type(value) is type(default)
+
+
+@pytest.mark.parametrize(('name', 'default'), RESOLVED.items())
+def test_defaults_of_lists_and_files(name, default):
+    args = parse()
+    run_sample.resolve_lists(args)
+    run_sample.resolve_files(args)
+    assert getattr(args, name) == default
+    shown = ' '.join(run_sample.build_parser().format_help().split())
+    assert default in shown[shown.index(f'--{name} {name.upper()}'):][:400]
+
+
+@pytest.mark.parametrize(('dataset', 'lists'), [('coco14', ['train2014', 'val2014', 'train2014', 'train2014']),
+                                                ('folder', ['all', 'some', 'all', 'masked'])])
+def test_lists_of_other_data_sets(dataset, lists):
+    args = parse('--dataset', dataset)
+    run_sample.resolve_lists(args)
+    assert [getattr(args, name) for name in run_sample.LISTS] == lists
+    args = parse('--dataset', dataset, '--val_list', 'mine')
+    run_sample.resolve_lists(args)
+    assert [getattr(args, name) for name in run_sample.LISTS] == [lists[0], 'mine', *lists[2:]]
 
 
 def test_half_the_cores_by_default(monkeypatch):
@@ -155,13 +182,35 @@ def test_instance_masks_are_refused(flag, capsys):
 def test_where_the_root_comes_from(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('VOC12_ROOT', raising=False)
-    with pytest.raises(UserError, match='where is VOC 2012.*--voc12_root'):
+    with pytest.raises(UserError, match='where is voc12.*--voc12_root.*VOC12_ROOT'):
         run_sample.find_root(None)
     (tmp_path / 'VOCdevkit' / 'VOC2012').mkdir(parents=True)
     assert run_sample.find_root(None) == 'VOCdevkit/VOC2012'
     monkeypatch.setenv('VOC12_ROOT', '/data/VOC2012')
     assert run_sample.find_root(None) == '/data/VOC2012'
     assert run_sample.find_root('/given') == '/given'
+
+
+def test_the_root_has_two_names_for_voc_alone(tree):
+    for words in (['--voc12_root', str(tree)], ['--data_root', str(tree)],
+                  ['--data_root', str(tree), '--voc12_root', str(tree)]):
+        args = parse(*words)
+        assert run_sample.open_source(args).name == 'voc12'
+        assert args.data_root == str(tree)
+    for words in (['--voc12_root', 'a', '--data_root', 'b'], ['--voc12_root', 'a', '--dataset', 'folder']):
+        with pytest.raises(UserError, match='--voc12_root a beside --dataset .*: give --data_root alone'):
+            run_sample.open_source(parse(*words))
+
+
+def test_roots_of_other_data_sets(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('COCO14_ROOT', raising=False)
+    with pytest.raises(UserError, match=r'where is coco14\? Give --data_root FOLDER: .*; or set COCO14_ROOT'):
+        run_sample.find_root(None, 'coco14')
+    monkeypatch.setenv('COCO14_ROOT', '/data/coco')
+    assert run_sample.find_root(None, 'coco14') == '/data/coco'
+    with pytest.raises(UserError, match=r'where is folder\? Give --data_root FOLDER: .* images/ and labels.csv$'):
+        run_sample.find_root(None, 'folder')
 
 
 def test_root_of_the_environment(monkeypatch, tree, capsys):
@@ -349,6 +398,17 @@ def test_a_checkpoint_of_another_class_count(tiny, command, capsys):
     assert 'cam.pth: trained for 5 classes, this data set has 20' in the_error(capsys)
 
 
+def test_what_was_made_for_other_classes_of_the_same_number(tiny, command, capsys):
+    assert tiny('make_cam') == 0
+    renamed = [*VOC12.classes[:-1], 'television']
+    for path, told in ((command.folder / 'cam.json', 'cam.pth: trained for other classes: number 20 of 20'),
+                       (command.folder / 'cam' / '_settings.json', 'cam: made for other classes: number 20 of 20')):
+        path.write_text(json.dumps({'classes': renamed}))
+        capsys.readouterr()
+        assert tiny('make_cam' if path.name == 'cam.json' else 'eval_cam') == 1
+        assert f"{told} is 'television' there and 'tvmonitor' in this data set" in the_error(capsys)
+
+
 def test_a_checkpoint_that_is_none(tiny, command, capsys):
     (command.folder / 'cam.pth').write_text('<html>not found</html>')
     assert tiny('make_cam') == 1
@@ -434,7 +494,7 @@ def test_log_and_score_tell_where_they_come_from(tiny, command, capsys):
     line = json.loads((command.folder / 'scores.jsonl').read_text())
     assert (line['stage'], line['split'], line['images'], line['threshold']) == ('eval_cam', 'train', 4, 0.123)
     assert line['version'] == run_sample.VERSION
-    assert set(line['iou']) == {'background', *run_sample.VOC12.classes}
+    assert set(line['iou']) == {'background', *VOC12.classes}
     assert 0 <= line['miou'] <= line['best_miou'] <= 1
     assert line['best_threshold'] in [number / 100 for number in range(101)] + [0.123]
 
@@ -476,3 +536,6 @@ def test_work_dir_holds_what_is_not_named():
     assert args.cam_out_dir == 'elsewhere/cam'
     assert (args.cam_weights_name, args.amn_cam_out_dir) == ('first/sess/res50_cam.pth', 'first/result/amn_cam')
     assert args.scores_file == 'first/result/scores.jsonl'
+    args = parse('--work_dir', 'first', *(word for name, path in run_sample.FILES.items() for word in (f'--{name}', path)))
+    run_sample.resolve_files(args)
+    assert {name: getattr(args, name) for name in run_sample.FILES} == run_sample.FILES  # a named path stays

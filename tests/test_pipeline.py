@@ -409,7 +409,7 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
             if name in VOC12.classes:
                 renamed[VOC12.classes.index(name) + 1] = number
         labels.save(tmp_path / 'masks' / f'{image_id}.png', renamed[mask], VOC12.palette)
-    monkeypatch.setattr(run_sample, 'VOC12', Other)
+    monkeypatch.setattr('voc12.dataloader.VOC12', Other)
     command = Command(tree, tmp_path / 'out')
     assert command(*ALL, **QUICK) == 0
     scores = command.scores()
@@ -439,8 +439,8 @@ def test_a_training_with_the_real_networks(formula_weights, tmp_path, monkeypatc
 
 def test_steps_and_schedules():
     assert training.steps_of(10, 3, 5, 'x') == 15
-    with pytest.raises(UserError, match='x: a batch of 4 is larger than the list of 3 images'):
-        training.steps_of(3, 4, 5, 'x')
+    with pytest.raises(UserError, match='train_x: a batch of 4 is larger than the list of 3 images: give --x_batch_size 3'):
+        training.steps_of(3, 4, 5, 'train_x')
     assert [training.polynomial(step, 4) for step in (0, 2)] == [1, pytest.approx(0.5358867)]
     assert training.constant(3, 4) == 1
 

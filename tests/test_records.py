@@ -102,3 +102,20 @@ def test_record_of_weights(tmp_path):
 def test_difference_names_every_setting():
     assert records.difference({'a': 1, 'b': 2, 'c': 3}, {'a': 1, 'b': 4, 'd': None}) == (
         'b: was 2, now 4; c: was 3, now not set')
+
+
+def test_difference_of_long_lists_is_short():
+    names = [f'class {number}' for number in range(80)]
+    swapped = [*names[:41], names[42], names[41], *names[43:]]
+    assert records.difference({'classes': names}, {'classes': swapped}) == 'classes: number 42 of 80 was class 41, now class 42'
+    assert records.difference({'classes': names}, {'classes': names[:3]}) == 'classes: were 80, now 3'
+
+
+def test_folders_of_other_classes_are_refused(tmp_path):
+    records.check_classes(tmp_path, 'ab')  # no record
+    open_folder(tmp_path)
+    records.check_classes(tmp_path, ('a', 'b'))
+    with pytest.raises(UserError, match='made for 2 classes, this data set has 20: give it another --work_dir'):
+        records.check_classes(tmp_path, [str(number) for number in range(20)])
+    with pytest.raises(UserError, match="made for other classes: number 1 of 2 is 'a' there and 'b' in this data set"):
+        records.check_classes(tmp_path, ('b', 'a'))

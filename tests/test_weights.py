@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from misc import weights
+from misc import records, weights
 from misc.pyutils import UserError
 
 
@@ -88,6 +88,23 @@ def test_another_class_count_is_refused_with_both(tmp_path):
     weights.save_state(Small(80), tmp_path / 'a.pth')
     with pytest.raises(UserError, match='a.pth: trained for 80 classes, this data set has 20'):
         load(tmp_path / 'a.pth', 20)
+
+
+def test_names_of_classes_are_compared_where_a_record_tells_them(tmp_path):
+    weights.save_state(Small(), tmp_path / 'a.pth')
+
+    def loads(classes):
+        return weights.load_checkpoint(Small(), tmp_path / 'a.pth', '', classes)
+
+    assert loads(('cat', 'dog', 'bird'))  # no record
+    records.write_json(tmp_path / 'a.json', {'classes': ['bird', 'cat', 'dog']})
+    assert loads(('bird', 'cat', 'dog'))
+    with pytest.raises(UserError, match="a.pth: trained for other classes: number 2 of 3 is 'cat' there and 'dog' in this"):
+        loads(('bird', 'dog', 'cat'))
+    with pytest.raises(UserError, match='a.pth: trained for 3 classes, this data set has 2'):
+        loads(('bird', 'cat'))
+    records.write_json(tmp_path / 'a.json', {'stage': 'train_irn'})  # knows no classes
+    assert loads(('cat',))
 
 
 @pytest.mark.parametrize('name', ['cam', 'amn'])
