@@ -71,9 +71,10 @@ def matches(found: Instances, truth: Instances) -> np.ndarray:
 
 
 def average_precision(found_scores: np.ndarray, matched: np.ndarray, objects: int) -> float:
-    """Area under the envelope of precision against recall; nan without objects. Equal scores keep their order.
+    """Area under the envelope of precision against recall; nan without objects.
 
-    found_scores, matched: (M,) of one class over all images.
+    found_scores, matched: (M,) of one class over all images. Equal scores, which are common (the best of each image has
+    1), keep their order; chainercv leaves it open.
     """
     if not objects:
         return float('nan')

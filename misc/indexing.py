@@ -148,6 +148,7 @@ class RandomWalk:
     and a few copies of the planes. The result does not depend on the number of threads.
     """
 
+    @torch.no_grad()
     def __init__(self, edge: torch.Tensor, radius: int = 5, beta: float = 10, exp_times: int = 8):
         self.dtype, self.frame, self.steps = edge.dtype, radius - 1, 2 ** exp_times
         # Always in float64: it takes the same time, and in float32 the rounding of 256 steps adds up to 1e-4 of the result.

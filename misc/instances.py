@@ -104,8 +104,8 @@ def _winners(strided: torch.Tensor, cluster_map: torch.Tensor, walk: indexing.Ra
     size = (cluster_map.shape[0] * 4, cluster_map.shape[1] * 4)
     value = strided.new_zeros(hw)
     winner = torch.full(hw, -1, device=strided.device)
-    sums = strided.new_zeros(len(strided), m).index_add_(1, cluster_map.flatten(), strided.flatten(1)).flatten()
-    order = [plane for plane in sums.argsort(descending=True, stable=True).tolist() if sums[plane] > 0]
+    sums = torch.zeros(len(strided), m).index_add_(1, cluster_map.flatten().cpu(), strided.flatten(1).cpu()).flatten()
+    order = sums.argsort(descending=True, stable=True)[:int((sums > 0).sum())].tolist()
     for first in range(0, len(order), PLANES_AT_ONCE):
         group = order[first:first + PLANES_AT_ONCE]
         least = threshold * value.max().item()

@@ -120,6 +120,17 @@ def test_a_displacement_of_exactly_two_and_a_half_is_not_weak():
     assert instances.clusters(displacement, centres)[0].tolist() == [0, 0, 0, 1, 1, 1, 1]
 
 
+def test_components_are_numbered_by_their_first_pixels():
+    """On a map large enough for cv2 to share it among threads."""
+    mask = np.random.default_rng(0).random((700, 900)) < 0.55
+    components = instances._components(mask)
+    assert np.array_equal(components > 0, mask)
+    numbers, first = np.unique(components[mask], return_index=True)
+    assert (np.diff(first) > 0).all() and numbers.tolist() == list(range(1, len(numbers) + 1))
+    beside, below = mask[:, 1:] & mask[:, :-1], mask[1:] & mask[:-1]
+    assert (components[:, 1:] == components[:, :-1])[beside].all() and (components[1:] == components[:-1])[below].all()
+
+
 # instances
 
 def test_instances_are_the_authors():
