@@ -53,6 +53,9 @@ STAGES = (  # in pipeline order
     Stage('make_sem_seg', "pseudo-masks: random walk over AMN's activations", 'sem_seg_out_dir',
           ('irn_weights_name', 'amn_cam_out_dir'), ('infer_list',)),
     Stage('eval_sem_seg', 'score the pseudo-masks', None, ('sem_seg_out_dir',), ('eval_set',)),
+    Stage('make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's displacements",
+          'ins_seg_out_dir', ('irn_weights_name', 'cam_out_dir'), ('infer_list',)),
+    Stage('eval_ins_seg', 'score the instance masks', None, ('ins_seg_out_dir',), ('eval_set',)),
 )
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +133,6 @@ def build_parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         group(f'--{stage.name}_pass', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
               help=stage.help)
-    for name in ('make_ins_seg', 'eval_ins_seg'):
-        group(f'--{name}_pass', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
-              help='instance masks; accepted for old scripts, refused until they are built')
 
     group = parser.add_argument_group('data').add_argument
     add_data_flags(group)
@@ -243,13 +243,15 @@ def build_parser() -> argparse.ArgumentParser:
           'smaller objects (authors, fixed there)')
     group('--sem_seg_canvas', type=WHOLE, default=512, help="side that IRN's images are padded to where they are smaller, "
           'pixels; 0 for none; near --irn_crop_size, where that is small, the boundaries are better (authors, fixed there)')
-    group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='of the instance masks that are not built yet (authors)')
+    group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='the same for the instance masks (authors)')
+    group('--ins_seg_coco_json', metavar='FILE', help="make_ins_seg also writes its masks there, in COCO's format, to train "
+          'an instance network on (ours)')
 
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '
           'log and the scores lie in it (ours)')
     for name, path in FILES.items():
-        written_by = next((stage.name for stage in STAGES if stage.writes == name), 'make_ins_seg')
+        written_by = next(stage.name for stage in STAGES if stage.writes == name)
         group(f'--{name}', help=f'what {written_by} writes (authors) [{path}]')
     return parser
 
@@ -382,6 +384,8 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
         elif name != 'infer_list' or trainings:  # masks of the infer list are made without its labels
             for image_id in ids:
                 args.source.labels(image_id)
+    if any(stage.name == 'eval_ins_seg' for stage in chosen):
+        check_objects(args)
     for stage in trainings:
         training.steps_of(len(args.source.names(args.train_list)),
                           getattr(args, stage.name.removeprefix('train_') + '_batch_size'), 1, stage.name)
@@ -405,6 +409,18 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
                 raise UserError(f'{stage.name} goes over {len(lacking)} images of --{stage.lists[0]} (first {lacking[0]}) '
                                 f'that {maker.name} will not make: they are not in --{maker.lists[0]}')
         made.add(stage.writes)
+
+
+def check_objects(args: argparse.Namespace) -> None:
+    """Raises UserError where masks of single objects are missing that a score of instance masks needs."""
+    where = getattr(args.source, 'object_mask_path', None)
+    if where is None:
+        raise UserError(f'eval_ins_seg: {args.source.name} has no masks of single objects to score against')
+    paths = [where(image_id) for image_id in args.source.names(args.eval_set)]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f'{missing[0]}: {len(missing)} of the {len(paths)} object masks of {args.eval_set} are missing; '
+                        'eval_ins_seg needs that of every image of --eval_set')
 
 
 def check_data(args: argparse.Namespace) -> int:
@@ -444,8 +460,6 @@ def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen stages. Returns the exit code; raises UserError for what the user can mend."""
-    if args.make_ins_seg_pass or args.eval_ins_seg_pass:
-        raise UserError('--make_ins_seg_pass, --eval_ins_seg_pass: instance masks are not built yet; leave them False')
     chosen = [stage for stage in STAGES if getattr(args, f'{stage.name}_pass')]
     if not chosen and not args.check_data:
         print(f'error: no stage is named; give at least one of\n{stage_list()}', file=sys.stderr)

@@ -2,6 +2,7 @@
 import os
 from collections.abc import Sequence
 
+import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -42,6 +43,34 @@ def overlay_labels(image: np.ndarray, label_map: np.ndarray, palette: np.ndarray
     blended = (1 - opacity) * image + opacity * _flat_colours(label_map, palette)
     blended[_contour(label_map)] = WHITE
     return _to_uint8(blended)
+
+
+def overlay_instances(image: np.ndarray, instance_map: np.ndarray, names: Sequence[str] | None = None,
+                      alpha: float = 0.6, text_size: int = 14) -> np.ndarray:
+    """Instances over their image, each in a colour of its own with a white contour.
+
+    `image`: uint8 (H, W, 3). `instance_map`: whole numbers (H, W), 0 for none (shows the image), else the number of an
+    instance, from 1. `names`: a text for each number, written where its instance is thickest. `alpha`: opacity.
+    Raises ValueError for other shapes, and for fewer names than instances.
+    """
+    _check_shapes(image, instance_map)
+    number = int(instance_map.max(initial=0))
+    if names is not None and len(names) < number:
+        raise ValueError(f'{len(names)} names for {number} instances')
+    opacity = np.where(instance_map == 0, 0.0, alpha)[..., None]
+    blended = (1 - opacity) * image + opacity * _instance_colours(number)[instance_map]
+    blended[_contour(instance_map)] = WHITE
+    if names is None:
+        return _to_uint8(blended)
+    picture = Image.fromarray(_to_uint8(blended))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(text_size)
+    for one in np.setdiff1d(instance_map, [0]):
+        inside = cv2.distanceTransform(np.pad(instance_map == one, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        y, x = np.unravel_index(inside.argmax(), inside.shape)
+        half = font.getlength(names[one - 1]) / 2 + 2
+        x = max(min(x, image.shape[1] - half), half)  # not beyond the sides, where that can be
+        draw.text((x, int(y)), names[one - 1], fill=PAPER, font=font, anchor='mm', stroke_width=2, stroke_fill=INK)
+    return np.asarray(picture)
 
 
 def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -120,6 +149,12 @@ def _flat_colours(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     y, x = np.indices(label_map.shape)
     hatch = np.where((x + y) % HATCH_PERIOD < HATCH_PERIOD // 2, HATCH_LIGHT, HATCH_DARK)[..., None]
     return np.where(ignored[..., None], hatch, palette[labels]).astype(np.float32)
+
+
+def _instance_colours(number: int) -> np.ndarray:
+    """float (number + 1, 3), row 0 unused: hues by the golden ratio, so that neighbours in number are far apart."""
+    hues = np.arange(number + 1) * 0.618034 % 1
+    return matplotlib.colors.hsv_to_rgb(np.stack([hues, np.full_like(hues, 0.8), np.full_like(hues, 0.95)], 1)) * 255
 
 
 def _contour(label_map: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from misc.labels import IGNORE
 
+LOOK_EVERY = 4  # steps of the walk, for planes that may be given up
+
 
 @functools.lru_cache
 def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
@@ -129,29 +131,53 @@ def pair_displacements(displacement: torch.Tensor, radius: int, part: slice = sl
     return shifted(displacement, radius).flatten(-2).unsqueeze(2) - _destinations(displacement, radius, part)
 
 
-@torch.no_grad()
 def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
                       exp_times: int = 8) -> torch.Tensor:
     """Random walk of `x` that does not cross edges: 2 ** exp_times steps (IRN, section 5).
 
     x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where one of them is,
-    else float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix. That holds
-    69 numbers a position (radius 5) and is never made dense nor squared, so memory is that and a few copies of x. The
-    result does not depend on the number of threads.
+    else float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix.
     """
-    dtype = functools.reduce(torch.promote_types, (x.dtype, edge.dtype, torch.float32))
-    k, h, w = x.shape
-    if k == 0:
-        return x.to(dtype).unsqueeze(1)
-    # Always in float64: it takes the same time, and in float32 the rounding of 256 steps adds up to 1e-4 of the result.
-    x, edge = x.double(), edge.double()
-    frame = radius - 1
-    walked = F.pad(x * (1 - edge), (frame,) * 4).view(k, -1).t().contiguous()
-    transitions = _transitions(edge[0], radius, beta)
-    for _ in range(2 ** exp_times):
-        walked = transitions @ walked
-    walked = walked.t().reshape(k, 1, h + 2 * frame, w + 2 * frame)
-    return walked[..., frame:frame + h, frame:frame + w].to(dtype).contiguous()
+    return RandomWalk(edge, radius, beta, exp_times)(x)
+
+
+class RandomWalk:
+    """`propagate_to_edge` along the edges of one image, for one set of planes after the other.
+
+    The transition matrix holds 69 numbers a position (radius 5) and is never made dense nor squared, so memory is that
+    and a few copies of the planes. The result does not depend on the number of threads.
+    """
+
+    @torch.no_grad()
+    def __init__(self, edge: torch.Tensor, radius: int = 5, beta: float = 10, exp_times: int = 8):
+        self.dtype, self.frame, self.steps = edge.dtype, radius - 1, 2 ** exp_times
+        # Always in float64: it takes the same time, and in float32 the rounding of 256 steps adds up to 1e-4 of the result.
+        self.edge = edge.double()
+        self.transitions = _transitions(self.edge[0], radius, beta)
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor, least: float = 0.0) -> torch.Tensor:
+        """x: (K, h, w), not below 0 where `least` is given. Returns (K, 1, h, w).
+
+        A plane that falls to `least` or below everywhere is given up, and is 0: each step takes weighted means, so it
+        would not rise again.
+        """
+        dtype = functools.reduce(torch.promote_types, (x.dtype, self.dtype, torch.float32))
+        k, h, w = x.shape
+        if k == 0:
+            return x.to(dtype).unsqueeze(1)
+        frame = self.frame
+        walked = F.pad(x.double() * (1 - self.edge), (frame,) * 4).view(k, -1).t().contiguous()
+        kept = torch.arange(k, device=x.device)
+        for step in range(self.steps):
+            if least > 0 and step % LOOK_EVERY == 0:
+                high = walked.amax(0) > least
+                if not high.all():
+                    walked, kept = walked[:, high], kept[high]
+            walked = self.transitions @ walked
+        result = walked.new_zeros(k, 1, h + 2 * frame, w + 2 * frame)
+        result[kept] = walked.t().reshape(-1, *result.shape[1:])
+        return result[..., frame:frame + h, frame:frame + w].to(dtype).contiguous()
 
 
 def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:

@@ -52,11 +52,13 @@ def run(args: Namespace) -> None:
 
 
 @torch.inference_mode()
-def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_side: int) -> torch.Tensor:
+def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_side: int,
+            also: Callable[[list[torch.Tensor]], None] | None = None) -> torch.Tensor:
     """Boundary probability (1, h, w) at stride 4 of a normalised image (1, 3, H, W) and its mirror, each padded with 0
     at its own right and bottom to `canvas_side`, or to a multiple of 16 where it is larger; not at all for 0.
 
-    GroupNorm averages over the canvas, so it is part of the result.
+    GroupNorm averages over the canvas, so it is part of the result. also(stages) is given what the backbone made of the
+    canvas, in `precision`: of both, or of the image first and then of its mirror.
     """
     hw = image.shape[2:]
     canvas = [max(canvas_side, side) for side in inference.up16_hw(tuple(hw))] if canvas_side else hw
@@ -65,7 +67,10 @@ def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_si
     def forward(x: torch.Tensor) -> torch.Tensor:
         padded = F.pad(x, (0, canvas[1] - hw[1], 0, canvas[0] - hw[0]))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        return net.edge(net.stages(padded))[..., :h, :w]
+        stages = net.stages(padded)
+        if also is not None:
+            also(stages)
+        return net.edge(stages)[..., :h, :w]
 
     with torchutils.autocast(precision, image.device):
         plain, mirrored = inference.with_mirror(forward, image)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from misc import scores, torchutils
+from misc import average_precision, scores, torchutils
 from misc.pyutils import append_json_line, log
 
 
@@ -37,6 +37,18 @@ def report_seeds(args: Namespace, stage: str, score: scores.SeedScore, threshold
         'fg_threshold': thresholds[0], 'bg_threshold': thresholds[1],
         'precision': dict(zip(names, _rounded(score.precision), strict=True)),
         'recall': dict(zip(names, _rounded(score.recall), strict=True))})
+
+
+def report_instances(args: Namespace, stage: str, score: average_precision.InstanceScore, threshold: float) -> None:
+    """The same for instance masks: average precision for each class that has objects, and its mean."""
+    names = args.source.classes
+    log.info('%s', scores.table(('class', 'AP %', 'objects'), zip(names, map(float, score.ap), score.objects, strict=True)))
+    log.info('%s: mean AP %.1f%% at IoU %.1f on %s, %d images, threshold %.2f', stage, 100 * score.mean,
+             average_precision.IOU, args.eval_set, score.images, threshold)
+    _write(args, stage, {
+        'map': _rounded([score.mean])[0], 'iou_threshold': average_precision.IOU, 'images': score.images,
+        'ap': dict(zip(names, _rounded(score.ap), strict=True)),
+        'objects': dict(zip(names, map(int, score.objects), strict=True)), 'threshold': threshold})
 
 
 def _rounded(values: Iterable[float]) -> list[float | None]:

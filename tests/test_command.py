@@ -33,10 +33,11 @@ DEFAULTS = {
     'beta': 10.0, 'exp_times': 8, 'sem_seg_bg_thres': 0.25, 'sem_seg_power': 1.3, 'ins_seg_bg_thres': 0.25,
     'log_name': 'sample_train_eval', 'work_dir': '.',
     'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
-    'check_data': False, 'make_ins_seg_pass': False, 'eval_ins_seg_pass': False,
+    'check_data': False, 'ins_seg_coco_json': None,
     **{f'{name}_pass': False for name in (
         'train_cam', 'make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'train_amn', 'make_amn_cam',
-        'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'train_irn', 'make_sem_seg', 'eval_sem_seg')}}
+        'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'train_irn', 'make_sem_seg', 'eval_sem_seg',
+        'make_ins_seg', 'eval_ins_seg')}}
 
 
 # those that depend on --dataset and --work_dir
@@ -168,13 +169,6 @@ def test_no_stage_lists_the_stages(capsys):
     assert captured.out == ''
     assert 'no stage is named' in captured.err
     assert re.findall(r'--(\w+)_pass', captured.err) == STAGES
-
-
-@pytest.mark.parametrize('flag', ['--make_ins_seg_pass', '--eval_ins_seg_pass'])
-def test_instance_masks_are_refused(flag, capsys):
-    assert run_sample.main([flag, 'True']) == 1
-    assert 'not built yet' in the_error(capsys)
-    assert run_sample.main([flag, 'False', '--ins_seg_out_dir', 'x', '--ins_seg_bg_thres', '0.3']) == 2
 
 
 # the root

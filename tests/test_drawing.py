@@ -50,6 +50,40 @@ def test_labels_blend_their_palette_colour_and_leave_the_background():
     assert (picture[:, 4:] == (50, 100, 50)).all()
 
 
+def test_instances_have_colours_of_their_own():
+    instance_map = np.zeros((20, 40), int)
+    instance_map[2:18, 2:12], instance_map[2:18, 12:30] = 2, 255  # 255 is an instance like any other
+    image = flat((100, 100, 100), 20, 40)
+    picture = drawing.overlay_instances(image, instance_map, alpha=0.5)
+    assert picture.dtype == np.uint8
+    assert (picture[:, 32:] == 100).all()
+    assert (picture[5, 11] == 255).all()  # the contour, where two touch
+    one, other = picture[5, 5], picture[5, 20]
+    assert np.abs(one.astype(int) - other).max() > 50
+    for colour in (one, other):
+        assert (picture == colour).all(2).sum() > 100
+    assert (image == 100).all()
+
+
+def test_names_are_written_inside_their_instances():
+    instance_map = np.zeros((60, 200), int)
+    instance_map[5:55, 5:95], instance_map[10:50, 150:200] = 2, 1
+    plain = drawing.overlay_instances(flat((0, 0, 0), 60, 200), instance_map)
+    named = drawing.overlay_instances(flat((0, 0, 0), 60, 200), instance_map, ['cat', 'bottle'])
+    y, x = np.nonzero((plain != named).any(2))
+    assert y.min() > 10 and y.max() < 50
+    first, second = x[x > 120], x[x < 120]
+    assert second.min() > 5 and second.max() < 95
+    assert first.min() > 150 and first.max() < 200  # 'bottle' is pushed away from the side
+    assert len(np.unique(first)) < len(np.unique(second))
+
+
+def test_instances_without_a_name_are_refused():
+    with pytest.raises(ValueError, match='1 names for 2 instances'):
+        drawing.overlay_instances(flat((0, 0, 0), 1, 2), np.array([[1, 2]]), ['a'])
+    assert (drawing.overlay_instances(flat((7, 7, 7)), np.zeros((6, 8), int), []) == 7).all()
+
+
 def test_ignored_pixels_are_hatched_along_diagonals():
     label_map = np.full((24, 24), 255, np.uint8)
     picture = drawing.colour_labels(label_map, PALETTE)

@@ -218,3 +218,17 @@ def test_walk_takes_half_precision_and_warns_of_nothing():
         torch.set_warn_always(False)
     assert walked.dtype == torch.float32
     assert torch.equal(walked, indexing.propagate_to_edge(x.half().float(), edge.bfloat16().float()))
+
+
+def test_planes_that_fall_too_low_are_given_up():
+    """A single position spreads out and falls; a plane of 1 stays 1, without edges."""
+    x = torch.zeros(4, 12, 15)
+    x[0, 6, 7], x[1], x[2, 3, 3] = 1, 1, 0.9
+    walk = indexing.RandomWalk(torch.zeros(1, 12, 15), exp_times=4)
+    whole = walk(x)
+    assert torch.equal(whole, indexing.propagate_to_edge(x, torch.zeros(1, 12, 15), exp_times=4))
+    fallen = walk(x, least=0.1)
+    assert whole.amax((1, 2, 3)).tolist() == pytest.approx([0.0077, 1, 0.0067, 0], abs=1e-4)
+    assert torch.allclose(fallen[1], whole[1])
+    assert not fallen[[0, 2, 3]].any()
+    assert torch.equal(walk(x[:1], least=2.0), torch.zeros(1, 1, 12, 15))

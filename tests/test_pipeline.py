@@ -46,10 +46,11 @@ def copy_of(command, folder, tree=None):
 def test_all_stages_leave_all_files(whole):
     expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn') for ending in ('pth', 'json')}
     for folder, ending in (('cam', 'npz'), ('ir_label', 'png'), ('amn_cam', 'npz'), ('amn_ir_label', 'png'),
-                           ('sem_seg', 'png')):
+                           ('sem_seg', 'png'), ('ins_seg', 'npz')):
         expected |= {f'{folder}/{image_id}.{ending}' for image_id in IDS} | {f'{folder}/_settings.json'}
     assert files(whole.folder).keys() == expected
-    assert list(whole.scores()) == ['eval_cam', 'eval_ir_label', 'eval_amn_cam', 'eval_amn_ir_label', 'eval_sem_seg']
+    assert list(whole.scores()) == ['eval_cam', 'eval_ir_label', 'eval_amn_cam', 'eval_amn_ir_label', 'eval_sem_seg',
+                                    'eval_ins_seg']
     for image_id in IDS:
         with Image.open(whole.tree / 'JPEGImages' / f'{image_id}.jpg') as picture:
             hw = picture.height, picture.width
@@ -332,7 +333,8 @@ def add_image(tree, image_id, hw, names):
     objects = ''.join(f'<object><name>{name}</name></object>' for name in names)
     (tree / 'Annotations' / f'{image_id}.xml').write_text(f'<annotation>{objects}</annotation>')
     label = VOC12.classes.index(names[0]) + 1 if names else 0
-    labels.save(tree / 'SegmentationClass' / f'{image_id}.png', np.full(hw, label, np.uint8), VOC12.palette)
+    for folder, value in (('SegmentationClass', label), ('SegmentationObject', min(label, 1))):
+        labels.save(tree / folder / f'{image_id}.png', np.full(hw, value, np.uint8), VOC12.palette)
 
 
 ODD = {'one_pixel': ((1, 1), ['cat']), 'a_strip': ((7, 900), ['dog', 'sofa']), 'a_column': ((300, 3), ['bus']),
@@ -399,6 +401,8 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
 
         def mask_path(self, image_id):
             return tmp_path / 'masks' / f'{image_id}.png'
+
+        object_mask_path = mask_path  # an object of each class
 
     real = VOC12(tree)
     Other.n_classes = n_classes

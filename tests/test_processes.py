@@ -1,4 +1,5 @@
 """Two processes against one, through torchrun and gloo: the same weights to rounding, the same files to the byte."""
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAININGS = {'cam': 'train_cam', 'amn': 'train_amn', 'irn': 'train_irn'}
-FOLDERS = ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg')
+FOLDERS = ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg')
 
 
 def run(processes, inputs, outputs, stages, *flags, tree=GOLDEN / 'tree'):
@@ -42,7 +43,8 @@ def alone(formula_weights, tmp_path_factory):
     torch.save({key.removeprefix('resnet50.'): value for key, value in state.items() if key.startswith('resnet50.')},
                folder / 'resnet50.pth')
     done = run(1, folder, folder, ['train_cam', 'make_cam', 'cam_to_ir_label', 'train_amn', 'make_amn_cam',
-                                   'amn_cam_to_ir_label', 'train_irn', 'make_sem_seg', 'eval_cam', 'eval_sem_seg'],
+                                   'amn_cam_to_ir_label', 'train_irn', 'make_sem_seg', 'make_ins_seg', 'eval_cam',
+                                   'eval_sem_seg', 'eval_ins_seg'],
                '--cam_learning_rate', '0.001', '--irn_learning_rate', '0.01')
     assert done.returncode == 0, done.stderr
     return folder
@@ -59,17 +61,17 @@ def test_three_training_steps_are_the_same(alone, tmp_path):
 
 def test_every_file_is_identical(alone, tmp_path):
     done = run(2, alone, tmp_path, ['make_cam', 'cam_to_ir_label', 'make_amn_cam', 'amn_cam_to_ir_label', 'make_sem_seg',
-                                    'eval_cam', 'eval_sem_seg'])
+                                    'eval_cam', 'eval_sem_seg', 'make_ins_seg', 'eval_ins_seg'])
     assert done.returncode == 0, done.stderr
     for name in FOLDERS:
         ours = {path.name: path.read_bytes() for path in (alone / name).iterdir() if path.name != '.lock'}
         theirs = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != '.lock'}
         assert len(ours) == 5  # four images and the record
         assert ours == theirs, name
-    scores = [[line.partition('"miou"')[2] for line in (folder / 'scores.jsonl').read_text().splitlines()]
+    scores = [[json.loads(line) | {'time': ''} for line in (folder / 'scores.jsonl').read_text().splitlines()]
               for folder in (alone, tmp_path)]
     assert scores[0] == scores[1]
-    assert len(scores[0]) == 2
+    assert len(scores[0]) == 3
 
 
 @pytest.mark.parametrize('image_id', [f'2007_00000{number}' for number in (1, 2)])

@@ -24,9 +24,12 @@ class Net(nn.Module):
     def edge(self, stages):
         return self.to_edge(stages[1])
 
+    def displacement(self, stages):
+        return self.mean_shift(self.to_displacement(stages[1]))
+
     def forward(self, x):
         stages = self.stages(x)
-        return self.edge(stages), self.mean_shift(self.to_displacement(stages[1]))
+        return self.edge(stages), self.displacement(stages)
 
     def parameter_groups(self):
         return list(self.to_edge.parameters()), list(self.to_displacement.parameters())
