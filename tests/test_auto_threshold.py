@@ -73,9 +73,29 @@ def test_triangle_takes_the_longer_tail():
     assert auto_threshold.choose(counts_of(b50=1, b51=1), 'triangle') == 0.50
 
 
-def test_seed_thresholds_are_the_means_of_the_sides():
-    assert auto_threshold.seed_thresholds(counts_of(b10=30, b11=30, b90=5, b91=5)) == (0.90, 0.10)
-    assert auto_threshold.seed_thresholds(counts_of(b0=90, b1=10, b60=5, b61=15)) == (0.60, 0.0)
+def test_seed_thresholds_part_three_levels():
+    assert auto_threshold.seed_thresholds(counts_of(b10=30, b30=20, b80=10)) == (0.54, 0.19)  # middles of 30..79, 10..29
+    assert auto_threshold.seed_thresholds(counts_of(b0=30, b1=20, b2=10)) == (0.01, 0.0)
+
+
+def test_seed_thresholds_are_the_best_of_all_pairs():
+    pixels = (np.random.default_rng(1).beta(0.5, 2, 300) * 100).astype(int) / 100 + 0.005
+
+    def entropy(low, high):
+        sides = [pixels[pixels <= low], pixels[(pixels > low) & (pixels <= high)], pixels[pixels > high]]
+        return -sum(side.sum() * np.log(side.mean()) for side in sides) if all(map(len, sides)) else np.inf
+
+    fg_thres, bg_thres = auto_threshold.seed_thresholds(auto_threshold.histogram(pixels.reshape(1, 1, -1)))
+    least = min(entropy(low, high) for low in scores.GRID for high in scores.GRID if low < high)
+    assert entropy(bg_thres, fg_thres) == pytest.approx(least)
+
+
+@pytest.mark.parametrize(('counts', 'told'), [
+    (counts_of(b1=4, b90=9), 'two levels'), (counts_of(b0=9), 'all activations are the same'),
+    (counts_of(), 'no image shows a class')])
+def test_no_seed_thresholds_to_choose(counts, told):
+    with pytest.raises(UserError, match=told):
+        auto_threshold.seed_thresholds(counts)
 
 
 def test_histogram_counts_thresholds_passed_by_the_strongest():
@@ -277,7 +297,8 @@ def test_seeds_made_elsewhere_have_no_thresholds_to_tell(made, capsys):
 def test_small_networks_through_the_stages(command):
     torch.manual_seed(0)
     stages = [stage.name for stage in run_sample.STAGES]
-    assert command(*stages[:stages.index('train_irn')], **QUICK, cam_eval_thres='auto', conf_fg_thres='auto', conf_bg_thres='auto') == 0
+    assert command(*stages[:stages.index('train_irn')], cam_eval_thres='auto', conf_fg_thres='auto', conf_bg_thres='auto',
+                   **QUICK) == 0
     lines = command.scores()
     assert [lines[stage]['threshold_from'] for stage in ('eval_cam', 'eval_amn_cam')] == ['auto', 'auto']
     assert 0 < lines['eval_ir_label']['bg_threshold'] < lines['eval_ir_label']['fg_threshold'] < 1
