@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import torch
 
 from misc import datasets, records, torchutils, training, weights
+from misc.auto_threshold import AUTO
 from misc.pyutils import UserError, elapsed, log, start_log, stop_log, unlock
 
 VERSION = '0.1.0'
@@ -119,8 +120,17 @@ def number(kind: type, low: float, high: float = float('inf'), above: bool = Fal
     return parse
 
 
+def or_auto(kind: Callable[[str], float]) -> Callable[[str], float | str]:
+    """An argparse type: what `kind` takes, or the word auto, which a stage resolves when it runs."""
+    def parse(text: str) -> float | str:
+        return AUTO if text == AUTO else kind(text)
+    parse.__name__ = kind.__name__
+    return parse
+
+
 COUNT, WHOLE, POSITIVE, RATE, SHARE = (number(int, 1), number(int, 0), number(float, 0, above=True), number(float, 0),
                                        number(float, 0, 1))
+THRESHOLD = or_auto(SHARE)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -193,20 +203,22 @@ def build_parser() -> argparse.ArgumentParser:
           help='scales whose activations are added up, for CAM and AMN; fewer is faster and coarser (authors)')
     group('--cam_dtype', choices=('float32', 'float16'), default='float32', help="of CAM's and AMN's stored activations; "
           'float16 takes half the disk (ours; published: float32)')
-    group('--cam_eval_thres', type=SHARE, help='threshold of both activation scores, where a stage has none of its own; '
-          'raise for smaller objects (published: CAM 0.15, AMN 0.25)')
-    group('--eval_cam_thres', type=SHARE, help="threshold of CAM's score (0.15, published)")
+    group('--cam_eval_thres', type=THRESHOLD, metavar='0..1|auto', help='threshold of both activation scores, where a stage '
+          'has none of its own; raise for smaller objects; auto: chosen from the activations alone, without masks (ours) '
+          '(published: CAM 0.15, AMN 0.25)')
+    group('--eval_cam_thres', type=THRESHOLD, metavar='0..1|auto', help="threshold of CAM's score (0.15, published)")
 
     group = parser.add_argument_group('refined seeds').add_argument
-    group('--conf_fg_thres', type=SHARE, help='above it a pixel is sure foreground, for both seed stages, where a stage '
-          'has none of its own; raise for cleaner, sparser seeds (published: CAM 0.30, AMN 0.45)')
-    group('--conf_bg_thres', type=SHARE, help='below it a pixel is sure background, likewise; lower for cleaner, sparser '
-          'background (published: CAM 0.05, AMN 0.15)')
+    group('--conf_fg_thres', type=THRESHOLD, metavar='0..1|auto', help='above it a pixel is sure foreground, for both seed '
+          'stages, where a stage has none of its own; raise for cleaner, sparser seeds; auto: from the activations alone '
+          '(ours) (published: CAM 0.30, AMN 0.45)')
+    group('--conf_bg_thres', type=THRESHOLD, metavar='0..1|auto', help='below it a pixel is sure background, likewise; lower '
+          'for cleaner, sparser background (published: CAM 0.05, AMN 0.15)')
     for name, shown in (('cam', 'CAM'), ('amn', 'AMN')):
         for kind in ('fg', 'bg'):
             published = dict((row[0], row[2]) for row in THRESHOLDS)[f'{name}_conf_{kind}_thres']
-            group(f'--{name}_conf_{kind}_thres', type=SHARE, help=f"the same for {shown}'s seeds alone ({published:.2f}, "
-                  'published)')
+            group(f'--{name}_conf_{kind}_thres', type=THRESHOLD, metavar='0..1|auto',
+                  help=f"the same for {shown}'s seeds alone ({published:.2f}, published)")
 
     group = parser.add_argument_group('AMN').add_argument
     group('--amn_network', default='net.resnet50_amn', help='module with class Net (authors)')
@@ -222,7 +234,7 @@ def build_parser() -> argparse.ArgumentParser:
           'encoded labels; False to see what that does, in training and in making activations alike (authors: always)')
     group('--amn_balanced', type=boolean, default=True, metavar='True|False', help='half the loss for background and half '
           'for foreground pixels; False: the mean over all of them, to see what the balance does (authors: always)')
-    group('--eval_amn_cam_thres', type=SHARE, help="threshold of AMN's score (0.25, published)")
+    group('--eval_amn_cam_thres', type=THRESHOLD, metavar='0..1|auto', help="threshold of AMN's score (0.25, published)")
 
     group = parser.add_argument_group('IRN').add_argument
     group('--irn_network', default='net.resnet50_irn', help='module with class Net (authors)')
@@ -308,7 +320,7 @@ def resolve_thresholds(args: argparse.Namespace) -> None:
             setattr(args, own, published if given is None else given)
     for name in ('cam', 'amn'):
         low, high = getattr(args, f'{name}_conf_bg_thres'), getattr(args, f'{name}_conf_fg_thres')
-        if low > high:
+        if AUTO not in (low, high) and low > high:
             raise UserError(f'{name.upper()} seeds: the background threshold {low} is above the foreground threshold '
                             f'{high}; give --{name}_conf_bg_thres and --{name}_conf_fg_thres')
 

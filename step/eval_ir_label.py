@@ -6,6 +6,8 @@ Only this stage: python run_sample.py --eval_ir_label_pass True
 from argparse import Namespace
 
 from misc import labels, records, scores
+from misc.auto_threshold import AUTO
+from misc.pyutils import UserError
 from step import scoring
 
 
@@ -14,14 +16,18 @@ def run(args: Namespace) -> None:
                  (args.cam_conf_fg_thres, args.cam_conf_bg_thres))
 
 
-def score_folder(args: Namespace, stage: str, folder: str, remedy: str, thresholds: tuple[float, float]) -> None:
+def score_folder(args: Namespace, stage: str, folder: str, remedy: str, thresholds: tuple[float | str, float | str]) -> None:
     """Score a folder of refined seeds (CAM's or AMN's). thresholds: (fg, bg), told where the folder has no record."""
     ids = args.source.names(args.eval_set)
 
     def load(image_id: str):
         return labels.load(labels.label_path(folder, image_id), remedy)
 
-    counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
     made_with = tuple(records.setting(folder, name, given)
                       for name, given in zip(('fg_thres', 'bg_thres'), thresholds, strict=True))
-    scoring.report_seeds(args, stage, scores.score_seeds(counts, len(ids)), made_with)
+    if AUTO in made_with:
+        raise UserError(f'{folder} has no record of its thresholds, and {AUTO} does not tell them: give the numbers')
+    origin = {f'{kind}_threshold_from': AUTO for kind in ('fg', 'bg')
+              if records.setting(folder, f'{kind}_thres_from', None) == AUTO}
+    counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
+    scoring.report_seeds(args, stage, scores.score_seeds(counts, len(ids)), made_with, **origin)

@@ -19,13 +19,14 @@ def report(args: Namespace, stage: str, score: scores.Score, **details: Any) -> 
         low, high = details['within_3_points']
         best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, within 3 points of it from '
                 f'{low:.2f} to {high:.2f}')
-    log.info('%s: mIoU %.1f%% on %s, %d images, threshold %.2f%s', stage, 100 * score.miou, args.eval_set,
-             score.images, details['threshold'], best)
+    log.info('%s: mIoU %.1f%% on %s, %d images, threshold %.2f%s%s', stage, 100 * score.miou, args.eval_set,
+             score.images, details['threshold'], ' (auto)' if 'threshold_from' in details else '', best)
     iou = {name: value for name, value in zip(names, _rounded(score.iou), strict=True)}
     _write(args, stage, {'miou': _rounded([score.miou])[0], 'images': score.images, 'iou': iou} | details)
 
 
-def report_seeds(args: Namespace, stage: str, score: scores.SeedScore, thresholds: tuple[float, float]) -> None:
+def report_seeds(args: Namespace, stage: str, score: scores.SeedScore, thresholds: tuple[float, float],
+                 **details: Any) -> None:
     """The same for refined seeds."""
     names = ('background', *args.source.classes)
     rows = zip(names, map(float, score.precision), map(float, score.recall), strict=True)
@@ -36,7 +37,7 @@ def report_seeds(args: Namespace, stage: str, score: scores.SeedScore, threshold
         'labelled': round(score.labelled, 6), 'miou': _rounded([score.miou])[0], 'images': score.images,
         'fg_threshold': thresholds[0], 'bg_threshold': thresholds[1],
         'precision': dict(zip(names, _rounded(score.precision), strict=True)),
-        'recall': dict(zip(names, _rounded(score.recall), strict=True))})
+        'recall': dict(zip(names, _rounded(score.recall), strict=True)), **details})
 
 
 def report_instances(args: Namespace, stage: str, score: average_precision.InstanceScore, threshold: float) -> None:
