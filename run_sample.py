@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -52,6 +53,8 @@ STAGES = (  # in pipeline order
     Stage('make_sem_seg', "pseudo-masks: random walk over AMN's activations", 'sem_seg_out_dir',
           ('irn_weights_name', 'amn_cam_out_dir'), ('infer_list',)),
     Stage('eval_sem_seg', 'score the pseudo-masks', None, ('sem_seg_out_dir',), ('eval_set',)),
+    Stage('analyze_threshold', 'what a global threshold costs CAM, AMN and pseudo-masks, with plots', 'analysis_out_dir', (),
+          ('eval_set',)),
 )
 
 # thresholds of each stage: (its own flag, the authors' shared flag, the published value)
@@ -65,7 +68,8 @@ THRESHOLDS = (
 FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
          'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
          'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
-         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg'}
+         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
+         'analysis_out_dir': 'result/analysis'}
 SCORES = 'result/scores.jsonl'
 
 
@@ -88,6 +92,14 @@ def number(kind: type, low: float, high: float = float('inf'), above: bool = Fal
         return value
     parse.__name__ = kind.__name__  # argparse's "invalid int value"
     return parse
+
+
+def named_folder(text: str) -> tuple[str, str]:
+    """An argparse type: 'NAME=DIR' -> (NAME, DIR)."""
+    name, _, folder = text.partition('=')
+    if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name, re.ASCII) or not folder:
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=DIR, with a NAME of letters, digits and ._+-')
+    return name, folder
 
 
 COUNT, WHOLE, POSITIVE, RATE, SHARE = (number(int, 1), number(int, 0), number(float, 0, above=True), number(float, 0),
@@ -210,14 +222,23 @@ def build_parser() -> argparse.ArgumentParser:
           'smaller objects (authors, fixed there)')
     group('--sem_seg_canvas', type=WHOLE, default=512, help="side that IRN's images are padded to where they are smaller, "
           'pixels; 0 for none; near --irn_crop_size, where that is small, the boundaries are better (authors, fixed there)')
+    group('--walked_out_dir', metavar='DIR', help='keep the walk of each image there (0.05 MB an image and class): '
+          'make_sem_seg then makes masks at another --sem_seg_bg_thres without walking again, analyze_threshold tries them all '
+          '(ours; default: not kept)')
     group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='of the instance masks that are not built yet (authors)')
+
+    group = parser.add_argument_group('threshold analysis').add_argument
+    group('--analyze_dirs', type=named_folder, nargs='+', default=[], metavar='NAME=DIR', help='further folders of activations '
+          'to analyse beside --cam_out_dir, --amn_cam_out_dir and --walked_out_dir, with --eval_cam_thres as their threshold '
+          '(ours)')
 
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named '
           'otherwise, the log and the scores lie in it (ours)')
     for name, path in FILES.items():
         written_by = next((stage.name for stage in STAGES if stage.writes == name), 'make_ins_seg')
-        group(f'--{name}', default=path, help=f'what {written_by} writes (authors)')
+        origin = 'ours' if name == 'analysis_out_dir' else 'authors'
+        group(f'--{name}', default=path, help=f'what {written_by} writes ({origin})')
     return parser
 
 
@@ -278,6 +299,7 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """
     if args.cam_resize_long[0] > args.cam_resize_long[1]:
         raise UserError(f'--cam_resize_long {args.cam_resize_long[0]} {args.cam_resize_long[1]}: LOW is above HIGH')
+    check_analysis(args)
     for name in ('cam_network', 'amn_network', 'irn_network'):
         try:
             found = hasattr(importlib.import_module(getattr(args, name)), 'Net')
@@ -317,6 +339,20 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
                 raise UserError(f'{stage.name} goes over {len(lacking)} images of --{stage.lists[0]} (first {lacking[0]}) '
                                 f'that {maker.name} will not make: they are not in --{maker.lists[0]}')
         made.add(stage.writes)
+
+
+def check_analysis(args: argparse.Namespace) -> None:
+    """--analyze_dirs and --walked_out_dir. Raises UserError where names or folders are taken, or a folder is missing."""
+    taken = {'cam', 'amn_cam', 'sem_seg'}
+    for name, folder in args.analyze_dirs:
+        if name in taken:
+            raise UserError(f'--analyze_dirs {name}={folder}: the name {name} is taken; give another one')
+        if not Path(folder).is_dir():
+            raise UserError(f'--analyze_dirs {name}={folder}: no such folder')
+        taken.add(name)
+    for name in FILES:
+        if args.walked_out_dir is not None and Path(args.walked_out_dir).absolute() == Path(getattr(args, name)).absolute():
+            raise UserError(f'--walked_out_dir {args.walked_out_dir} is --{name}, too: the walk needs a folder of its own')
 
 
 def check_data(args: argparse.Namespace) -> int:
