@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -57,7 +58,10 @@ STAGES = (  # in pipeline order
     Stage('make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's displacements",
           'ins_seg_out_dir', ('irn_weights_name', 'cam_out_dir'), ('infer_list',)),
     Stage('eval_ins_seg', 'score the instance masks', None, ('ins_seg_out_dir',), ('eval_set',)),
+    Stage('analyze_threshold', 'what a global threshold costs CAM, AMN and pseudo-masks, with plots', 'analysis_out_dir', (),
+          ('eval_set',)),
 )
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
@@ -90,11 +94,13 @@ THRESHOLDS = (
     ('amn_conf_fg_thres', 'conf_fg_thres', 0.45), ('amn_conf_bg_thres', 'conf_bg_thres', 0.15))
 
 
-# what the stages write, below --work_dir (authors)
+# what the stages write, below --work_dir (authors, but for OUR_FILES)
 FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
          'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
          'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
-         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg'}
+         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
+         'analysis_out_dir': 'result/analysis'}
+OUR_FILES = ('analysis_out_dir',)
 SCORES = 'result/scores.jsonl'
 NETWORKS = ('cam', 'amn', 'irn')
 
@@ -126,6 +132,14 @@ def or_auto(kind: Callable[[str], float]) -> Callable[[str], float | str]:
         return AUTO if text == AUTO else kind(text)
     parse.__name__ = kind.__name__
     return parse
+
+
+def named_folder(text: str) -> tuple[str, str]:
+    """An argparse type: 'NAME=DIR' -> (NAME, DIR)."""
+    name, _, folder = text.partition('=')
+    if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name, re.ASCII) or not folder:
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=DIR, with a NAME of letters, digits and ._+-')
+    return name, folder
 
 
 COUNT, WHOLE, POSITIVE, RATE, SHARE = (number(int, 1), number(int, 0), number(float, 0, above=True), number(float, 0),
@@ -258,13 +272,22 @@ def build_parser() -> argparse.ArgumentParser:
     group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='the same for the instance masks (authors)')
     group('--ins_seg_coco_json', metavar='FILE', help="make_ins_seg also writes its masks there, in COCO's format, to train "
           'an instance network on (ours)')
+    group('--walked_out_dir', metavar='DIR', help='keep the walk of each image there (0.05 MB an image and class): '
+          'make_sem_seg then makes masks at another --sem_seg_bg_thres without walking again, analyze_threshold tries them all '
+          '(ours; default: not kept)')
+
+    group = parser.add_argument_group('threshold analysis').add_argument
+    group('--analyze_dirs', type=named_folder, nargs='+', default=[], metavar='NAME=DIR', help='further folders of activations '
+          'to analyse beside --cam_out_dir, --amn_cam_out_dir and --walked_out_dir, with --eval_cam_thres as their threshold '
+          '(ours)')
 
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '
           'log and the scores lie in it (ours)')
     for name, path in FILES.items():
         written_by = next(stage.name for stage in STAGES if stage.writes == name)
-        group(f'--{name}', help=f'what {written_by} writes (authors) [{path}]')
+        origin = 'ours' if name in OUR_FILES else 'authors'
+        group(f'--{name}', help=f'what {written_by} writes ({origin}) [{path}]')
     return parser
 
 
@@ -371,6 +394,7 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """
     if args.cam_resize_long[0] > args.cam_resize_long[1]:
         raise UserError(f'--cam_resize_long {args.cam_resize_long[0]} {args.cam_resize_long[1]}: LOW is above HIGH')
+    check_analysis(args)
     for name in ('cam_network', 'amn_network', 'irn_network'):
         try:
             found = hasattr(importlib.import_module(getattr(args, name)), 'Net')
@@ -433,6 +457,20 @@ def check_objects(args: argparse.Namespace) -> None:
     if missing:
         raise UserError(f'{missing[0]}: {len(missing)} of the {len(paths)} object masks of {args.eval_set} are missing; '
                         'eval_ins_seg needs that of every image of --eval_set')
+
+
+def check_analysis(args: argparse.Namespace) -> None:
+    """--analyze_dirs and --walked_out_dir. Raises UserError where names or folders are taken, or a folder is missing."""
+    taken = {'cam', 'amn_cam', 'sem_seg'}
+    for name, folder in args.analyze_dirs:
+        if name in taken:
+            raise UserError(f'--analyze_dirs {name}={folder}: the name {name} is taken; give another one')
+        if not Path(folder).is_dir():
+            raise UserError(f'--analyze_dirs {name}={folder}: no such folder')
+        taken.add(name)
+    for name in FILES:
+        if args.walked_out_dir is not None and Path(args.walked_out_dir).absolute() == Path(getattr(args, name)).absolute():
+            raise UserError(f'--walked_out_dir {args.walked_out_dir} is --{name}, too: the walk needs a folder of its own')
 
 
 def check_data(args: argparse.Namespace) -> int:

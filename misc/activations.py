@@ -4,6 +4,8 @@ ID.npz holds three arrays: `keys` int64 (K,), the classes present, from 0, ascen
 `high_res` (K, H, W), float32 or, in half the space, float16 (read as float32 again). AMN's have a background plane
 first: (K+1, ...). The authors' ID.npy (a pickled dict) is read too, by an unpickler that can build nothing but arrays and
 tensors.
+
+Another folder may hold ID.npz of the random walk (`Walked`), from which a pseudo-mask is cut at any threshold.
 """
 import io
 import os
@@ -40,6 +42,15 @@ class Activation(NamedTuple):
         return Activation(self.keys, self.strided[extra:], self.high_res[extra:])
 
 
+class Walked(NamedTuple):
+    """The random walk of one image: `keys` int64 (K,), `walked` float32 (K, h, w) at stride 4, `hw` int64 (2,), the size
+    (H, W) of the image."""
+
+    keys: np.ndarray
+    walked: np.ndarray
+    hw: np.ndarray
+
+
 def activation_path(folder: str | os.PathLike, image_id: str) -> Path:
     return Path(folder) / f'{image_id}.npz'
 
@@ -47,9 +58,18 @@ def activation_path(folder: str | os.PathLike, image_id: str) -> Path:
 def save(folder: str | os.PathLike, image_id: str, activation: Activation, dtype: str = 'float32') -> None:
     """Write ID.npz, planes as `dtype` ('float32', 'float16'). Called behind the network: that need not wait for a GPU."""
     activation = activation.on_host()
-    stored = Activation(activation.keys, activation.strided.astype(dtype), activation.high_res.astype(dtype))
+    _write(folder, image_id, Activation(activation.keys, activation.strided.astype(dtype),
+                                        activation.high_res.astype(dtype)))
+
+
+def save_walked(folder: str | os.PathLike, image_id: str, walked: Walked) -> None:
+    """Write ID.npz of the random walk."""
+    _write(folder, image_id, walked)
+
+
+def _write(folder: str | os.PathLike, image_id: str, arrays: Any) -> None:
     with atomic_path(activation_path(folder, image_id)) as temporary, open(temporary, 'wb') as stream:
-        np.savez(stream, **stored._asdict())
+        np.savez(stream, **arrays._asdict())
 
 
 def exists(folder: str | os.PathLike, image_id: str) -> bool:
@@ -62,14 +82,34 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
     path = activation_path(folder, image_id)
     if not path.is_file() and path.with_suffix('.npy').is_file():
         return _load_authors(path.with_suffix('.npy'))
+    return _checked(_read(path, Activation, remedy), path)
+
+
+def class_planes(folder: str | os.PathLike, image_id: str, remedy: str) -> tuple[np.ndarray, np.ndarray]:
+    """What is scored of an activation: keys (K,) and high_res (K, H, W), without background."""
+    activation = load(folder, image_id, remedy).without_background()
+    return activation.keys, activation.high_res
+
+
+def load_walked(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Walked:
+    """Read ID.npz of the random walk. Raises UserError, with `remedy`, where there is none or it is broken."""
+    path = activation_path(folder, image_id)
+    stored = _read(path, Walked, remedy)
+    if stored.walked.ndim != 3 or stored.hw.shape != (2,) or \
+            stored.walked.shape != (len(stored.keys), *((stored.hw - 1) // 4 + 1)):
+        raise UserError(f'{path}: its arrays do not fit each other; delete it and make it anew')
+    return stored
+
+
+def _read(path: Path, kind: Any, remedy: str) -> Any:
+    """The arrays that `kind`, a NamedTuple, names."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            activation = Activation(*(stored[field] for field in Activation._fields))
+            return kind(*(stored[field] for field in kind._fields))
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such activation; {remedy}') from error
     except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: not a whole activation file ({error}); delete it and make it anew') from error
-    return _checked(activation, path)
 
 
 def _checked(activation: Activation, path: Path) -> Activation:

@@ -74,6 +74,11 @@ def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ..
     write_json(record, settings)
 
 
+def is_of(folder: str | os.PathLike, settings: dict[str, Any]) -> bool:
+    """Whether the record of `folder` holds these very settings, all of them known."""
+    return _read(Path(folder) / FOLDER_RECORD) == as_stored(settings) and 'unknown' not in settings.values()
+
+
 def setting(folder: str | os.PathLike, name: str, default: Any) -> Any:
     """What `folder` was made with; `default` where it has no record of it (made elsewhere)."""
     return (_read(Path(folder) / FOLDER_RECORD) or {}).get(name, default)

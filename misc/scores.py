@@ -30,10 +30,25 @@ class Score:
 
 def score(confusion: np.ndarray, images: int) -> Score:
     """confusion: counts (C+1, C+1), rows truth, columns prediction. IoU = diag / (row + column - diag)."""
-    diagonal = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - diagonal
-    iou = np.divide(diagonal, union, out=np.full(len(diagonal), np.nan), where=union > 0)
-    return Score(iou, float(np.nanmean(iou)) if (union > 0).any() else float('nan'), images)
+    each = iou(confusion)
+    return Score(each, float(mean_of_known(each)), images)
+
+
+def iou(confusions: np.ndarray) -> np.ndarray:
+    """Counts (..., C+1, C+1) -> (..., C+1), nan where a class is in neither truth nor prediction."""
+    diagonal = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return share(diagonal, confusions.sum(-2) + confusions.sum(-1) - diagonal)
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, nan where there is no whole."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not nan; nan where all is."""
+    known = ~np.isnan(values)
+    return share(np.where(known, values, 0).sum(-1), known.sum(-1))
 
 
 def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,16 +105,23 @@ def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray
 def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]], size: int,
            num_workers: int) -> np.ndarray:
     """Sum of count(id) over `ids`, counted in parallel, by all processes: int64 (size,). Raises the first image's UserError."""
-    total = np.zeros(size, np.int64)
+    return add_up_and_keep(ids, lambda image_id: (*count(image_id), None), size, num_workers)[0]
+
+
+def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray, Any]], size: int,
+                    num_workers: int) -> tuple[np.ndarray, list[Any]]:
+    """As `add_up`, of a count that returns a third thing, too: it is kept for every image, in the order of `ids`."""
+    total, kept = np.zeros(size, np.int64), []
     mine = torchutils.share(ids)
     results = datasets.read_ahead(count, mine, num_workers)
     for result in torchutils.progress(results, total=len(mine), unit='image'):
-        index, counts = datasets.checked(result)
+        index, counts, third = datasets.checked(result)
         total[index] += counts
+        kept.append(third)
     total = torchutils.sum_over_processes(torch.from_numpy(total)).numpy()
     if not total.any():
         raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there is nothing to score')
-    return total
+    return total, torchutils.gather(kept)
 
 
 @dataclasses.dataclass
@@ -120,12 +142,27 @@ class ThresholdScores:
         matrix[:, 0] += self.counts.sum((1, 2)) - above.sum(1)
         return matrix
 
+    def confusions(self) -> np.ndarray:
+        """`confusion` at every threshold: (T, C+1, C+1)."""
+        above = self.counts[:, :, :0:-1].cumsum(2)[:, :, ::-1]
+        matrices = np.ascontiguousarray(np.moveaxis(above, 2, 0))
+        matrices[:, :, 0] += self.counts.sum((1, 2)) - matrices.sum(2)
+        return matrices
+
+    def position(self, threshold: float) -> int:
+        """The place of a threshold of the grid."""
+        return int(np.flatnonzero(self.thresholds == threshold)[0])
+
     def at(self, threshold: float) -> Score:
-        return score(self.confusion(int(np.flatnonzero(self.thresholds == threshold)[0])), self.images)
+        return score(self.confusion(self.position(threshold)), self.images)
+
+    def iou(self) -> np.ndarray:
+        """IoU of background and the classes at each threshold (T, C+1)."""
+        return iou(self.confusions())
 
     def curve(self) -> np.ndarray:
         """mIoU at each threshold (T,)."""
-        return np.array([score(self.confusion(position), self.images).miou for position in range(len(self.thresholds))])
+        return mean_of_known(self.iou())
 
     def best(self) -> tuple[float, float]:
         """(threshold, mIoU) of the best global threshold; the lowest of equals."""
@@ -191,13 +228,9 @@ class SeedScore:
 def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
     """counts: (C+1, C+2), the last column ignored pixels. Recall is over all true pixels, ignored ones included."""
     confusion = counts[:, :-1]
-    diagonal = np.diag(confusion).astype(np.float64)
-
-    def share(total: np.ndarray) -> np.ndarray:
-        return np.divide(diagonal, total, out=np.full(len(diagonal), np.nan), where=total > 0)
-
+    diagonal = np.diag(confusion)
     return SeedScore(float(confusion.sum() / max(counts.sum(), 1)), score(confusion, images).miou,
-                     share(confusion.sum(0)), share(counts.sum(1)), images)
+                     share(diagonal, confusion.sum(0)), share(diagonal, counts.sum(1)), images)
 
 
 def read_scores(path: str | os.PathLike) -> dict[str, dict[str, Any]]:

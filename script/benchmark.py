@@ -241,7 +241,8 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     work = gigaflop(lambda: make_sem_seg.edge_of(net, image, args.precision, 512))
     network = seconds(lambda: make_sem_seg.edge_of(net, image, args.precision, 512), args)
     edge = torch.rand(1, *inference.strided_hw(hw), device=args.device)
-    walk = seconds(lambda: make_sem_seg.walk(strided, edge, 1.3, 10, 8, hw), args)
+    walk = seconds(lambda: make_sem_seg.planes_of(activations.Walked(
+        np.arange(2), make_sem_seg.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
     small, small_edge = torch.rand(2, 48, 48, device=args.device), torch.rand(1, 48, 48, device=args.device)
     return {'seconds': network + walk, 'network': network, 'gflop': work, 'walk': walk,
             'plain': seconds(lambda: dense_walk(small, small_edge), args), 'plain_what': 'dense walk, 48 x 48 map',

@@ -3,6 +3,7 @@
 Reads --cam_out_dir and the masks of --eval_set. Prints the scores, adds a line to result/scores.jsonl.
 Only this stage: python run_sample.py --eval_cam_pass True
 """
+import functools
 from argparse import Namespace
 
 from misc import activations, auto_threshold, scores
@@ -20,10 +21,7 @@ def score_folder(args: Namespace, stage: str, folder: str, threshold: float | st
         threshold = auto_threshold.threshold_of(folder, ids, remedy, args.num_workers)
         details['threshold_from'] = auto_threshold.AUTO
 
-    def load(image_id: str) -> tuple:
-        activation = activations.load(folder, image_id, remedy).without_background()
-        return activation.keys, activation.high_res
-
+    load = functools.partial(activations.class_planes, folder, remedy=remedy)
     result = scores.score_activations(args.source, ids, load, threshold, args.num_workers)
     best, best_miou = result.best()
     scoring.report(args, stage, result.at(threshold), threshold=threshold, best_threshold=best, best_miou=best_miou,

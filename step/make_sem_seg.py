@@ -1,6 +1,8 @@
 """Pseudo-masks: AMN's activations spread by a random walk that stops at IRN's class boundaries.
 
-Reads --irn_weights_name, --amn_cam_out_dir, images of --infer_list. Writes --sem_seg_out_dir/ID.png.
+Reads --irn_weights_name, --amn_cam_out_dir, images of --infer_list. Writes --sem_seg_out_dir/ID.png, and the walk itself,
+where it is asked for, to --walked_out_dir/ID.npz: what is there is not walked again, so that masks at another
+--sem_seg_bg_thres cost next to nothing.
 Only this stage: python run_sample.py --make_sem_seg_pass True
 """
 import functools
@@ -21,34 +23,52 @@ def run(args: Namespace) -> None:
     net = importlib.import_module(args.irn_network).Net()
     loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
     inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.sem_seg_out_dir, {
+    walk_settings = {
         'stage': 'make_sem_seg', 'network': args.irn_network, 'weights': loaded,
         'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
-        'bg_thres': args.sem_seg_bg_thres, 'power': args.sem_seg_power,
-        'canvas': args.sem_seg_canvas, 'precision': args.precision},
-        ('.png',), args.overwrite)
+        'power': args.sem_seg_power, 'canvas': args.sem_seg_canvas, 'precision': args.precision}
+    records.open_folder(args.sem_seg_out_dir, walk_settings | {'bg_thres': args.sem_seg_bg_thres}, ('.png',), args.overwrite)
+    if args.walked_out_dir is not None:  # the same walk is kept even where the masks are to be made anew
+        records.open_folder(args.walked_out_dir, walk_settings, ('.npz',),
+                            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings))
 
-    def read(image_id: str) -> tuple:
+    def is_walked(image_id: str) -> bool:
+        return args.walked_out_dir is not None and activations.exists(args.walked_out_dir, image_id)
+
+    def is_done(image_id: str) -> bool:
+        return labels.exists(args.sem_seg_out_dir, image_id) and (args.walked_out_dir is None or is_walked(image_id))
+
+    def read(image_id: str) -> activations.Walked | tuple:
         image = imutils.read_image(source.image_path(image_id))
+        if is_walked(image_id):
+            walked = activations.load_walked(args.walked_out_dir, image_id)
+            if tuple(walked.hw) != image.shape[:2]:
+                raise UserError(f'{args.walked_out_dir}: the walk of {image_id} has another size than its image')
+            return walked
         activation = activations.load(args.amn_cam_out_dir, image_id,
                                       'run --make_amn_cam_pass True with a --train_list that holds it').without_background()
         if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
             raise UserError(f'{args.amn_cam_out_dir}: the activation of {image_id} has another size than its image')
         return activation.keys, activation.strided, image.shape[:2], datasets.scaled_images(image, [1.0])[0]
 
-    def compute(image_id: str, item: tuple) -> Callable[[], None]:
-        keys, strided, hw, image = item
-        label_map = np.zeros(hw, np.uint8)
-        if len(keys):  # no class: all background
-            edge = edge_of(net, image.to(args.device), args.precision, args.sem_seg_canvas)
-            walked = walk(torch.from_numpy(strided).to(args.device), edge, args.sem_seg_power, args.beta,
-                          args.exp_times, hw)
-            label_map = seeds.class_ids(keys)[seeds.arg_max(walked.cpu().numpy(), args.sem_seg_bg_thres)]
-        path = labels.label_path(args.sem_seg_out_dir, image_id)
-        return functools.partial(labels.save, path, label_map, source.palette)
+    def compute(image_id: str, item: activations.Walked | tuple) -> Callable[[], None]:
+        walked = item if isinstance(item, activations.Walked) else walked_of(*item)
+        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), args.sem_seg_bg_thres)]
+        return functools.partial(save, image_id, label_map, None if walked is item else walked)
 
-    inference.for_each_image(ids, lambda image_id: labels.exists(args.sem_seg_out_dir, image_id), read, args.num_workers,
-                             compute)
+    def walked_of(keys: np.ndarray, strided: np.ndarray, hw: tuple[int, int], image: torch.Tensor) -> activations.Walked:
+        if len(keys):  # no class: nothing to spread, all background
+            edge = edge_of(net, image.to(args.device), args.precision, args.sem_seg_canvas)
+            strided = walk(torch.from_numpy(strided).to(args.device), edge, args.sem_seg_power, args.beta,
+                           args.exp_times).cpu().numpy()
+        return activations.Walked(keys, strided, np.array(hw))
+
+    def save(image_id: str, label_map: np.ndarray, walked: activations.Walked | None) -> None:
+        if args.walked_out_dir is not None and walked is not None:
+            activations.save_walked(args.walked_out_dir, image_id, walked)
+        labels.save(labels.label_path(args.sem_seg_out_dir, image_id), label_map, source.palette)
+
+    inference.for_each_image(ids, is_done, read, args.num_workers, compute)
 
 
 @torch.inference_mode()
@@ -78,11 +98,19 @@ def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_si
 
 
 @torch.inference_mode()
-def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float, exp_times: int,
-         hw: tuple[int, int]) -> torch.Tensor:
-    """Spread activations (K, h, w), to the given power, along T^(2^exp_times); resized x4, cut to (H, W), divided by the
-    overall maximum. Returns (K, H, W); all 0 where nothing is left of the activation."""
-    walked = indexing.propagate_to_edge(strided ** power, edge, beta=beta, exp_times=exp_times)[:, 0]
-    walked = inference.resize(walked, (walked.shape[1] * 4, walked.shape[2] * 4))[:, :hw[0], :hw[1]]
-    highest = walked.max()
-    return torch.where(highest > 0, walked / highest, torch.zeros_like(walked))
+def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float, exp_times: int) -> torch.Tensor:
+    """Spread activations (K, h, w), to the given power, along T^(2^exp_times). Returns (K, h, w)."""
+    return indexing.propagate_to_edge(strided ** power, edge, beta=beta, exp_times=exp_times)[:, 0]
+
+
+@torch.inference_mode()
+def planes_of(walked: activations.Walked) -> np.ndarray:
+    """The walk resized x4, cut to (H, W), divided by the overall maximum: (K, H, W), which --sem_seg_bg_thres is compared
+    with. All 0 where nothing is left of the activation."""
+    height, width = walked.hw
+    if len(walked.keys) == 0:
+        return np.zeros((0, height, width), np.float32)
+    planes = torch.from_numpy(walked.walked)
+    planes = inference.resize(planes, (planes.shape[1] * 4, planes.shape[2] * 4))[:, :height, :width]
+    highest = planes.max()
+    return torch.where(highest > 0, planes / highest, torch.zeros_like(planes)).numpy()

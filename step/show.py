@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 import run_sample
-from misc import datasets, drawing, imutils, inference, labels, records, seeds, torchutils, weights
+from misc import activations, datasets, drawing, imutils, inference, labels, records, seeds, torchutils, weights
+from misc.auto_threshold import AUTO
 from misc.pyutils import UserError
 from step import make_amn_cam, make_cam, make_sem_seg
 from voc12.dataloader import CLASSES, PALETTE
@@ -108,6 +109,9 @@ def _with_matches(name: str, classes: Sequence[str]) -> str:
 def check(args: argparse.Namespace) -> None:
     """Raises UserError for what can be known to be wrong before anything is computed."""
     run_sample.check(args, [])  # the networks
+    chosen = [f'--{name}' for name, *_ in run_sample.THRESHOLDS if getattr(args, name) == AUTO]
+    if chosen:
+        raise UserError(f'{", ".join(chosen)}: {AUTO} takes the activations of many images; give a number')
     missing = [name for name in ('cam_weights_name', 'amn_weights_name') if weights.existing(getattr(args, name)) is None]
     if missing:
         raise UserError(f'{", ".join(getattr(args, name) for name in missing)}: no such weights; train them with '
@@ -144,8 +148,9 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
     if has_irn(args):
         whole = datasets.scaled_images(image, [1.0])[0].to(args.device)
         edge = make_sem_seg.edge_of(load_network(args, 'irn'), whole, args.precision, args.sem_seg_canvas)
-        walked = make_sem_seg.walk(torch.from_numpy(amn.strided).to(args.device), edge, args.sem_seg_power, args.beta,
-                                   args.exp_times, hw).cpu().numpy()
+        strided = make_sem_seg.walk(torch.from_numpy(amn.strided).to(args.device), edge, args.sem_seg_power, args.beta,
+                                    args.exp_times).cpu().numpy()
+        walked = make_sem_seg.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
     return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
 

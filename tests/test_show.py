@@ -270,6 +270,8 @@ def test_the_authors_double_ending(work):
     ({'out': 'yard.png'}, 'one file cannot be two of them'), ({'mask_out': './yard_amn.png'}, 'one file cannot be two of them'),
     ({'precision': 'fp16', 'device': 'cpu'}, '--precision fp16 needs a GPU'), ({'device': 'abacus'}, 'not a device'),
     ({'cam_network': 'tests.nowhere'}, '--cam_network tests.nowhere: cannot be imported'),
+    ({'eval_cam_thres': 'auto', 'amn_conf_fg_thres': 'auto'},
+     '--eval_cam_thres, --amn_conf_fg_thres: auto takes the activations of many images'),
     ({'conf_bg_thres': 0.4}, 'CAM seeds: the background threshold 0.4 is above'),
     ({'out': 'sess/res50_cam.pth/sheet.png'}, 'cannot write sess/res50_cam.pth/sheet.png'),
     ({'irn_weights_name': 'sess/res50_cam.pth'}, 'res50_cam.pth: not the weights of tests.tiny.irn')])
