@@ -32,6 +32,7 @@ class Stage:
     writes: str | None
     reads: tuple[str, ...] = ()
     lists: tuple[str, ...] = ('train_list',)
+    masks: bool = True  # whether the images of --eval_set must have theirs
 
 
 STAGES = (  # in pipeline order
@@ -52,6 +53,8 @@ STAGES = (  # in pipeline order
     Stage('make_sem_seg', "pseudo-masks: random walk over AMN's activations", 'sem_seg_out_dir',
           ('irn_weights_name', 'amn_cam_out_dir'), ('infer_list',)),
     Stage('eval_sem_seg', 'score the pseudo-masks', None, ('sem_seg_out_dir',), ('eval_set',)),
+    Stage('report', 'a page with scores, plots and a gallery of all that is there', 'report_out_dir', (), ('eval_set',),
+          masks=False),
 )
 
 # thresholds of each stage: (its own flag, the authors' shared flag, the published value)
@@ -65,7 +68,8 @@ THRESHOLDS = (
 FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
          'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
          'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
-         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg'}
+         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
+         'analysis_out_dir': 'result/analysis', 'report_out_dir': 'result/report'}
 SCORES = 'result/scores.jsonl'
 
 
@@ -212,6 +216,10 @@ def build_parser() -> argparse.ArgumentParser:
           'pixels; 0 for none; near --irn_crop_size, where that is small, the boundaries are better (authors, fixed there)')
     group('--ins_seg_bg_thres', type=SHARE, default=0.25, help='of the instance masks that are not built yet (authors)')
 
+    group = parser.add_argument_group('report').add_argument
+    group('--report_images', type=WHOLE, default=60, help='images in its gallery: a third the best, a third the worst, a '
+          'third drawn at random; 0 for all (ours)')
+
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named '
           'otherwise, the log and the scores lie in it (ours)')
@@ -290,7 +298,7 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
         ids = args.source.names(getattr(args, name))
         if name == 'eval_set':
             missing = [image_id for image_id in ids if not args.source.mask_path(image_id).is_file()]
-            if missing:
+            if missing and any(stage.masks and name in stage.lists for stage in chosen):
                 raise UserError(f'{args.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
                                 f'{args.eval_set} are missing; a score needs the mask of every image of --eval_set')
         elif name != 'infer_list' or trainings:  # masks of the infer list are made without its labels

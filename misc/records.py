@@ -72,6 +72,11 @@ def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ..
     write_json(record, settings)
 
 
+def read_folder(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """The record of a folder; None where it was made elsewhere."""
+    return _read(Path(folder) / FOLDER_RECORD)
+
+
 def setting(folder: str | os.PathLike, name: str, default: Any) -> Any:
     """What `folder` was made with; `default` where it has no record of it (made elsewhere)."""
     return (_read(Path(folder) / FOLDER_RECORD) or {}).get(name, default)

@@ -35,6 +35,7 @@ DEFAULTS = {
     'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
     'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
     'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
+    'analysis_out_dir': 'result/analysis', 'report_out_dir': 'result/report', 'report_images': 60, 'report_pass': False,
     'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
     'check_data': False, 'make_ins_seg_pass': False, 'eval_ins_seg_pass': False,
     **{f'{name}_pass': False for name in (
