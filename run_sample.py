@@ -35,6 +35,7 @@ class Stage:
     writes: str | None
     reads: tuple[str, ...] = ()
     lists: tuple[str, ...] = ('train_list',)
+    masks: bool = True  # whether the images of --eval_set must have theirs
 
 
 STAGES = (  # in pipeline order
@@ -60,6 +61,8 @@ STAGES = (  # in pipeline order
     Stage('eval_ins_seg', 'score the instance masks', None, ('ins_seg_out_dir',), ('eval_set',)),
     Stage('analyze_threshold', 'what a global threshold costs CAM, AMN and pseudo-masks, with plots', 'analysis_out_dir', (),
           ('eval_set',)),
+    Stage('report', 'a page with scores, plots and a gallery of all that is there', 'report_out_dir', (), ('eval_set',),
+          masks=False),
 )
 
 
@@ -99,8 +102,8 @@ FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res
          'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
          'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
          'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
-         'analysis_out_dir': 'result/analysis'}
-OUR_FILES = ('analysis_out_dir',)
+         'analysis_out_dir': 'result/analysis', 'report_out_dir': 'result/report'}
+OUR_FILES = ('analysis_out_dir', 'report_out_dir')
 SCORES = 'result/scores.jsonl'
 NETWORKS = ('cam', 'amn', 'irn')
 
@@ -281,6 +284,10 @@ def build_parser() -> argparse.ArgumentParser:
           'to analyse beside --cam_out_dir, --amn_cam_out_dir and --walked_out_dir, with --eval_cam_thres as their threshold '
           '(ours)')
 
+    group = parser.add_argument_group('report').add_argument
+    group('--report_images', type=WHOLE, default=60, help='images in its gallery: a third the best, a third the worst, a '
+          'third drawn at random; 0 for all (ours)')
+
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '
           'log and the scores lie in it (ours)')
@@ -414,7 +421,7 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
                             + ('; a score needs masks, every other stage goes without' if name == 'eval_set' else ''))
         if name == 'eval_set':
             missing = [image_id for image_id in ids if not args.source.mask_path(image_id).is_file()]
-            if missing:
+            if missing and any(stage.masks and name in stage.lists for stage in chosen):
                 raise UserError(f'{args.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
                                 f'{args.eval_set} are missing; a score needs the mask of every image of --eval_set')
         elif name != 'infer_list' or trainings:  # masks of the infer list are made without its labels

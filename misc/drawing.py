@@ -73,6 +73,17 @@ def overlay_instances(image: np.ndarray, instance_map: np.ndarray, names: Sequen
     return np.asarray(picture)
 
 
+def label_layer(label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """What `overlay_labels` lays over the image, on its own: uint8 (H, W, 4), RGB and opacity, clear where it shows the image.
+
+    Raises ValueError for a label that the palette lacks.
+    """
+    opacity = np.where(label_map == 0, 0, 255 * alpha)[..., None]
+    layer = np.concatenate([_flat_colours(label_map, palette) * (opacity > 0), opacity], axis=2)
+    layer[_contour(label_map)] = WHITE
+    return _to_uint8(layer)
+
+
 def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """The label map (H, W) alone, in `palette`'s colours (uint8 (n, 3)), ignored pixels (255) hatched.
 
@@ -111,9 +122,11 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequenc
 
 
 def save(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write `image`, uint8 (H, W, 3), to `path` as a PNG, atomically. Raises UserError when the disk refuses."""
+    """Write `image`, uint8 (H, W, 3 or 4), to `path` as a PNG, or a JPEG where it ends in .jpg, atomically. Raises
+    UserError when the disk refuses."""
+    kind = {'format': 'JPEG', 'quality': 88} if os.fspath(path).endswith('.jpg') else {'format': 'PNG'}
     with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, format='PNG')
+        Image.fromarray(image).save(temporary, **kind)
 
 
 def _check_shapes(image: np.ndarray, plane: np.ndarray) -> None:

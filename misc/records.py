@@ -79,6 +79,11 @@ def is_of(folder: str | os.PathLike, settings: dict[str, Any]) -> bool:
     return _read(Path(folder) / FOLDER_RECORD) == as_stored(settings) and 'unknown' not in settings.values()
 
 
+def read_folder(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """The record of a folder; None where it was made elsewhere."""
+    return _read(Path(folder) / FOLDER_RECORD)
+
+
 def setting(folder: str | os.PathLike, name: str, default: Any) -> Any:
     """What `folder` was made with; `default` where it has no record of it (made elsewhere)."""
     return (_read(Path(folder) / FOLDER_RECORD) or {}).get(name, default)

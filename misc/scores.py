@@ -81,6 +81,16 @@ def truth_and_map(truth: np.ndarray, label_map: np.ndarray, n_classes: int) -> t
     return sparse_counts(truth[known].astype(np.int64) * (n_classes + 2) + predicted)
 
 
+def strongest_and_passed(keys: np.ndarray, planes: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """planes (K, ...) without background -> the label of each pixel's strongest class (the first wins a tie), and how
+    many of the ascending `thresholds` (T,) its activation exceeds; both (...), 0 where K = 0."""
+    if len(keys) == 0:
+        return np.zeros(planes.shape[1:], np.int64), np.zeros(planes.shape[1:], np.int64)
+    position = planes.argmax(0)
+    highest = np.take_along_axis(planes, position[None], 0)[0]
+    return keys[position] + 1, np.searchsorted(thresholds.astype(planes.dtype), highest, side='left')
+
+
 def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: int,
                          thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Counts over (C+1 truths, C+1 strongest classes, T+1 numbers of thresholds passed) of one image.
@@ -91,14 +101,7 @@ def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray
     """
     known = truth != labels.IGNORE
     true = truth[known].astype(np.int64)
-    if len(keys) == 0:
-        strongest, passed = np.zeros_like(true), np.zeros_like(true)
-    else:
-        values = planes[:, known]
-        position = values.argmax(0)
-        strongest = keys[position] + 1
-        highest = np.take_along_axis(values, position[None], 0)[0]
-        passed = np.searchsorted(thresholds.astype(planes.dtype), highest, side='left')
+    strongest, passed = strongest_and_passed(keys, planes[:, known], thresholds)
     return sparse_counts((true * (n_classes + 1) + strongest) * (len(thresholds) + 1) + passed)
 
 

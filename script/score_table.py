@@ -7,9 +7,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc.pyutils import UserError  # noqa: E402
 from misc.scores import read_scores, table  # noqa: E402
+from step.scoring import TITLES  # noqa: E402
 
-STAGES = {'eval_cam': 'CAM seed', 'eval_ir_label': 'CAM seed, refined', 'eval_amn_cam': 'AMN seed',
-          'eval_amn_ir_label': 'AMN seed, refined', 'eval_sem_seg': 'pseudo-mask'}
 # mIoU on VOC train, seeds at their best threshold: table 2 of the LPCAM paper (CVPR 2023), which lists AMN
 PUBLISHED = {'eval_cam': 0.488, 'eval_amn_cam': 0.621, 'eval_sem_seg': 0.722}
 
@@ -25,7 +24,7 @@ def main() -> int:
         print(f'error: {error}', file=sys.stderr)
         return 1
     rows = []
-    for stage, title in STAGES.items():
+    for stage, title in TITLES.items():
         if stage in last:
             line = last[stage]
             at = (f'{line["threshold"]:.2f}' if 'threshold' in line
@@ -39,7 +38,7 @@ def main() -> int:
             rows.append(row + ([published] if args.published else []))
     headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points', 'data, split (images)']
     print(table(headings + (['published'] if args.published else []), rows))
-    if any('labelled' in last[stage] for stage in STAGES if stage in last):
+    if any('labelled' in last[stage] for stage in TITLES if stage in last):
         print('refined seeds: of the labelled pixels alone')
     if args.published:
         print('published: VOC train, 1,464 images, the seeds at their best threshold (LPCAM paper, table 2)')

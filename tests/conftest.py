@@ -52,7 +52,8 @@ class Command:
                  'pretrained': 'none', 'cam_weights_name': self.folder / 'cam.pth',
                  'amn_weights_name': self.folder / 'amn.pth', 'irn_weights_name': self.folder / 'irn.pth',
                  **{f'{name}_out_dir': self.folder / name
-                    for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg', 'analysis')}, **flags}
+                    for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg', 'analysis', 'report')},
+                 **flags}
         words = [f'--{stage}_pass' for stage in stages]
         for name, value in flags.items():
             words += [f'--{name}', *map(str, value if isinstance(value, list) else [value])]

@@ -31,7 +31,7 @@ DEFAULTS = {
     'irn_network': 'net.resnet50_irn', 'irn_crop_size': 512, 'irn_batch_size': 32, 'irn_num_epoches': 3,
     'irn_learning_rate': 0.1, 'irn_weight_decay': 1e-4,
     'beta': 10.0, 'exp_times': 8, 'sem_seg_bg_thres': 0.25, 'sem_seg_power': 1.3, 'ins_seg_bg_thres': 0.25,
-    'log_name': 'sample_train_eval', 'work_dir': '.',
+    'log_name': 'sample_train_eval', 'work_dir': '.', 'report_images': 60, 'report_pass': False,
     'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
     'check_data': False, 'ins_seg_coco_json': None,
     **{f'{name}_pass': False for name in (

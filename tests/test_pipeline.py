@@ -25,9 +25,10 @@ IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 
 def files(folder):
-    """Content of every file that a run leaves, but the log and the times in the scores."""
+    """Content of every file that a run leaves, but the log and the times in the scores and in the report's page."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*'))
-            if path.is_file() and path.name not in ('run.log', 'scores.jsonl') and not path.name.endswith('.lock')}
+            if path.is_file() and path.name not in ('run.log', 'scores.jsonl', 'index.html')
+            and not path.name.endswith('.lock')}
 
 
 @pytest.fixture(scope='module')
@@ -48,6 +49,9 @@ def test_all_stages_leave_all_files(whole):
     for folder, ending in (('cam', 'npz'), ('ir_label', 'png'), ('amn_cam', 'npz'), ('amn_ir_label', 'png'),
                            ('sem_seg', 'png'), ('ins_seg', 'npz')):
         expected |= {f'{folder}/{image_id}.{ending}' for image_id in IDS} | {f'{folder}/_settings.json'}
+    expected |= {'report/_settings.json'} | {f'report/data/{number}.js' for number in range(4)} | {
+        f'report/images/{number}_{name}' for number in range(4)
+        for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png')}
     assert files(whole.folder).keys() == expected
     assert list(whole.scores()) == ['eval_cam', 'eval_ir_label', 'eval_amn_cam', 'eval_amn_ir_label', 'eval_sem_seg',
                                     'eval_ins_seg']
@@ -87,7 +91,7 @@ def test_a_second_run_makes_nothing_anew(whole, tmp_path):
     command = copy_of(whole, tmp_path / 'copy')
     before = {path: path.stat().st_mtime_ns for path in command.folder.rglob('*') if path.is_file()}
     assert command(*ALL, **QUICK) == 0
-    changed = {path.name for path in command.folder.rglob('*') if path.is_file()
+    changed = {path.name for path in command.folder.rglob('*') if path.is_file() and 'report' not in path.parts
                and path.stat().st_mtime_ns != before.get(path)}
     assert changed == {'run.log', 'scores.jsonl'}
 

@@ -1,0 +1,189 @@
+"""One page on a run: its scores, the plots of the analysis, IoU per class, and a gallery whose slider moves the threshold.
+
+Reads whatever is there of --cam_out_dir, --ir_label_out_dir, --amn_cam_out_dir, --amn_ir_label_out_dir, --sem_seg_out_dir,
+--analysis_out_dir, --scores_file and the masks of --eval_set; what is not there is left out, and the page says so. Writes
+--report_out_dir anew: images/, data/ and, last, index.html, to be opened from disk.
+Only this stage: python run_sample.py --report_pass True
+"""
+import base64
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import torch
+from markupsafe import Markup
+
+from misc import datasets, gallery, inference, records, scores, torchutils
+from misc.gallery import Measured, Method
+from misc.pyutils import UserError, atomic_path, log, writing
+from step import scoring
+
+TEMPLATES = Path(gallery.__file__).parent / 'templates'
+MAKERS = {'cam': 'make_cam', 'ir_label': 'cam_to_ir_label', 'amn_cam': 'make_amn_cam',
+          'amn_ir_label': 'amn_cam_to_ir_label', 'sem_seg': 'make_sem_seg'}
+RANKING = ('amn_cam', 'cam', 'sem_seg')  # the first that is there tells the best images from the worst
+PLOTS = {'curves': 'mIoU against the global threshold', 'best_thresholds': 'Best threshold of each image',
+         'histograms': 'Activation of foreground and background', 'precision_recall': 'Precision and recall'}
+
+
+def run(args: Namespace) -> None:
+    methods = all_methods(args)
+    if not any(Path(method.folder).is_dir() for method in methods):
+        raise UserError(f'nothing to report on: none of {", ".join(method.folder for method in methods)} is there; '
+                        'run --make_cam_pass True first')
+    ids = args.source.names(args.eval_set)
+    measured, totals = measure(args, ids, methods)
+    there = [method for method in methods if any(method.name in image.made for image in measured)]
+    if not there:
+        raise UserError(f'nothing to report on: no output of any stage is of an image of --eval_set {args.eval_set}')
+    ranking = next((method for name in RANKING for method in there if method.name == name and name in totals), None)
+    groups = gallery.choose(np.array([own_miou(image, ranking) for image in measured]), args.report_images, args.seed)
+
+    folder = Path(args.report_out_dir)
+    open_folder(folder, {'stage': 'report', 'split': args.eval_set, 'images': args.report_images, 'seed': args.seed})
+    numbers = {ids[position]: position for position in groups}
+    inference.for_each_image(
+        list(numbers), lambda image_id: False,
+        lambda image_id: gallery.write_image(folder, numbers[image_id], args.source, image_id, there), args.num_workers)
+    if torchutils.is_main():
+        images = [(position, ids[position], group, measured[position]) for position, group in groups.items()]
+        page = render(header(args, ids), scoring.last_lines(args.scores_file, args.eval_set, args.source.name),
+                      settings(args, methods), plots(args.analysis_out_dir), class_rows(args.source, measured, there, totals),
+                      page_data(args.source, there, totals, images), there, [m for m in methods if m not in there], ranking)
+        with atomic_path(folder / 'index.html') as temporary:
+            temporary.write_text(page, encoding='utf-8')
+        log.info('report of %d of %d images: %s', len(groups), len(ids), folder / 'index.html')
+
+
+def all_methods(args: Namespace) -> list[Method]:
+    """Everything that the gallery can show, in its order."""
+    return [Method('cam', 'CAM', args.cam_out_dir, 'activation', args.eval_cam_thres),
+            Method('amn_cam', 'AMN', args.amn_cam_out_dir, 'activation', args.eval_amn_cam_thres),
+            Method('ir_label', "CAM's refined seed", args.ir_label_out_dir, 'seed'),
+            Method('amn_ir_label', "AMN's refined seed", args.amn_ir_label_out_dir, 'seed'),
+            Method('sem_seg', 'Pseudo-mask', args.sem_seg_out_dir, 'mask')]
+
+
+def measure(args: Namespace, ids: list[str], methods: list[Method]) -> tuple[list[Measured], dict[str, np.ndarray]]:
+    """Every image on its own, in the order of `ids`, and by method the counts of all of them, where there are any."""
+    n_classes = args.source.n_classes
+    totals = {method.name: np.zeros(gallery.shape(method, n_classes), np.int64) for method in methods
+              if method.kind != 'seed'}
+    mine, part = torchutils.share(ids), []
+    results = datasets.read_ahead(lambda image_id: gallery.measure(args.source, image_id, methods), mine, args.num_workers)
+    for result in torchutils.progress(results, total=len(mine), unit='image'):
+        result = datasets.checked(result)
+        for name, (index, counts) in result.counts.items():
+            totals[name].flat[index] += counts
+        result.counts.clear()
+        part.append(result)
+    totals = {name: torchutils.sum_over_processes(torch.from_numpy(counts)).numpy() for name, counts in totals.items()}
+    return torchutils.gather(part), {name: counts for name, counts in totals.items() if counts.any()}
+
+
+def own_miou(image: Measured, method: Method | None) -> float:
+    """mIoU of an image at the method's own threshold; nan where there is none."""
+    if method is None or method.name not in image.miou:
+        return float('nan')
+    miou = image.miou[method.name]
+    return float(miou[0] if method.kind == 'mask' else miou[method.thresholds == method.threshold][0])
+
+
+def open_folder(folder: Path, record: dict[str, Any]) -> None:
+    """Remove the report that was there, the page first. Raises UserError where other things lie there."""
+    if folder.is_dir() and any(folder.iterdir()) and (records.read_folder(folder) or {}).get('stage') != 'report':
+        raise UserError(f'{folder}: holds other things than a report; name another --report_out_dir')
+    records.open_folder(folder, record, ('.html',), overwrite=True)
+    if torchutils.is_main():
+        for path in [*folder.glob('images/*'), *folder.glob('data/*')]:
+            with writing(path):
+                path.unlink()
+    torchutils.wait_for_all()
+
+
+def header(args: Namespace, ids: list[str]) -> dict[str, Any]:
+    """What the page is about."""
+    return {'data': args.source.name, 'split': args.eval_set, 'images': len(ids)}
+
+
+def settings(args: Namespace, methods: list[Method]) -> list[tuple[str, dict[str, str]]]:
+    """(what, name -> value) for each training and each folder that has a record of its settings."""
+    found = [(f'{name.upper()} (training)', records.read_weights_record(getattr(args, f'{name}_weights_name')))
+             for name in ('cam', 'amn', 'irn')]
+    found += [(method.title, records.read_folder(method.folder)) for method in methods]
+    return [(title, {name: _text(value) for name, value in sorted(record.items())}) for title, record in found if record]
+
+
+def _text(value: Any) -> str:
+    return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def plots(folder: str) -> list[tuple[str, str]]:
+    """(caption, data URI) of each SVG that the analysis left, the well-known ones first."""
+    paths = sorted(Path(folder).glob('*.svg'), key=lambda path: (path.stem not in PLOTS, [*PLOTS].index(path.stem)
+                                                                 if path.stem in PLOTS else 0, path.stem))
+    return [(PLOTS.get(path.stem, path.stem), 'data:image/svg+xml;base64,' + base64.b64encode(path.read_bytes()).decode())
+            for path in paths]
+
+
+def score_of(method: Method, counts: np.ndarray) -> scores.Score:
+    """Of all images together, at the method's own threshold."""
+    if method.kind == 'mask':
+        return scores.score(scores.ignored_as_background(counts), 0)
+    return scores.ThresholdScores(counts, method.thresholds, 0).at(method.threshold)
+
+
+def class_rows(source: datasets.Source, measured: list[Measured], methods: list[Method],
+               totals: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Name, colour, number of images whose truth shows it, and IoU by method, of background and each class."""
+    iou = {method.name: score_of(method, totals[method.name]).iou for method in methods if method.name in totals}
+    return [{'name': name, 'colour': source.palette[label].tolist(),
+             'images': sum(image.truth if label == 0 else label in image.true for image in measured),
+             'iou': {method: float(values[label]) for method, values in iou.items()}}
+            for label, name in enumerate(('background', *source.classes))]
+
+
+def page_data(source: datasets.Source, methods: list[Method], totals: dict[str, np.ndarray],
+              images: list[tuple[int, str, str, Measured]]) -> dict[str, Any]:
+    """What the page's script reads. Scores are in tenths of a percent, rounded as the evaluator prints them."""
+    on_grid = {method.name: np.isin(method.thresholds, gallery.GRID) for method in methods if method.kind == 'activation'}
+    return {
+        'methods': [{
+            'name': method.name, 'title': method.title, 'kind': method.kind,
+            'position': method.position if method.name in on_grid else None,
+            'curve': tenths(scores.ThresholdScores(totals[method.name], method.thresholds, 0).curve()[on_grid[method.name]])
+            if method.name in on_grid and method.name in totals else None} for method in methods],
+        'classes': ['background', *source.classes],
+        'palette': source.palette[:source.n_classes + 1].tolist(),
+        'plasma': np.rint(matplotlib.colormaps['plasma'](np.linspace(0, 1, 101))[:, :3] * 255).astype(int).tolist(),
+        'images': [{
+            'number': number, 'id': image_id, 'group': group, 'hw': image.hw, 'truth': image.truth, 'shown': image.shown,
+            'made': image.made,
+            'miou': {name: tenths(values[on_grid[name]] if name in on_grid else values) for name, values in image.miou.items()}}
+            for number, image_id, group, image in images]}
+
+
+def percent(value: float | None) -> str:
+    """As the evaluator prints it."""
+    return '–' if value is None or np.isnan(value) else f'{100 * value:.1f}'
+
+
+def tenths(values: np.ndarray) -> list[int | None]:
+    """Shares -> tenths of a percent with `percent`'s digits."""
+    return [None if np.isnan(value) else int(percent(value).replace('.', '')) for value in values]
+
+
+def render(about: dict, lines: list[dict], made_with: list, figures: list, classes: list[dict], data: dict,
+           methods: list[Method], absent: list[Method], ranking: Method | None) -> str:
+    """The page, with its style and its script in it."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {'percent': percent}
+    style, script = (Markup((TEMPLATES / f'report.{kind}').read_text(encoding='utf-8')) for kind in ('css', 'js'))
+    scored = [method for method in methods if classes and method.name in classes[0]['iou']]
+    return environment.get_template('report.html').render(
+        about=about, lines=lines, titles=scoring.TITLES, settings=made_with, plots=figures, classes=classes, data=data,
+        methods=methods, scored=scored, absent=absent, makers=MAKERS, ranking=ranking, style=style, script=script)

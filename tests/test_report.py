@@ -1,0 +1,365 @@
+"""The report's data are the evaluator's, to the digit; names are escaped; what is missing is left out; it is made anew."""
+import base64
+import json
+import re
+import shutil
+import zlib
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from misc import activations, drawing, gallery, labels, scores, seeds
+from misc.pyutils import UserError, append_json_line, unlock
+from step import report, scoring
+from tests.conftest import GOLDEN
+from tests.tiny import QUICK
+from voc12.dataloader import PALETTE
+
+HOSTILE = '<img src=x onerror=window.hacked=1>'
+CLASSES = ('cat', '<script>window.hacked=1</script>', '"dog\' onclick="window.hacked=1', '{{ 7 * 7 }}')
+IDS = ['plain', HOSTILE, 'a b%20c#d?e.f', 'quotes"\'&amp;', 'one_pixel', 'no_class', 'ignored']
+THRESHOLDS = {'cam': 0.15, 'amn_cam': 0.255}  # one of them is not on the grid
+
+
+class Source:
+    """A data set with the names that a page must fear."""
+
+    name, classes, n_classes, palette = '<b>own</b>', CLASSES, len(CLASSES), PALETTE
+
+    def __init__(self, root):
+        self.root = root
+
+    def names(self, list_or_split):
+        return IDS
+
+    def image_path(self, image_id):
+        return self.root / 'images' / f'{image_id}.png'
+
+    def mask_path(self, image_id):
+        return self.root / 'masks' / f'{image_id}.png'
+
+
+def draw(folder):
+    """Images, truths and what the stages make of them: smooth activations, so that masks shrink with the threshold."""
+    source, rng = Source(folder), np.random.default_rng(5)
+    (folder / 'images').mkdir(parents=True)
+    for number, image_id in enumerate(IDS):
+        hw = (1, 1) if image_id == 'one_pixel' else (40 + 8 * number, 56)
+        Image.fromarray(rng.integers(0, 256, (*hw, 3), np.uint8)).save(source.image_path(image_id))
+        keys = np.array([] if image_id == 'no_class' else sorted({number % 4, (number + 1) % 4}), np.int64)
+        y, x = np.indices(hw)
+        planes = np.array([np.exp(-((y / hw[0] - 0.5) ** 2 + (x / hw[1] - 0.3 - 0.3 * place) ** 2) * 8)
+                           for place in range(len(keys))], np.float32).reshape(-1, *hw)
+        truth = seeds.class_ids(keys)[seeds.arg_max(planes, 0.4)]
+        truth[:, :2] = 255
+        labels.save(source.mask_path(image_id), np.full(hw, 255) if image_id == 'ignored' else truth, PALETTE)
+        for name, power in (('cam', 2), ('amn_cam', 1)):
+            noisy = np.clip(planes ** power + rng.normal(0, 0.1, planes.shape).astype(np.float32), 0, 1)
+            noisy[:, ::3] = np.round(noisy[:, ::3], 2)  # at a threshold of the grid, and ties
+            activations.save(folder / name, image_id, activations.Activation(keys, noisy[:, ::4, ::4], noisy))
+        seed = np.where(rng.random(hw) < 0.3, 255, truth)
+        for name in ('ir_label', 'amn_ir_label'):
+            labels.save(folder / name / f'{image_id}.png', seed, PALETTE)
+        labels.save(folder / 'sem_seg' / f'{image_id}.png', np.where(seed == 255, 0, seed), PALETTE)
+    return source
+
+
+def arguments(folder, **changes):
+    args = Namespace(source=Source(folder), eval_set='<i>split</i>', num_workers=0, seed=0, report_images=0,
+                     eval_cam_thres=THRESHOLDS['cam'], eval_amn_cam_thres=THRESHOLDS['amn_cam'],
+                     scores_file=str(folder / 'scores.jsonl'), report_out_dir=str(folder / 'report'),
+                     analysis_out_dir=str(folder / 'analysis'),
+                     **{f'{name}_weights_name': str(folder / f'{name}.pth') for name in ('cam', 'amn', 'irn')},
+                     **{f'{name}_out_dir': str(folder / name)
+                        for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg')})
+    return Namespace(**vars(args) | changes)
+
+
+def page(folder, name='report'):
+    """index.html, and the data in it."""
+    text = (folder / name / 'index.html').read_text()
+    return text, json.loads(re.search(r'<script type="application/json" id="report-data">(.*?)</script>', text, re.S)[1])
+
+
+def planes_of(path, hw):
+    """The number and the planes (P, H, W) of a data file."""
+    number, text = re.fullmatch(r'amnReport\.arrived\((\d+), "([A-Za-z0-9+/=]*)"\);\n', path.read_text()).groups()
+    return int(number), np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(-1, *hw)
+
+
+@pytest.fixture(autouse=True)
+def unlocked():
+    yield
+    unlock()
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('report')
+    draw(folder)
+    report.run(arguments(folder))
+    return folder
+
+
+def test_planes_give_the_mask_of_every_threshold(made):
+    source = Source(made)
+    for number, image_id in enumerate(IDS):
+        truth = labels.load(source.mask_path(image_id))
+        told, planes = planes_of(made / 'report' / 'data' / f'{number}.js', truth.shape)
+        assert told == number
+        assert len(planes) == 5
+        assert (planes[0] == truth).all()
+        for name, (strongest, passed) in (('cam', planes[1:3]), ('amn_cam', planes[3:5])):
+            keys, _, high_res = activations.load(made / name, image_id)
+            for position, threshold in enumerate(scores.GRID):
+                expected = seeds.class_ids(keys)[seeds.arg_max(high_res, threshold)]
+                assert (np.where(passed > position, strongest, 0) == expected).all()
+
+
+def test_scores_of_each_image_are_the_evaluators(made):
+    source, (_, data) = Source(made), page(made)
+    assert [item['id'] for item in data['images']] == IDS
+    for item in data['images']:
+        def load(image_id, name):
+            activation = activations.load(made / name, image_id)
+            return activation.keys, activation.high_res
+
+        if item['id'] == 'ignored':
+            assert item['miou'] == {'cam': [None] * 101, 'amn_cam': [None] * 101, 'sem_seg': [None]}
+            continue
+        if item['id'] == 'one_pixel':  # its only pixel is 255
+            continue
+        for name in THRESHOLDS:
+            curve = scores.score_activations(source, [item['id']], lambda image_id, name=name: load(image_id, name), 0.5, 0)
+            assert [f'{value / 10:.1f}' for value in item['miou'][name]] == [f'{100 * value:.1f}' for value in curve.curve()]
+        mask = labels.load(made / 'sem_seg' / f'{item["id"]}.png')
+        counts = scores.count_label_maps(source, [item['id']], lambda image_id, mask=mask: mask, 0)
+        expected = scores.score(scores.ignored_as_background(counts), 1).miou
+        assert item['miou']['sem_seg'] == [int(f'{100 * expected:.1f}'.replace('.', ''))]
+
+
+def test_scores_of_an_image_by_hand(tmp_path):
+    """Two classes, six pixels, the last one ignored."""
+    source = Source(tmp_path)
+    (tmp_path / 'images').mkdir()
+    Image.fromarray(np.zeros((1, 6, 3), np.uint8)).save(source.image_path('x'))
+    labels.save(source.mask_path('x'), np.array([[0, 0, 1, 1, 1, 255]]), PALETTE)
+    plane = np.array([[[0.1, 0.1, 0.9, 0.1, 0.9, 0.1]], [[0.1, 0.1, 0.1, 0.9, 0.1, 0.9]]], np.float32)
+    activations.save(tmp_path / 'cam', 'x', activations.Activation(np.array([0, 1]), plane, plane))
+    method = gallery.Method('cam', 'CAM', str(tmp_path / 'cam'), 'activation', 0.15)
+    image = gallery.measure(source, 'x', [method])
+    # predicted at 0.50: 0 0 1 2 1; at 0.00: 1 1 1 2 1 (the first wins a tie); at 0.95: background alone
+    at = dict(zip(scores.GRID, image.miou['cam'], strict=True))
+    assert at[0.5] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert at[0.0] == pytest.approx((0 + 2 / 5 + 0) / 3)
+    assert at[0.95] == pytest.approx((2 / 5 + 0) / 2)
+    assert (image.shown, image.true) == ([1, 2], [1])
+
+
+def test_scores_of_all_images_are_the_evaluators(made):
+    source, (text, data) = Source(made), page(made)
+    rows = {}
+    for match in re.finditer(r'<tr>\s*<th scope="row" data-value="(\d+)">.*?</tr>', text, re.S):
+        rows[int(match[1])] = re.findall(r'>([\d.–]+)</td>', match[0])
+    assert list(rows) == list(range(5))
+    for column, name in enumerate(THRESHOLDS):
+        def load(image_id, name=name):
+            activation = activations.load(made / name, image_id)
+            return activation.keys, activation.high_res
+        result = scores.score_activations(source, IDS, load, THRESHOLDS[name], 0)
+        on_grid = [value for value, at in zip(result.curve(), result.thresholds, strict=True) if at in scores.GRID]
+        method = next(method for method in data['methods'] if method['name'] == name)
+        assert method['curve'] == [int(f'{100 * value:.1f}'.replace('.', '')) for value in on_grid]
+        iou = result.at(THRESHOLDS[name]).iou
+        assert [row[1 + column] for row in rows.values()] == [f'{100 * value:.1f}' for value in iou]
+    assert {method['name']: method['position'] for method in data['methods'] if method['kind'] == 'activation'} == {
+        'cam': 15, 'amn_cam': 25}
+    truths = [labels.load(source.mask_path(image_id)) for image_id in IDS]
+    assert [int(row[0]) for row in rows.values()] == [len(IDS)] + [
+        sum(bool((truth == label).any()) for truth in truths) for label in range(1, 5)]
+
+
+@pytest.mark.parametrize(('number', 'expected'), [
+    (0, dict.fromkeys(range(6), '')), (6, dict.fromkeys(range(6), '')), (9, dict.fromkeys(range(6), '')), (1, {2: 'best'}),
+    (2, {2: 'best', 4: 'worst'}), (5, {0: 'best', 2: 'best', 3: 'worst', 4: 'worst'})])
+def test_choice_of_images(number, expected):
+    """Of the order 2, 0, 5, 3, 4 (equals in the list's order); 1 has no score."""
+    groups = gallery.choose(np.array([0.8, np.nan, 0.9, 0.3, 0.3, 0.5]), number, seed=0)
+    assert {position: group for position, group in groups.items() if group != 'random'} == expected
+    assert len(groups) == (number if 0 < number < 6 else 6)
+    assert list(groups) == sorted(groups)
+
+
+def test_choice_without_scores_is_drawn(made):
+    first, again = (gallery.choose(np.full(100, np.nan), 10, seed) for seed in (3, 3))
+    assert first == again
+    assert set(first.values()) == {'random'}
+    assert first != gallery.choose(np.full(100, np.nan), 10, 4)
+
+
+def test_files_do_not_depend_on_workers_and_are_made_anew(made, tmp_path):
+    def content(folder):
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+    target = tmp_path / 'report'
+    report.run(arguments(made, report_out_dir=str(target), num_workers=2))
+    assert content(target) == content(made / 'report')
+    report.run(arguments(made, report_out_dir=str(target), report_images=2))
+    assert len(list(target.glob('data/*'))) == 2
+    assert len(list(target.glob('images/*'))) == 2 * 5
+    report.run(arguments(made, report_out_dir=str(target)))
+    assert content(target) == content(made / 'report')
+
+
+def test_a_folder_of_other_things_is_left_alone(made, tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'mine.jpg').write_text('mine')
+    with pytest.raises(UserError, match='holds other things than a report; name another --report_out_dir'):
+        report.run(arguments(made, report_out_dir=str(tmp_path)))
+    assert [path.name for path in tmp_path.rglob('*') if path.is_file()] == ['mine.jpg']
+
+
+def test_names_are_escaped(made):
+    text, data = page(made)
+    assert data['classes'] == ['background', *CLASSES]
+    for bad in (*CLASSES[1:3], HOSTILE, '<i>split</i>', '<b>own</b>'):
+        assert bad not in text
+    assert '{{ 7 * 7 }}' in text
+    assert '>49<' not in text
+    assert not re.search(r'https?://(?!www\.w3\.org)', text)  # nothing from a network
+    assert {path.name for path in (made / 'report').rglob('*') if path.is_file()} <= {'index.html', '_settings.json'} | {
+        f'{number}{name}' for number in range(len(IDS))
+        for name in ('.js', '_image.jpg', '_truth.png', '_ir_label.png', '_amn_ir_label.png', '_sem_seg.png')}
+
+
+def test_overlays_are_those_of_drawing(made):
+    """The layer over the image is what drawing.overlay_labels makes of both, but for rounding."""
+    image = np.array(Image.open(Source(made).image_path('plain')))
+    layer = np.array(Image.open(made / 'report' / 'images' / '0_ir_label.png')).astype(float)
+    assert layer.shape == (*image.shape[:2], 4)
+    opacity = layer[..., 3:] / 255
+    label_map = labels.load(made / 'ir_label' / 'plain.png')
+    expected = drawing.overlay_labels(image, label_map, PALETTE).astype(float)
+    assert np.abs(opacity * layer[..., :3] + (1 - opacity) * image - expected).max() <= 1
+    assert {0, 153, 255} == set(np.unique(layer[..., 3]))
+
+
+def damaged(made, folder):
+    """What a report needs, in a folder of its own, to be damaged."""
+    for name in ('images', 'masks', 'cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg'):
+        shutil.copytree(made / name, folder / name)
+    return folder
+
+
+def test_what_is_missing_is_left_out(made, tmp_path):
+    folder = damaged(made, tmp_path)
+    for name in ('amn_cam', 'amn_ir_label'):
+        shutil.rmtree(folder / name)
+    (folder / 'sem_seg' / 'plain.png').unlink()
+    (folder / 'masks' / 'no_class.png').unlink()
+    report.run(arguments(folder))
+    text, data = page(folder)
+    assert [method['name'] for method in data['methods']] == ['cam', 'ir_label', 'sem_seg']
+    assert '--make_amn_cam_pass' in text
+    assert '--amn_cam_to_ir_label_pass' in text
+    assert 'run <code>--analyze_threshold_pass True</code>' in text
+    assert 'No scores of this split' in text
+    plain, no_class = (next(item for item in data['images'] if item['id'] == name) for name in ('plain', 'no_class'))
+    assert plain['made'] == ['cam', 'ir_label']
+    assert 'sem_seg' not in plain['miou']
+    assert (no_class['truth'], no_class['miou']) == (False, {})
+    assert len(planes_of(folder / 'report' / 'data' / '5.js', no_class['hw'])[1]) == 2
+
+
+def test_without_any_mask(made, tmp_path):
+    folder = damaged(made, tmp_path)
+    shutil.rmtree(folder / 'masks')
+    report.run(arguments(folder, report_images=3))
+    text, data = page(folder)
+    assert 'there are no masks of this split' in text
+    assert 'drawn at random: without masks there are no scores' in text
+    assert all(item['miou'] == {} and item['group'] == 'random' for item in data['images'])
+    assert {method['curve'] for method in data['methods']} == {None}
+
+
+@pytest.mark.parametrize('empty', [False, True])
+def test_nothing_at_all(tmp_path, empty):
+    source = Source(tmp_path)
+    (tmp_path / 'images').mkdir()
+    for image_id in IDS:
+        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(source.image_path(image_id))
+    if empty:
+        (tmp_path / 'cam').mkdir()
+    with pytest.raises(UserError, match='nothing to report on'):
+        report.run(arguments(tmp_path))
+    assert not (tmp_path / 'report').exists()
+
+
+def test_damaged_inputs_are_named(made, tmp_path):
+    folder = damaged(made, tmp_path)
+    activations.save(folder / 'cam', 'plain', activations.load(folder / 'cam', 'quotes"\'&amp;'))
+    with pytest.raises(UserError, match=r'plain\.npz: 64 x 56, its image is 40 x 56: made from another image'):
+        report.run(arguments(folder))
+    small = np.zeros((1, 40, 56), np.float32)
+    activations.save(folder / 'cam', 'plain', activations.Activation(np.array([4]), small, small))
+    with pytest.raises(UserError, match=r'plain\.npz: holds classes above 4'):
+        report.run(arguments(folder))
+    (folder / 'cam' / 'plain.npz').write_bytes(b'half')
+    with pytest.raises(UserError, match=r'plain\.npz: not a whole activation file'):
+        report.run(arguments(folder))
+
+
+def test_scores_plots_and_settings(made, tmp_path):
+    folder = damaged(made, tmp_path)
+    args = arguments(folder)
+    line = {'split': args.eval_set, 'data': Source.name, 'version': '1', 'commit': 'abc', 'images': 7}
+    for stage, time, more in (
+            ('eval_sem_seg', '2026-01-02T00:00:00', {'miou': 0.5, 'threshold': 0.25}),
+            ('eval_cam', '2026-01-01T00:00:00', {'miou': 0.1, 'threshold': 0.15}),
+            ('eval_cam', '2026-01-03T00:00:00', {'miou': 0.3894, 'threshold': 0.15, 'best_miou': 0.4, 'best_threshold': 0.16,
+                                                  'within_3_points': [0.06, 0.31]}),
+            ('eval_ir_label', '2026-01-01T00:00:00', {'miou': None, 'labelled': 0.562, 'fg_threshold': 0.3,
+                                                       'bg_threshold': 0.05}),
+            ('eval_else', '2026-01-01T00:00:00', {})):
+        append_json_line(args.scores_file, {'stage': stage, 'time': time} | line | more)
+    append_json_line(args.scores_file, {'stage': 'eval_cam', 'time': 'x'} | line | {'split': 'val', 'miou': 0.9})
+    assert [found['stage'] for found in scoring.last_lines(args.scores_file, args.eval_set, Source.name)] == [
+        'eval_cam', 'eval_ir_label', 'eval_sem_seg', 'eval_else']
+    (folder / 'analysis').mkdir()
+    for name in ('other', 'curves'):
+        (folder / 'analysis' / f'{name}.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (folder / 'cam' / '_settings.json').write_text(json.dumps({'network': '<net>', 'scales': [1.0, 0.5]}))
+    report.run(args)
+    text, _ = page(folder)
+    table = ' '.join(re.sub(r'<[^>]*>', ' ', text[text.index('>Scores<'):text.index('<details>')]).split())
+    assert 'CAM seed 0.15 38.9 40.0 0.16 0.06 to 0.31 7' in table
+    assert 'CAM seed, refined 0.30, 0.05 – – – – 7' in table
+    assert 'eval_else – – – – – 7' in table
+    assert 'refined 56.2%' in table
+    assert 'scored <b>2026-01-03 00:00:00</b>' in text
+    assert re.findall(r'alt="Plot: ([^"]*)"', text) == ['mIoU against the global threshold', 'other']
+    assert '<dt>network</dt><dd>&lt;net&gt;</dd><dt>scales</dt><dd>1.0, 0.5</dd>' in text
+    (folder / 'scores.jsonl').write_text('{"stage"')
+    with pytest.raises(UserError, match='not a file of scores'):
+        report.run(args)
+
+
+def test_through_the_command(command, capsys):
+    """On the small tree, with masks of the split missing: only scores need them."""
+    assert command('report') == 1
+    assert 'nothing to report on: none of' in capsys.readouterr().err.splitlines()[-1]
+    next((command.tree / 'SegmentationClass').glob('2007_000001.png')).unlink()
+    for name in ('cam', 'amn_cam'):
+        for image_id in ('2007_000001', '2007_000002'):
+            golden = np.load(GOLDEN / 'expected' / f'{image_id}_activations.npz')
+            activations.save(command.folder / name, image_id, activations.Activation(
+                *(golden[f'{name}{what}'] for what in ('_keys', '', '_high_res'))))
+    assert command('report', report_images=2, eval_cam_thres=0.2, **QUICK) == 0
+    text, data = page(command.folder)
+    assert len(data['images']) == 2
+    assert data['methods'][0]['position'] == 20
+    assert 'voc12' in text
+    assert command('eval_cam', **QUICK) == 1
+    assert '1 of the 4 masks of train are missing' in capsys.readouterr().err.splitlines()[-1]
