@@ -402,14 +402,38 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
     if args.cam_resize_long[0] > args.cam_resize_long[1]:
         raise UserError(f'--cam_resize_long {args.cam_resize_long[0]} {args.cam_resize_long[1]}: LOW is above HIGH')
     check_analysis(args)
-    for name in ('cam_network', 'amn_network', 'irn_network'):
+    check_networks(args)
+    check_lists(args, chosen)
+    if any(stage.name == 'eval_ins_seg' for stage in chosen):
+        check_objects(args)
+    trainings = trainings_of(chosen)
+    for stage in trainings:
+        training.steps_of(len(args.source.names(args.train_list)),
+                          getattr(args, stage.name.removeprefix('train_') + '_batch_size'), 1, stage.name)
+    if trainings:
+        weights.check_pretrained(args.pretrained)
+        if args.tensorboard is not None:
+            training.summary_writer()
+    check_inputs(args, chosen)
+
+
+def trainings_of(chosen: list[Stage]) -> list[Stage]:
+    return [stage for stage in chosen if stage.name.startswith('train_')]
+
+
+def check_networks(args: argparse.Namespace) -> None:
+    """Raises UserError where a network's module cannot be imported."""
+    for name in (f'{name}_network' for name in NETWORKS):
         try:
             found = hasattr(importlib.import_module(getattr(args, name)), 'Net')
         except (ImportError, ValueError) as error:
             raise UserError(f'--{name} {getattr(args, name)}: cannot be imported ({error})') from error
         if not found:
             raise UserError(f'--{name} {getattr(args, name)}: a module without a class Net')
-    trainings = [stage for stage in chosen if stage.name.startswith('train_')]
+
+
+def check_lists(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """Raises UserError where the data set has faults, or images, labels or masks of the lists in use are missing."""
     wrong = args.source.check(()).wrong
     if wrong:
         raise UserError(f'{args.data_root}: {wrong[0]}'
@@ -424,18 +448,13 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
             if missing and any(stage.masks and name in stage.lists for stage in chosen):
                 raise UserError(f'{args.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
                                 f'{args.eval_set} are missing; a score needs the mask of every image of --eval_set')
-        elif name != 'infer_list' or trainings:  # masks of the infer list are made without its labels
+        elif name != 'infer_list' or trainings_of(chosen):  # masks of the infer list are made without its labels
             for image_id in ids:
                 args.source.labels(image_id)
-    if any(stage.name == 'eval_ins_seg' for stage in chosen):
-        check_objects(args)
-    for stage in trainings:
-        training.steps_of(len(args.source.names(args.train_list)),
-                          getattr(args, stage.name.removeprefix('train_') + '_batch_size'), 1, stage.name)
-    if trainings:
-        weights.check_pretrained(args.pretrained)
-        if args.tensorboard is not None:
-            training.summary_writer()
+
+
+def check_inputs(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """Raises UserError for an input that is not there and that no chosen stage will make, or was made for other classes."""
     made: set[str | None] = set()
     for stage in chosen:
         for name in stage.reads:

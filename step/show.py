@@ -108,7 +108,7 @@ def _with_matches(name: str, classes: Sequence[str]) -> str:
 
 def check(args: argparse.Namespace) -> None:
     """Raises UserError for what can be known to be wrong before anything is computed."""
-    run_sample.check(args, [])  # the networks
+    run_sample.check_networks(args)
     chosen = [f'--{name}' for name, *_ in run_sample.THRESHOLDS if getattr(args, name) == AUTO]
     if chosen:
         raise UserError(f'{", ".join(chosen)}: {AUTO} takes the activations of many images; give a number')
