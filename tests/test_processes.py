@@ -68,7 +68,7 @@ def test_every_file_is_identical(alone, tmp_path):
         theirs = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != '.lock'}
         assert len(ours) == 5  # four images and the record
         assert ours == theirs, name
-    scores = [[json.loads(line) | {'time': ''} for line in (folder / 'scores.jsonl').read_text().splitlines()]
+    scores = [[json.loads(line) | {'time': '', 'commit': ''} for line in (folder / 'scores.jsonl').read_text().splitlines()]
               for folder in (alone, tmp_path)]
     assert scores[0] == scores[1]
     assert len(scores[0]) == 3
