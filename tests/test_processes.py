@@ -72,6 +72,15 @@ def test_every_file_is_identical(alone, tmp_path):
     assert len(scores[0]) == 2
 
 
+def test_the_analysis_is_identical(alone, tmp_path):
+    for processes in (1, 2):
+        done = run(processes, alone, tmp_path, ['analyze_threshold'], '--analysis_out_dir', tmp_path / f'{processes}')
+        assert done.returncode == 0, done.stderr
+    ours, theirs = ({path.name: path.read_bytes() for path in (tmp_path / which).iterdir()} for which in '12')
+    assert len(ours) == 12
+    assert ours == theirs
+
+
 def test_a_process_that_fails_ends_all(alone, tree, tmp_path):
     (tree / 'JPEGImages' / '2007_000002.jpg').write_bytes(b'no photograph')
     done = run(2, alone, tmp_path, ['train_cam'], tree=tree)
