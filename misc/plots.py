@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from misc.pyutils import atomic_path
@@ -19,9 +20,10 @@ from misc.scores import GRID
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 LINES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = 'os^Dv'
+FOREGROUND, BACKGROUND = '#009E73', '#555555'
 SETTINGS = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#dddddd',
             'axes.axisbelow': True, 'lines.linewidth': 1.8, 'legend.frameon': False, 'svg.hashsalt': 'amn',
-            'text.parse_math': False}  # a name of a folder is no formula
+            'hatch.linewidth': 0.5}
 Methods = dict[str, dict[str, Any]]
 
 
@@ -36,9 +38,10 @@ def curves(methods: Methods) -> Figure:
                    markevery=_at(method['best_threshold']), marker='*', markersize=12, markeredgecolor='white', **style)
         above.plot(method['threshold_used'], 100 * method['miou_used'], marker=MARKERS[number % len(MARKERS)], markersize=8,
                    color=style['color'], markerfacecolor='white', markeredgewidth=1.8)
-        for key, height, alpha in (('within_5_points', 0.62, 0.35), ('within_1_point', 0.62, 1)):
+        for key, opacity in (('within_5_points', 0.35), ('within_1_point', 1)):
             low, high = method[key]
-            below.barh(number, max(high - low, 0.004), height, low, color=style['color'], alpha=alpha, linewidth=0)
+            colour = opacity * np.array(to_rgb(style['color'])) + 1 - opacity
+            below.barh(number, max(high - low, 0.004), 0.62, low, color=colour, linewidth=0)  # a single one shows, too
         below.plot([method['threshold_used']] * 2, (number - 0.42, number + 0.42), color='black', linewidth=1.5)
     above.set(ylabel='mIoU (%)', ylim=(0, None), title='mIoU against one threshold for all images')
     above.legend(title='hollow mark: threshold in use; star: best', loc='upper right')
@@ -68,20 +71,19 @@ def histograms(methods: Methods) -> Figure:
     """How foreground's and background's activation are distributed, a panel for each method."""
     figure, panels = _panels(methods, 2.3, 'pixels (%)')
     for axes, _, method in panels:
-        for number, (name, hatch) in enumerate((('background', '////'), ('foreground', None))):
+        for name, colour, line, hatch in (('background', BACKGROUND, '--', '////'), ('foreground', FOREGROUND, '-', None)):
             counts = np.array(method['histograms'][name])
             shares, edges = 100 * counts / max(counts.sum(), 1), np.linspace(0, 1, len(counts) + 1)
-            colour = COLOURS[1 - number]
             axes.stairs(shares, edges, fill=True, color=colour, alpha=0.3, hatch=hatch, linewidth=0)
-            axes.stairs(shares, edges, color=colour, linestyle=LINES[1 - number], linewidth=1.8,
+            axes.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.8,
                         label=f'{name}: mean {_number(method[f"{name}_mean"])}')
         _line(axes, method['threshold_used'], ':', f'threshold in use: {method["threshold_used"]:.2f}')
         axes.set_yscale('log')
+        axes.yaxis.set_major_formatter('{x:g}')
         axes.set_title(f'{method["title"]}: gap {_number(method["gap"])}, area under ROC {_number(method["auc"])}, '
-                       f'variation within objects {_number(method["cv"])}')
-        axes.legend(loc='upper right', ncols=3)
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high * 4)  # room for the legend, on a logarithmic axis
+                       f'CV within objects {_number(method["cv"])}', fontsize=11)
+        axes.legend(loc='upper right')
+    panels[0][0].set_ylim(0.01, 300)  # of all; with room for the legend
     axes.set_xlabel('activation')
     return figure
 
@@ -96,9 +98,9 @@ def precision_recall(methods: Methods) -> Figure:
                 'markerfacecolor': 'white', 'markeredgewidth': 1.8, **_style(number)}
         for axes, x, y in zip(panels, (GRID, GRID, recall), (precision, recall, precision), strict=True):
             axes.plot(x, y, label=method['title'], **used)
-    for axes, x, y in zip(panels, ('global threshold', 'global threshold', 'recall (%)'),
-                          ('precision (%)', 'recall (%)', 'precision (%)'), strict=True):
-        axes.set(xlabel=x, ylabel=y, ylim=(0, 102), xlim=(0, 102 if '%' in x else 1))
+    threshold, precision, recall = 'global threshold', 'precision of foreground (%)', 'recall of foreground (%)'
+    for axes, x, y in zip(panels, (threshold, threshold, recall), (precision, recall, precision), strict=True):
+        axes.set(xlabel=x, ylabel=y, ylim=(0, 102), xlim=(0, 1 if x == threshold else 102))
     panels[0].legend(title='mark: threshold in use', loc='lower right')
     return figure
 

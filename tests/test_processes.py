@@ -74,6 +74,15 @@ def test_every_file_is_identical(alone, tmp_path):
     assert len(scores[0]) == 3
 
 
+def test_the_analysis_is_identical(alone, tmp_path):
+    for processes in (1, 2):
+        done = run(processes, alone, tmp_path, ['analyze_threshold'], '--analysis_out_dir', tmp_path / f'{processes}')
+        assert done.returncode == 0, done.stderr
+    ours, theirs = ({path.name: path.read_bytes() for path in (tmp_path / which).iterdir()} for which in '12')
+    assert len(ours) == 12
+    assert ours == theirs
+
+
 @pytest.mark.parametrize('image_id', [f'2007_00000{number}' for number in (1, 2)])
 def test_a_process_that_fails_ends_all(alone, tree, tmp_path, image_id):
     """Whichever process meets the image, stderr and the log say so."""
