@@ -396,8 +396,9 @@ def check_data(args: argparse.Namespace) -> int:
     if is_good:
         images = len(args.source.names(args.train_list))
         steps = [images // getattr(args, f'{name}_batch_size') * getattr(args, f'{name}_num_epoches') for name in NETWORKS]
+        few = ' Smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.' if min(steps) < 100 else ''
         print(f'Steps of training with these flags: CAM {steps[0]}, AMN {steps[1]}, IRN {steps[2]} (published: 3305, 3305, '
-              '990); smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.')
+              f'990).{few}')
     return 0 if is_good else 1
 
 
