@@ -419,7 +419,7 @@ def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
     log.info('AMN %s, commit %s, Python %s, torch %s, %s, %d process(es), seed %d', args.version, args.commit,
              platform.python_version(), torch.__version__, device, torchutils.world()[1], args.seed)
     settings = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
-                and key not in ('source', 'version', 'commit', 'check_data', 'running')}
+                and key not in ('source', 'version', 'commit', 'check_data', 'running', 'voc12_root')}  # data_root tells it
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
 
