@@ -507,8 +507,9 @@ def check_data(args: argparse.Namespace) -> int:
     if is_good:
         images = len(args.source.names(args.train_list))
         steps = [images // getattr(args, f'{name}_batch_size') * getattr(args, f'{name}_num_epoches') for name in NETWORKS]
+        few = ' Smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.' if min(steps) < 100 else ''
         print(f'Steps of training with these flags: CAM {steps[0]}, AMN {steps[1]}, IRN {steps[2]} (published: 3305, 3305, '
-              '990); smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.')
+              f'990).{few}')
     return 0 if is_good else 1
 
 
@@ -529,7 +530,7 @@ def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
     log.info('AMN %s, commit %s, Python %s, torch %s, %s, %d process(es), seed %d', args.version, args.commit,
              platform.python_version(), torch.__version__, device, torchutils.world()[1], args.seed)
     settings = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
-                and key not in ('source', 'version', 'commit', 'check_data', 'running')}
+                and key not in ('source', 'version', 'commit', 'check_data', 'running', 'voc12_root')}  # data_root tells it
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
 

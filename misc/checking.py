@@ -1,4 +1,5 @@
 """`--check_data`: on one page what a data set holds, what is wrong with it, and what to do about it."""
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,12 @@ LONG = 40  # its rows
 def page(source: datasets.Source, lists: dict[str, str], num_workers: int) -> tuple[str, bool]:
     """The text, and whether stages can run. lists: flag -> list or split; num_workers: processes that open files."""
     found, wrong = _checks(source, lists)
-    wrong = list(dict.fromkeys(source.check(()).wrong + wrong))
+    whole = source.check(())
+    wrong = [*whole.wrong, *wrong]
     ids = list(dict.fromkeys(image_id for listed, _ in found.values() for image_id in listed))
-    sizes, broken, notes = _look_at_files(source, ids, num_workers)
-    wrong += broken
+    files = _look_at_files(source, ids, num_workers)
+    wrong += [file.problem for file in files if file.problem]
+    notes = _notes_on_files(files)
     scored = found.get(lists['eval_set'])
     if scored and not scored[0]:
         notes.append(f'no image of {lists["eval_set"]} has a mask: nothing can be scored; every other stage goes without')
@@ -30,9 +33,9 @@ def page(source: datasets.Source, lists: dict[str, str], num_workers: int) -> tu
         notes.append(f'no image of {lists["train_list"]} shows '
                      + some([name for name, count in zip(source.classes, shown[1].per_class, strict=True) if count == 0]))
     parts = [f'{source.name} {source.root}: {source.n_classes} classes',
-             _table_of_lists(lists, found), sizes, _table_of_classes(source, found),
+             _table_of_lists(lists, found), _sizes(files, len(ids)), _table_of_classes(source, found),
              'Training needs images and their labels; only the images of --eval_set need masks.',
-             _lines('Worth knowing', source.check(()).notes + notes),
+             _lines('Worth knowing', [*whole.notes, *notes]),
              _lines('To be mended', wrong) or 'Nothing needs mending.']
     return '\n\n'.join(part for part in parts if part), not wrong
 
@@ -67,46 +70,55 @@ def _first_error(source: datasets.Source, image_id: str) -> str:
     return f'{image_id}: no labels'
 
 
-def _look_at_files(source: datasets.Source, ids: list[str], num_workers: int) -> tuple[str, list[str], list[str]]:
-    """A line on the images' sizes, what is wrong with images and masks, what is worth knowing."""
-    looked = ids
+@dataclasses.dataclass
+class _File:
+    """What an image's file and mask told: size (H, W), None where it cannot be read; whether viewers turn it; what is wrong."""
+
+    image_id: str
+    hw: tuple[int, int] | None
+    turned: bool = False
+    problem: str = ''
+
+
+def _look_at_files(source: datasets.Source, ids: list[str], num_workers: int) -> list[_File]:
+    """The headers of images, and their masks where there are some; of many, those drawn."""
     if len(ids) > LOOKED_AT:
-        looked = [ids[position] for position in np.sort(np.random.default_rng(0).choice(len(ids), LOOKED_AT, replace=False))]
+        ids = [ids[position] for position in np.sort(np.random.default_rng(0).choice(len(ids), LOOKED_AT, replace=False))]
 
-    def look(image_id: str) -> tuple[tuple[int, int] | None, bool, str]:
+    def look(image_id: str) -> _File:
+        file = _File(image_id, None)
         try:
-            hw, turned = imutils.read_header(source.image_path(image_id))
-        except UserError as error:
-            return None, False, str(error)
-        try:
+            file.hw, file.turned = imutils.read_header(source.image_path(image_id))
             if source.mask_path(image_id).is_file():
-                scores.read_truth(source, image_id, hw)
+                scores.read_truth(source, image_id, file.hw)
         except UserError as error:
-            return hw, turned, str(error)
-        return hw, turned, ''
+            file.problem = str(error)
+        return file
 
-    sizes, wrong, turned = [], [], []
-    for image_id, item in zip(looked, datasets.read_ahead(look, looked, num_workers), strict=True):
-        hw, is_turned, problem = datasets.checked(item)
-        if hw is not None:
-            sizes.append(hw)
-        if is_turned:
-            turned.append(image_id)
-        if problem:
-            wrong.append(problem)
+    return [datasets.checked(file) for file in datasets.read_ahead(look, ids, num_workers)]
+
+
+def _sizes(files: list[_File], images: int) -> str:
+    """One line. images: their number, of which these files are all or a part."""
+    sizes = sorted((file.hw for file in files if file.hw), key=lambda hw: hw[0] * hw[1])
+    if not sizes:
+        return ''
+    smallest, median, largest = (f'{sizes[position][1]} x {sizes[position][0]}' for position in (0, len(sizes) // 2, -1))
+    which = f'all {images} images' if len(files) == images else f'{len(files)} of {images} images, drawn evenly'
+    return f'Width x height of {which}: smallest {smallest}, median {median}, largest {largest} (by area).'
+
+
+def _notes_on_files(files: list[_File]) -> list[str]:
     notes = []
+    turned = [file.image_id for file in files if file.turned]
     if turned:
         notes.append(f'{len(turned)} photographs carry an orientation (EXIF) that viewers follow and this program does not, as '
                      f'masks do not ({some(turned)}): turn the pixels themselves, for example by mogrify -auto-orient')
-    if not sizes:
-        return '', wrong, notes
-    sizes.sort(key=lambda hw: hw[0] * hw[1])
-    if max(sizes[len(sizes) // 2]) > LARGE:
-        notes.append(f'half of the photographs are longer than {LARGE} pixels; time and memory grow with their pixels, and the '
+    large = [file.image_id for file in files if file.hw and max(file.hw) > LARGE]
+    if 2 * len(large) > len(files):
+        notes.append(f'most photographs are longer than {LARGE} pixels; time and memory grow with their pixels, and the '
                      'defaults suit about 500: make copies of that size, for example by mogrify -resize 512x512')
-    smallest, median, largest = (f'{sizes[position][1]} x {sizes[position][0]}' for position in (0, len(sizes) // 2, -1))
-    which = f'all {len(ids)} images' if looked is ids else f'{LOOKED_AT} of {len(ids)} images, drawn evenly'
-    return f'Width x height of {which}: smallest {smallest}, median {median}, largest {largest} (by area).', wrong, notes
+    return notes
 
 
 def _table_of_lists(lists: dict[str, str], found: dict[str, tuple[list[str], Check]]) -> str:

@@ -32,11 +32,9 @@ def main() -> int:
             within = line.get('within_3_points')
             row = [title, at, line['miou'], line.get('best_miou', '-'),
                    f'{line["best_threshold"]:.2f}' if 'best_threshold' in line else '-',
-                   f'{within[0]:.2f} to {within[1]:.2f}' if within else '-',
-                   f'{line["data"]} {line["split"]} ({line["images"]})']
-            published = PUBLISHED.get(stage, '-') if line['data'] == 'voc12' else '-'
-            rows.append(row + ([published] if args.published else []))
-    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points', 'data, split (images)']
+                   f'{within[0]:.2f} to {within[1]:.2f}' if within else '-', f'{line["split"]} ({line["images"]})']
+            rows.append(row + ([PUBLISHED.get(stage, '-')] if args.published else []))
+    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points', 'split (images)']
     print(table(headings + (['published'] if args.published else []), rows))
     if any('labelled' in last[stage] for stage in TITLES if stage in last):
         print('refined seeds: of the labelled pixels alone')

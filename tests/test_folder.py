@@ -3,6 +3,8 @@ import importlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
 
+ROOT = GOLDEN.parent.parent
 ALL = [stage.name for stage in run_sample.STAGES]
 LAYOUT = 'a row is the name of an image, a comma, and its classes with ; between them'
 ALONE = 'the comma alone for an image without a class'
@@ -266,13 +269,13 @@ def test_page_of_what_must_be_mended(tmp_path):
 
 
 def test_page_notes(tmp_path):
-    root = lay_out(tmp_path, 'a,cat\nb,cat', classes='cat\ndog', size=(1500, 30))
+    root = lay_out(tmp_path, 'a,cat\nb,cat\nc,cat', classes='cat\ndog', size=(1500, 30))
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (8, 6)).save(root / 'images' / 'b.jpg', exif=exif)
     text, is_good = page(root)
     assert is_good
-    for told in ('1 photographs carry an orientation (EXIF)', 'half of the photographs are longer than 1024 pixels',
+    for told in ('1 photographs carry an orientation (EXIF)', 'most photographs are longer than 1024 pixels',
                  'no image of masked has a mask: nothing can be scored', 'no image of all shows dog'):
         assert f'- {told}' in text
 
@@ -374,16 +377,29 @@ def test_a_folder_scores_as_voc_does(tmp_path):
     assert scores[0] == scores[1]
 
 
-def test_all_stages_without_masks(tmp_path, capsys):
-    command = OnFolder(golden_folder(tmp_path / 'mine', masked=False), tmp_path / 'out')
-    assert command(*UNSCORED, **QUICK) == 0
-    assert len(list((command.folder / 'sem_seg').glob('*.png'))) == 4
+def test_from_photographs_to_masks_in_three_commands(tmp_path, capsys):
+    """README's, without masks; scores are refused."""
+    root = golden_folder(tmp_path / 'mine', masked=False)
+    data = ['--dataset', 'folder', '--data_root', str(root)]
+    quick = [word for name, value in QUICK.items()
+             for word in (f'--{name}', *map(str, value if isinstance(value, list) else [value]))]
+    run = [*data, '--work_dir', str(tmp_path), '--pretrained', 'none', '--num_workers', '0', *quick]
+    assert run_sample.main([*data, '--check_data']) == 0
+    assert run_sample.main([*run, *(f'--{stage}_pass' for stage in UNSCORED)]) == 0
+    sheet = tmp_path / 'sheet.png'
+    done = subprocess.run([sys.executable, 'script/contact_sheet.py', *data, '--work_dir', tmp_path, '--out', sheet],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(sheet) as picture:
+        assert picture.width > 1000
+        assert picture.height > 4 * 190
+    assert len(list((tmp_path / 'result' / 'sem_seg').glob('*.png'))) == 4
     capsys.readouterr()
-    for stage in sorted(set(ALL) - set(UNSCORED)):
-        assert command(stage, **QUICK) == 1
+    for stage in (stage for stage in ALL if stage not in UNSCORED):
+        assert run_sample.main([*run, f'--{stage}_pass']) == 1
         error, = capsys.readouterr().err.splitlines()
-        assert error == (f'error: --eval_set masked: no such image in {command.tree}; a score needs masks, every other stage '
-                         'goes without')
+        assert error == (f'error: --eval_set masked: no such image in {root}; a score needs masks, every other stage goes '
+                         'without')
 
 
 def test_wrong_rows_are_told_before_the_first_stage(tmp_path, capsys):
