@@ -9,14 +9,16 @@ from misc.pyutils import UserError  # noqa: E402
 from misc.scores import read_scores, table  # noqa: E402
 from step.scoring import TITLES  # noqa: E402
 
-# mIoU on VOC train, seeds at their best threshold: table 2 of the LPCAM paper (CVPR 2023), which lists AMN
-PUBLISHED = {'eval_cam': 0.488, 'eval_amn_cam': 0.621, 'eval_sem_seg': 0.722}
+# mIoU, seeds at their best threshold: table 2 of the LPCAM paper (CVPR 2023), which lists AMN
+PUBLISHED = {'voc12': {'eval_cam': 0.488, 'eval_amn_cam': 0.621, 'eval_sem_seg': 0.722},
+             'coco14': {'eval_cam': 0.331, 'eval_amn_cam': 0.403, 'eval_sem_seg': 0.467}}
+OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
-    parser.add_argument('--published', action='store_true', help='beside them the published figures of VOC train')
+    parser.add_argument('--published', action='store_true', help='beside them the published figures (VOC, COCO)')
     args = parser.parse_args()
     try:
         last = read_scores(args.scores)
@@ -33,13 +35,13 @@ def main() -> int:
             row = [title, at, line['miou'], line.get('best_miou', '-'),
                    f'{line["best_threshold"]:.2f}' if 'best_threshold' in line else '-',
                    f'{within[0]:.2f} to {within[1]:.2f}' if within else '-', f'{line["split"]} ({line["images"]})']
-            rows.append(row + ([PUBLISHED.get(stage, '-')] if args.published else []))
+            rows.append(row + ([PUBLISHED.get(line['data'], {}).get(stage, '-')] if args.published else []))
     headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points', 'split (images)']
     print(table(headings + (['published'] if args.published else []), rows))
     if any('labelled' in last[stage] for stage in TITLES if stage in last):
         print('refined seeds: of the labelled pixels alone')
-    if args.published:
-        print('published: VOC train, 1,464 images, the seeds at their best threshold (LPCAM paper, table 2)')
+    for data in sorted({line['data'] for line in last.values()} & OF.keys() if args.published else ()):
+        print(f'published: {OF[data]}, the seeds at their best threshold (LPCAM paper, table 2)')
     return 0
 
 
