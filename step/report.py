@@ -94,7 +94,8 @@ def own_miou(image: Measured, method: Method | None) -> float:
 
 def open_folder(folder: Path, record: dict[str, Any]) -> None:
     """Remove the report that was there, the page first. Raises UserError where other things lie there."""
-    if folder.is_dir() and any(folder.iterdir()) and (records.read_folder(folder) or {}).get('stage') != 'report':
+    if torchutils.is_main() and folder.is_dir() and any(folder.iterdir()) and \
+            (records.read_folder(folder) or {}).get('stage') != 'report':
         raise UserError(f'{folder}: holds other things than a report; name another --report_out_dir')
     records.open_folder(folder, record, ('.html',), overwrite=True)
     if torchutils.is_main():

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def script(name, *words, **environment):
-    return subprocess.run(['bash', f'script/{name}', *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env=os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'} | environment)
+    return subprocess.run([shutil.which('bash'), f'script/{name}', *map(str, words)], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300, env=os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'} | environment)
 
 
 def flags(**values):
@@ -78,3 +78,18 @@ def test_the_benchmarks_plain_walks_are_the_walk():
     walked = indexing.propagate_to_edge(x.double(), edge.double())[:, 0]
     torch.testing.assert_close(benchmark.walk_by_planes(x, edge), walked, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(benchmark.dense_walk(x.double(), edge.double()), walked, rtol=1e-9, atol=1e-12)
+
+
+def test_a_browser_is_there_or_left_out_by_name(tmp_path):
+    """Nothing but what the script needs on the path: no browser, no root, no apt-get."""
+    for name in ('bash', 'id', 'env'):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    alone = script('need_browser.sh', PATH=str(tmp_path), AMN_NO_BROWSER='')
+    assert alone.returncode == 1
+    assert len(alone.stderr.splitlines()) == 1
+    assert alone.stderr.startswith('error: no chromium and chromedriver')
+    assert 'AMN_NO_BROWSER=1 leaves these tests out' in alone.stderr
+    assert script('need_browser.sh', PATH=str(tmp_path), AMN_NO_BROWSER='1').returncode == 0
+    for name in ('chromium', 'chromedriver'):
+        (tmp_path / name).symlink_to(shutil.which('true'))
+    assert script('need_browser.sh', PATH=str(tmp_path), AMN_NO_BROWSER='').returncode == 0

@@ -70,16 +70,17 @@
     const context = canvas.getContext('2d');
     const image = context.createImageData(columns, rows);
     const out = new Uint32Array(image.data.buffer);
-    const label = (index) => passed[index] > position ? strongest[index] : 0;
+    const labels = new Uint8Array(rows * columns);
     for (let y = 0, place = 0; y < rows; y++) {
+      for (let x = 0, index = y * step * w; x < columns; x++, place++, index += step) {
+        if (state.activations) out[place] = plasma[passed[index]];
+        else if (passed[index] > position) labels[place] = strongest[index];
+      }
+    }
+    for (let y = 0, place = 0; y < rows && !state.activations; y++) {
       for (let x = 0; x < columns; x++, place++) {
-        const index = (y * w + x) * step;
-        if (state.activations) {
-          out[place] = plasma[passed[index]];
-          continue;
-        }
-        const own = label(index);
-        const edge = (x + 1 < columns && label(index + step) !== own) || (y + 1 < rows && label(index + step * w) !== own);
+        const own = labels[place];
+        const edge = (x + 1 < columns && labels[place + 1] !== own) || (y + 1 < rows && labels[place + columns] !== own);
         out[place] = edge ? WHITE : colours[own];
       }
     }
@@ -138,7 +139,7 @@
 
   // ---- cards: the heads are always there, the pictures only near the window
 
-  const SIDE = 512;  // longest side of what is drawn in a card
+  const SIDE = 320;  // longest side of what is drawn in a card
   const cardStep = (item) => Math.max(1, Math.ceil(Math.max(...item.hw) / SIDE));
   const built = new Set();
 
