@@ -204,7 +204,7 @@ def tiny(command):
     ('eval_ir_label', 'cam_to_ir_label'), ('train_amn', 'cam_to_ir_label'), ('make_amn_cam', 'train_amn'),
     ('eval_amn_cam', 'make_amn_cam'), ('amn_cam_to_ir_label', 'make_amn_cam'),
     ('eval_amn_ir_label', 'amn_cam_to_ir_label'), ('train_irn', 'amn_cam_to_ir_label'), ('make_sem_seg', 'train_irn'),
-    ('eval_sem_seg', 'make_sem_seg')])
+    ('eval_sem_seg', 'make_sem_seg'), ('train_seg', 'make_sem_seg'), ('make_seg', 'train_seg'), ('eval_seg', 'make_seg')])
 def test_a_missing_input_names_the_stage_that_makes_it(stage, maker, command, capsys):
     assert command(stage, **QUICK) == 1
     assert f'{stage} needs {command.folder}' in (line := the_error(capsys))
