@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from misc import datasets, records, torchutils, training, weights
+from misc import datasets, imutils, labels, records, torchutils, training, weights
 from misc.auto_threshold import AUTO
 from misc.pyutils import UserError, elapsed, log, start_log, stop_log, unlock
 
@@ -28,14 +28,15 @@ VERSION = '0.1.0'
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage: what it is for, the argument that names its output, those that name its inputs, the lists it goes over."""
+    """A stage: what it is for, the argument that names its output, those that name its inputs, the lists it goes over,
+    whether it needs the images' labels."""
 
     name: str
     help: str
     writes: str | None
     reads: tuple[str, ...] = ()
     lists: tuple[str, ...] = ('train_list',)
-    masks: bool = True  # whether the images of --eval_set must have theirs
+    labelled: bool = True
 
 
 STAGES = (  # in pipeline order
@@ -59,10 +60,14 @@ STAGES = (  # in pipeline order
     Stage('make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's displacements",
           'ins_seg_out_dir', ('irn_weights_name', 'cam_out_dir'), ('infer_list',)),
     Stage('eval_ins_seg', 'score the instance masks', None, ('ins_seg_out_dir',), ('eval_set',)),
+    Stage('train_seg', 'train the segmentation network on the pseudo-masks', 'seg_weights_name', ('seg_label_dir',),
+          labelled=False),
+    Stage('make_seg', "the segmentation network's label maps", 'seg_out_dir', ('seg_weights_name',), ('seg_list',),
+          labelled=False),
+    Stage('eval_seg', 'score them', None, ('seg_out_dir',), ('seg_list',), labelled=False),
     Stage('analyze_threshold', 'what a global threshold costs CAM, AMN and pseudo-masks, with plots', 'analysis_out_dir', (),
           ('eval_set',)),
-    Stage('report', 'a page with scores, plots and a gallery of all that is there', 'report_out_dir', (), ('eval_set',),
-          masks=False),
+    Stage('report', 'a page with scores, plots and a gallery of all that is there', 'report_out_dir', (), ('eval_set',)),
 )
 
 
@@ -77,6 +82,7 @@ class DataSet:
     val_list: str
     infer_list: str
     eval_set: str
+    seg_list: str
     environment: str | None = None
     usual: str | None = None
 
@@ -84,11 +90,11 @@ class DataSet:
 LISTS = ('train_list', 'val_list', 'infer_list', 'eval_set')
 DATASETS = {  # voc12: lists as the authors' script has them
     'voc12': DataSet('voc12.dataloader.VOC12', 'the folder VOC2012 that holds JPEGImages', 'voc12/train_aug.txt',
-                     'voc12/val.txt', 'voc12/train.txt', 'train', 'VOC12_ROOT', 'VOCdevkit/VOC2012'),
+                     'voc12/val.txt', 'voc12/train.txt', 'train', 'voc12/val.txt', 'VOC12_ROOT', 'VOCdevkit/VOC2012'),
     'coco14': DataSet('coco14.dataloader.COCO14', 'the folder that python -m coco14.prepare filled', 'train2014', 'val2014',
-                      'train2014', 'train2014', 'COCO14_ROOT'),
+                      'train2014', 'train2014', 'val2014', 'COCO14_ROOT'),
     'folder': DataSet('folder.dataloader.Folder', 'the folder that holds images/ and labels.csv', 'all', 'some', 'all',
-                      'masked')}
+                      'masked', 'masked')}
 
 # thresholds of each stage: (its own flag, the authors' shared flag, the published value)
 THRESHOLDS = (
@@ -96,14 +102,20 @@ THRESHOLDS = (
     ('cam_conf_fg_thres', 'conf_fg_thres', 0.30), ('cam_conf_bg_thres', 'conf_bg_thres', 0.05),
     ('amn_conf_fg_thres', 'conf_fg_thres', 0.45), ('amn_conf_bg_thres', 'conf_bg_thres', 0.15))
 
+# the segmentation network: (flag, as AMN's authors trained it (AdvCAM#9), as kazuto1011/deeplab-pytorch does)
+SEG_RECIPES = (
+    ('seg_input', 'torchvision', 'caffe'), ('seg_stride', '3x3', '1x1'), ('seg_ceil_mode', False, True),
+    ('seg_steps', 30_000, 20_000), ('seg_loss', 'balanced', 'ce'),
+    ('seg_resize', [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0], [0.5, 0.75, 1.0, 1.25, 1.5]))
 
-# what the stages write, below --work_dir (authors, but for OUR_FILES)
-FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
-         'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
-         'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
-         'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
-         'analysis_out_dir': 'result/analysis', 'report_out_dir': 'result/report'}
-OUR_FILES = ('analysis_out_dir', 'report_out_dir')
+# what the stages write, below --work_dir
+AUTHORS_FILES = {'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
+                 'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam',
+                 'ir_label_out_dir': 'result/ir_label', 'amn_cam_out_dir': 'result/amn_cam',
+                 'amn_ir_label_out_dir': 'result/amn_ir_label', 'sem_seg_out_dir': 'result/sem_seg',
+                 'ins_seg_out_dir': 'result/ins_seg'}
+FILES = AUTHORS_FILES | {'seg_weights_name': 'sess/seg.pth', 'seg_out_dir': 'result/seg', 'seg_crf_out_dir': 'result/seg_crf',
+                         'analysis_out_dir': 'result/analysis', 'report_out_dir': 'result/report'}
 SCORES = 'result/scores.jsonl'
 NETWORKS = ('cam', 'amn', 'irn')
 
@@ -288,12 +300,52 @@ def build_parser() -> argparse.ArgumentParser:
     group('--report_images', type=WHOLE, default=60, help='images in its gallery: a third the best, a third the worst, a '
           'third drawn at random; 0 for all (ours)')
 
+    group = parser.add_argument_group(
+        'segmentation network', "trained on the pseudo-masks. Where no default is shown it is the recipe's: 'advcam', as AMN's "
+        "authors trained it (AdvCAM#9), or 'deeplab', kazuto1011/deeplab-pytorch").add_argument
+    group('--seg_recipe', choices=('advcam', 'deeplab'), default='advcam', help='which settings the flags below start from; '
+          "deeplab wants Caffe's weights; for torchvision's add --seg_input torchvision --seg_stride 3x3 --seg_ceil_mode False")
+    group('--seg_network', default='net.resnet101_deeplab', help='module with class Net: net.resnet101_deeplab (published), or '
+          'net.resnet50_deeplab for half the time and memory (ours)')
+    group('--seg_label_dir', metavar='DIR', help='label maps to train on, one for each image of the train list: '
+          '--sem_seg_out_dir unless given; SegmentationClassAug for full supervision')
+    group('--seg_pretrained', metavar='imagenet|none|FILE', help='where its backbone starts: as --pretrained unless given '
+          "(published: imagenet, and COCO's for the recipe deeplab)")
+    for name, help_text, options in (
+            ('input', 'pixels: torchvision (RGB, mean, std) or caffe (BGR minus mean), as the weights to start from were made',
+             {'choices': tuple(imutils.INPUTS)}),
+            ('stride', "a block's stride is in its 3x3 (torchvision's weights) or in its first 1x1 (Caffe's)",
+             {'choices': ('3x3', '1x1')}),
+            ('ceil_mode', "the pooling rounds up (Caffe's weights)",
+             {'type': boolean, 'nargs': '?', 'const': True, 'metavar': 'True|False'}),
+            ('steps', 'updates in all', {'type': COUNT}),
+            ('loss', 'ce, or balanced: half of it from background, half from foreground, which users found necessary on '
+             'pseudo-masks', {'choices': ('ce', 'balanced')}),
+            ('resize', 'factors by one of which a training image is resized', {'type': POSITIVE, 'nargs': '+'})):
+        group(f'--seg_{name}', help=f'{help_text} (advcam: {_recipe(name, 1)}; deeplab: {_recipe(name, 2)})', **options)
+    group('--seg_crop_size', type=COUNT, default=321, help='side of the training crops, pixels (published)')
+    group('--seg_batch_size', type=COUNT, default=10, help='images a step; --accumulate 2 as published, in less memory')
+    group('--seg_learning_rate', type=RATE, default=2.5e-4, help="of the backbone's convolutions; ten times that for the "
+          "head's weights, twenty times for its biases (published)")
+    group('--seg_weight_decay', type=RATE, default=5e-4, help="of all but the head's biases (published)")
+    group('--seg_momentum', type=RATE, default=0.9, help='published')
+    group('--seg_train_scales', type=POSITIVE, nargs='+', default=[1.0, 0.75, 0.5], help='scales of a crop that the loss is '
+          'taken at, and at their maximum (published)')
+    group('--seg_list', help='images to segment and score: a list file or a split of the root; test for the evaluation '
+          'server, in the layout that it wants ' + _default_lists('seg_list'))
+    group('--seg_scales', type=POSITIVE, nargs='+', default=[1.0, 0.75, 0.5], help='scales whose maximum makes the label maps '
+          '(published); 1 alone is a third faster')
+    group('--seg_flip', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+          help='take the mean with the mirror; twice the time (ours)')
+    group('--seg_crf', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+          help="refine by CRF too, into --seg_crf_out_dir; both are scored (published figures are given with and without)")
+
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '
           'log and the scores lie in it (ours)')
     for name, path in FILES.items():
-        written_by = next(stage.name for stage in STAGES if stage.writes == name)
-        origin = 'ours' if name in OUR_FILES else 'authors'
+        written_by = next((stage.name for stage in STAGES if stage.writes == name), 'make_seg')  # its second folder
+        origin = 'authors' if name in AUTHORS_FILES else 'ours'
         group(f'--{name}', help=f'what {written_by} writes ({origin}) [{path}]')
     return parser
 
@@ -309,6 +361,11 @@ def add_data_flags(group: Callable[..., argparse.Action]) -> None:
 
 def _default_lists(flag: str) -> str:
     return '[' + ', '.join(f'{name}: {getattr(known, flag)}' for name, known in DATASETS.items()) + ']'
+
+
+def _recipe(name: str, column: int) -> str:
+    value = next(row[column] for row in SEG_RECIPES if row[0] == f'seg_{name}')
+    return ' '.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -355,6 +412,19 @@ def resolve_thresholds(args: argparse.Namespace) -> None:
                             f'{high}; give --{name}_conf_bg_thres and --{name}_conf_fg_thres')
 
 
+def resolve_recipe(args: argparse.Namespace) -> None:
+    """What is not given of the segmentation network is what --seg_recipe says."""
+    for name, advcam, deeplab in SEG_RECIPES:
+        if getattr(args, name) is None:
+            setattr(args, name, advcam if args.seg_recipe == 'advcam' else deeplab)
+    args.seg_label_dir = args.seg_label_dir or args.sem_seg_out_dir
+    args.seg_pretrained = args.seg_pretrained or args.pretrained
+    if args.seg_pretrained == 'imagenet' and (args.seg_input, args.seg_stride, args.seg_ceil_mode) != (
+            'torchvision', '3x3', False) and args.train_seg_pass:
+        raise UserError("train_seg: torchvision's ImageNet weights need --seg_input torchvision --seg_stride 3x3 "
+                        "--seg_ceil_mode False; for Caffe's form give a file with its weights: --seg_pretrained FILE")
+
+
 def resolve_files(args: argparse.Namespace) -> None:
     """What is not named has its usual name, in --work_dir."""
     for name, default in (FILES | {'scores_file': SCORES}).items():
@@ -364,7 +434,7 @@ def resolve_files(args: argparse.Namespace) -> None:
 
 def resolve_lists(args: argparse.Namespace) -> None:
     """What is not named is the data set's own."""
-    for name in LISTS:
+    for name in (*LISTS, 'seg_list'):
         if getattr(args, name) is None:
             setattr(args, name, getattr(DATASETS[args.dataset], name))
 
@@ -410,10 +480,10 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
     for stage in trainings:
         training.steps_of(len(args.source.names(args.train_list)),
                           getattr(args, stage.name.removeprefix('train_') + '_batch_size'), 1, stage.name)
-    if trainings:
-        weights.check_pretrained(args.pretrained)
-        if args.tensorboard is not None:
-            training.summary_writer()
+    for choice in {args.seg_pretrained if stage.name == 'train_seg' else args.pretrained for stage in trainings}:
+        weights.check_pretrained(choice)
+    if trainings and args.tensorboard is not None:
+        training.summary_writer()
     check_inputs(args, chosen)
 
 
@@ -423,7 +493,7 @@ def trainings_of(chosen: list[Stage]) -> list[Stage]:
 
 def check_networks(args: argparse.Namespace) -> None:
     """Raises UserError where a network's module cannot be imported."""
-    for name in (f'{name}_network' for name in NETWORKS):
+    for name in (f'{name}_network' for name in (*NETWORKS, 'seg')):
         try:
             found = hasattr(importlib.import_module(getattr(args, name)), 'Net')
         except (ImportError, ValueError) as error:
@@ -438,33 +508,37 @@ def check_lists(args: argparse.Namespace, chosen: list[Stage]) -> None:
     if wrong:
         raise UserError(f'{args.data_root}: {wrong[0]}'
                         + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
+    labelled = {name for stage in chosen if stage.labelled for name in stage.lists}
+    scored = {name for stage in chosen if stage.name.startswith(('eval_', 'analyze_')) for name in stage.lists}
     for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
         ids = args.source.names(getattr(args, name))
         if not ids:
             raise UserError(f'--{name} {getattr(args, name)}: no such image in {args.data_root}'
-                            + ('; a score needs masks, every other stage goes without' if name == 'eval_set' else ''))
-        if name == 'eval_set':
+                            + ('; a score needs masks, every other stage goes without' if name in scored else ''))
+        if name in scored:
             missing = [image_id for image_id in ids if not args.source.mask_path(image_id).is_file()]
-            if missing and any(stage.masks and name in stage.lists for stage in chosen):
+            if missing:
                 raise UserError(f'{args.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
-                                f'{args.eval_set} are missing; a score needs the mask of every image of --eval_set')
-        elif name != 'infer_list' or trainings_of(chosen):  # masks of the infer list are made without its labels
+                                f'{getattr(args, name)} are missing; a score needs the mask of every image of --{name}')
+        elif name in labelled and (name != 'infer_list' or trainings_of(chosen)):  # its masks are made without its labels
             for image_id in ids:
                 args.source.labels(image_id)
 
 
 def check_inputs(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """Raises UserError for an input that is not there and that no chosen stage will make, or was made for other classes."""
+    if any(stage.name == 'train_seg' for stage in chosen):
+        check_label_dir(args, chosen)
     made: set[str | None] = set()
     for stage in chosen:
-        for name in stage.reads:
+        for name in inputs(stage, args):
             path = getattr(args, name)
             if name not in made and not (weights.existing(path) or Path(path).is_dir()):
                 maker = next(other.name for other in STAGES if other.writes == name)
                 raise UserError(f'{stage.name} needs {path}: run --{maker}_pass True first, or name another --{name}')
             if name not in made:
                 records.check_classes(path, args.source.classes)
-        for maker in (other for other in chosen if other.writes in stage.reads):
+        for maker in (other for other in chosen if other.writes in inputs(stage, args)):
             lacking = sorted(set(args.source.names(getattr(args, stage.lists[0])))
                              - set(args.source.names(getattr(args, maker.lists[0]))))
             if lacking and not maker.name.startswith('train'):
@@ -497,6 +571,26 @@ def check_analysis(args: argparse.Namespace) -> None:
     for name in FILES:
         if args.walked_out_dir is not None and Path(args.walked_out_dir).absolute() == Path(getattr(args, name)).absolute():
             raise UserError(f'--walked_out_dir {args.walked_out_dir} is --{name}, too: the walk needs a folder of its own')
+
+
+def inputs(stage: Stage, args: argparse.Namespace) -> list[str]:
+    """The arguments that name what `stage` reads; --seg_label_dir is --sem_seg_out_dir unless it is another folder."""
+    pseudo_masks = ['sem_seg_out_dir'] if args.seg_label_dir == args.sem_seg_out_dir else []
+    return [other for name in stage.reads for other in (pseudo_masks if name == 'seg_label_dir' else [name])]
+
+
+def check_label_dir(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """Raises UserError where label maps of the train list are missing that no chosen stage will make."""
+    by_default = args.seg_label_dir == args.sem_seg_out_dir
+    if by_default and (any(stage.name == 'make_sem_seg' for stage in chosen) or not Path(args.seg_label_dir).is_dir()):
+        return  # the checks of every stage's inputs tell of these
+    ids = args.source.names(args.train_list)
+    missing = [image_id for image_id in ids if not labels.exists(args.seg_label_dir, image_id)]
+    if missing:
+        raise UserError(f'{args.seg_label_dir}: label maps of {len(missing)} of the {len(ids)} images of {args.train_list} are '
+                        f'missing (first {missing[0]}); ' + (
+                            f'run --make_sem_seg_pass True --infer_list {args.train_list} first' if by_default else
+                            'train_seg needs one for each image of --train_list'))
 
 
 def check_data(args: argparse.Namespace) -> int:
@@ -543,6 +637,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     resolve_thresholds(args)
     resolve_files(args)
+    resolve_recipe(args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
     resolve_lists(args)
@@ -591,6 +686,12 @@ def seeded(args: argparse.Namespace, chosen: list[Stage], seed: int) -> argparse
         return str(base / f'seed_{seed}' / name)
 
     outputs = {stage.writes for stage in chosen if stage.writes} | {'scores_file'}
+    if 'seg_out_dir' in outputs:
+        outputs.add('seg_crf_out_dir')
+    if 'sem_seg_out_dir' in outputs and args.walked_out_dir is not None:
+        outputs.add('walked_out_dir')
+    if 'sem_seg_out_dir' in outputs and args.seg_label_dir == args.sem_seg_out_dir:
+        outputs.add('seg_label_dir')
     return argparse.Namespace(**vars(args) | {'seed': seed} | {name: moved(getattr(args, name)) for name in outputs})
 
 

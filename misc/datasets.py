@@ -172,6 +172,40 @@ class TrainingCrops:
         return rng.uniform(*self.scale) if self.scale is not None else 1.0
 
 
+class SegmentationCrops:
+    """An augmented image and its label map, for the segmentation network (kazuto1011/deeplab-pytorch).
+
+    Resized by one of `scales` to int(H*s) x int(W*s), bilinear and not smoothed, padded at the right and bottom with the
+    mean (label map: 255), a random crop, flipped. normalize: of `imutils.INPUTS`.
+    """
+
+    def __init__(self, source: Source, ids: list[str], crop_size: int, seed: int, *, scales: list[float],
+                 normalize: Callable[[np.ndarray], np.ndarray], label_dir: str, label_remedy: str = ''):
+        self.source, self.ids, self.crop_size, self.seed = source, ids, crop_size, seed
+        self.scales, self.normalize = scales, normalize
+        self.label_dir, self.label_remedy = label_dir, label_remedy
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """key: (epoch, index). Returns image (3, S, S), label_map (S, S), index."""
+        epoch, index = key
+        image_id = self.ids[index]
+        rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
+        image = imutils.read_image(self.source.image_path(image_id))
+        label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
+        scale = self.scales[rng.integers(len(self.scales))]
+        hw = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
+        image, label_map = imutils.resize_bilinear(image, hw), labels.resize(label_map, hw)
+        top, left = (int(rng.integers(0, max(side - self.crop_size, 0) + 1)) for side in hw)
+        flip = -1 if rng.random() < 0.5 else 1
+        window = slice(top, top + self.crop_size), slice(left, left + self.crop_size)
+        image = imutils.top_left(self.normalize(image[window]), self.crop_size, 0)[:, ::flip]
+        label_map = imutils.top_left(label_map[window], self.crop_size, labels.IGNORE)[:, ::flip]
+        return {'image': imutils.to_chw(image), 'label_map': label_map.astype(np.int64), 'index': index}
+
+
 def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, remedy: str) -> np.ndarray:
     """The refined seed of an image of size `hw`. Raises UserError where it is missing, of another size, or holds labels
     above the number of classes."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
@@ -13,6 +14,8 @@ from misc.pyutils import UserError
 
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's
 STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+CAFFE_MEAN = np.array((104.008, 116.669, 122.675), np.float32)  # BGR, of 0..255
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -54,6 +57,11 @@ def resize(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BICUBIC))
 
 
+def resize_bilinear(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Bilinear to (H, W), float32 and not rounded to 8 bits; it does not smooth where it shrinks (OpenCV's)."""
+    return cv2.resize(image.astype(np.float32), (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
+
+
 def scaled_hw(hw: tuple[int, int], scale: float) -> tuple[int, int]:
     """(round(H*s), round(W*s)), half to even, at least 1."""
     return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))
@@ -67,6 +75,14 @@ def rescale(image: np.ndarray, scale: float) -> np.ndarray:
 def normalize(image: np.ndarray) -> np.ndarray:
     """(v/255 - mean) / std, float32 (H, W, 3)."""
     return (image / np.float32(255) - MEAN) / STD
+
+
+def subtract_caffe_mean(image: np.ndarray) -> np.ndarray:
+    """BGR, 0..255, minus Caffe's mean, float32 (H, W, 3): what weights made with Caffe want."""
+    return image[:, :, ::-1] - CAFFE_MEAN
+
+
+INPUTS = {'torchvision': normalize, 'caffe': subtract_caffe_mean}  # what weights are named by -> how their input is made
 
 
 def to_chw(image: np.ndarray) -> np.ndarray:

@@ -106,10 +106,11 @@ def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
     norms folded, the backbone's weights in `precision` once instead of at every image."""
     net.eval().requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)
-    fold = getattr(net.resnet50, 'fold_norms', None)
+    backbone = net.backbone if hasattr(net, 'backbone') else net.resnet50
+    fold = getattr(backbone, 'fold_norms', None)
     if fold is not None:  # a network of one's own need not have it
         fold()
-        net.resnet50.to(torchutils.PRECISIONS[precision])
+        backbone.to(torchutils.PRECISIONS[precision])
 
 
 def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,5 @@
 """Label maps: uint8 (H, W), 0 background, 1..C classes, 255 ignore; 8-bit palette PNGs on disk."""
+import functools
 import os
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def load(path: str | os.PathLike, remedy: str = 'it is needed here') -> np.ndarr
     if values.ndim != 2 or values.dtype != np.uint8:
         raise UserError(f'{path}: not a label map (one channel, 8 bits)')
     return values
+
+
+@functools.lru_cache
+def nearest(side: int, target: int) -> np.ndarray:
+    """The positions in 0..side-1 that `resize` takes where it makes `target` of them."""
+    positions = Image.fromarray(np.arange(side, dtype=np.int32)[None])
+    return np.array(positions.resize((target, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
 
 
 def resize(label_map: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

@@ -70,6 +70,16 @@ def per_pixel_classification_loss(logits: torch.Tensor, label_map: torch.Tensor,
     return world()[1] * (sums / counts.clamp(min=1)).sum() / halves
 
 
+def cross_entropy_loss(logits: torch.Tensor, label_map: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy, the mean over the pixels that are not 255; 0 (with a graph) where there is none.
+
+    logits: (N, C + 1, h, w), background first; label_map: (N, h, w) int64; counts: `labelled_pixels` of the whole batch.
+    """
+    counts = labelled_pixels(label_map) if counts is None else counts
+    total = F.cross_entropy(_full(logits), label_map, ignore_index=IGNORE, reduction='sum')
+    return world()[1] * total / counts.sum().clamp(min=1)
+
+
 def pair_counts(label_map: torch.Tensor, radius: int = 10) -> torch.Tensor:
     """(N, h, w) -> (3,) int64: background, foreground and negative pairs, over all processes."""
     groups = [pair_labels(label_map, radius, group) for group in _groups(radius)]

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from misc import datasets, records, torchutils, weights
 from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
 
+ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
 Batch = dict[str, Any]
 Parts = dict[str, torch.Tensor]
 
@@ -41,14 +42,15 @@ class Training:
     NAME.ckpt.before, the record NAME.json); settings: what the weights depend on; overwrite: train anew where such files
     are there; accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole;
     save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
-    resume: go on from a checkpoint.
+    resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of ROUND steps takes the place
+    of an epoch in the log and for checkpoints, and the last round may be short.
     """
 
     name: str
     weights: str
     settings: dict[str, Any]
     batch_size: int
-    epochs: int
+    epochs: int | None
     seed: int
     device: torch.device
     precision: str
@@ -58,6 +60,15 @@ class Training:
     save_every: float = math.inf
     tensorboard: str | None = None
     resume: bool = True
+    steps: int | None = None
+
+    def length(self, images: int) -> tuple[int, int]:
+        """(steps in all, steps of an epoch, or of a round where `steps` is given).
+
+        Raises UserError for a batch larger than the data.
+        """
+        per_epoch = steps_of(images, self.batch_size, 1, self.name)
+        return (per_epoch * self.epochs, per_epoch) if self.steps is None else (self.steps, min(ROUND, self.steps))
 
     @property
     def checkpoint(self) -> Path:
@@ -111,6 +122,11 @@ def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
 def polynomial(step: int, max_step: int, power: float = 0.9) -> float:
     """(1 - step/max_step)^0.9 (authors' code)."""
     return (1 - step / max_step) ** power
+
+
+def polynomial_by_tens(step: int, max_step: int) -> float:
+    """`polynomial`, renewed at every tenth step only (kazuto1011/deeplab-pytorch)."""
+    return polynomial(step - step % 10, max_step)
 
 
 def constant(step: int, max_step: int) -> float:
@@ -168,8 +184,9 @@ def unwrapped(net: nn.Module) -> nn.Module:
     return net.module if isinstance(net, DistributedDataParallel) else net
 
 
-def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, dataset: datasets.TrainingCrops,
-        objective: Objective, schedule: Callable[[int, int], float],
+def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
+        dataset: datasets.TrainingCrops | datasets.SegmentationCrops, objective: Objective,
+        schedule: Callable[[int, int], float],
         after_epoch: Callable[[int], dict[str, np.ndarray]] = lambda epoch: {},
         after_last: Callable[[], None] = lambda: None) -> None:
     """Train `net` and write its weights.
@@ -178,8 +195,8 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
     after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs before the weights are written. Raises UserError
     for a loss that is not finite, which names the images; the last checkpoint before it stays.
     """
-    max_step = steps_of(len(dataset), training.batch_size, training.epochs, training.name)
-    per_epoch = max_step // training.epochs
+    max_step, per_epoch = training.length(len(dataset))
+    epochs = math.ceil(max_step / per_epoch)
     net.to(training.device, memory_format=torch.channels_last)
     scaler = torch.amp.GradScaler(training.device.type, enabled=training.precision == 'fp16')
     base_rates = [group['lr'] for group in optimizer.param_groups]
@@ -193,11 +210,13 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
     batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
     writer = _writer(training)
-    for epoch in range(state.step // per_epoch, training.epochs):
+    for epoch in range(math.ceil(state.step / per_epoch) if state.step == max_step else state.step // per_epoch, epochs):
         net.train()
         since, means = time.monotonic(), _Means(training.name, dataset.ids, max_step, writer)
-        steps = torchutils.progress(range(state.step, (epoch + 1) * per_epoch), f'epoch {epoch + 1}/{training.epochs}',
-                                    unit='step', initial=state.step - epoch * per_epoch, total=per_epoch)
+        first, stop = epoch * per_epoch, min((epoch + 1) * per_epoch, max_step)
+        name = f'{"epoch" if training.steps is None else "round"} {epoch + 1}/{epochs}'
+        steps = torchutils.progress(range(state.step, stop), name, unit='step', initial=state.step - first,
+                                    total=stop - first)
         for number in steps:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
@@ -207,12 +226,12 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer, da
             means.add(number, batch, result)
             state.step = number + 1
             steps.set_postfix_str(f'{means}, lr {optimizer.param_groups[0]["lr"]:.2g}, {memory(training.device)}', False)
-            if state.due() and number + 1 < (epoch + 1) * per_epoch:
+            if state.due() and number + 1 < stop:
                 means.settle()
                 state.save()
         means.settle()
-        log.info('epoch %d/%d: %s, learning rate %.3g, %s, %s', epoch + 1, training.epochs, means.over_processes(),
-                 optimizer.param_groups[0]['lr'], elapsed(since), memory(training.device))
+        log.info('%s: %s, learning rate %.3g, %s, %s', name, means.over_processes(), optimizer.param_groups[0]['lr'],
+                 elapsed(since), memory(training.device))
         state.save()
         net.eval()
         pictures = after_epoch(epoch)

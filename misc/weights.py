@@ -14,6 +14,9 @@ from misc.pyutils import UserError, atomic_path, log
 
 NOT_WEIGHTS = ('path_indices', 'disp_target')  # tables that the authors' IRN files hold beside the weights
 
+TORCHVISION = {'resnet50': ('ResNet50_Weights', 'resnet50-0676ba61.pth'),  # ours -> torchvision's class, its first file
+               'resnet101': ('ResNet101_Weights', 'resnet101-63fe2227.pth')}
+
 
 def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """A state dict from a file, on the CPU, through weights_only=True. Raises UserError for anything else."""
@@ -57,7 +60,8 @@ def digest(state: dict[str, torch.Tensor]) -> str:
 def load_pretrained(backbone: nn.Module, choice: str) -> str:
     """Start a backbone from ImageNet weights. Returns a digest of what was loaded.
 
-    choice: 'imagenet' (torchvision's first set, fetched by torchvision), 'none' (random), or a file with a
+    choice: 'imagenet' (torchvision's first set of `backbone.torchvision_name`, by default ResNet-50's, fetched by
+    torchvision), 'none' (random), or a file with a
     torchvision-named state dict; half precision, missing `num_batches_tracked` and the classifier `fc` are allowed.
     Raises UserError where a tensor is missing or has another shape.
     """
@@ -65,7 +69,8 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
         return 'none'
     if choice == 'imagenet' and not torchutils.is_main():
         torchutils.wait_for_all()  # the main process fetches them once
-    state = _torchvision_state() if choice == 'imagenet' else read_state(choice)
+    name = getattr(backbone, 'torchvision_name', 'resnet50')
+    state = _torchvision_state(name) if choice == 'imagenet' else read_state(choice)
     if choice == 'imagenet' and torchutils.is_main():
         torchutils.wait_for_all()
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()
@@ -74,7 +79,7 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
     for key in wanted:
         if key.endswith('num_batches_tracked'):
             state.setdefault(key, wanted[key])
-    _check(state, wanted, choice, "torchvision's ResNet-50")
+    _check(state, wanted, choice, f"torchvision's {name.replace('resnet', 'ResNet-')}")
     backbone.load_state_dict(state)
     return digest(state)
 
@@ -87,22 +92,22 @@ def check_pretrained(choice: str) -> None:
         raise UserError(f'--pretrained {choice}: neither imagenet nor none, and no such file')
 
 
-def _torchvision_weights() -> Any:
+def _torchvision_weights(name: str = 'resnet50') -> Any:
     try:
-        from torchvision.models import ResNet50_Weights
+        from torchvision import models
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
         first = str(error).splitlines()[0]
         raise UserError(f"--pretrained imagenet needs a torchvision that fits torch {torch.__version__} ({first}); "
                         'or give a file with its weights: --pretrained resnet50.pth') from error
-    return ResNet50_Weights.IMAGENET1K_V1
+    return getattr(models, TORCHVISION[name][0]).IMAGENET1K_V1
 
 
-def _torchvision_state() -> dict[str, torch.Tensor]:
+def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
     try:
-        return _torchvision_weights().get_state_dict(progress=False)
+        return _torchvision_weights(name).get_state_dict(progress=False)
     except OSError as error:
         raise UserError(f"--pretrained imagenet: torchvision cannot fetch its weights ({error}); download "
-                        'resnet50-0676ba61.pth elsewhere and give --pretrained FILE') from error
+                        f'{TORCHVISION[name][1]} elsewhere and give --pretrained FILE') from error
 
 
 def existing(path: str | os.PathLike) -> Path | None:
@@ -128,9 +133,9 @@ def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str, classe
         records.check_classes(path, classes)
     state = canonical(read_state(found), net)
     wanted = net.state_dict()
-    class_key, axis = getattr(net, 'class_key', None) or (None, 0)
+    class_key, axis, *others = getattr(net, 'class_key', None) or (None, 0)  # others: planes that are no class
     if class_key in state and class_key in wanted and state[class_key].dim() == wanted[class_key].dim():
-        theirs, ours = state[class_key].shape[axis], wanted[class_key].shape[axis]
+        theirs, ours = (tensors[class_key].shape[axis] - sum(others) for tensors in (state, wanted))
         if theirs != ours:
             raise UserError(f'{found}: trained for {theirs} classes, this data set has {ours}')
     _check(state, wanted, found, type(net).__module__)

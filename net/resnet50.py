@@ -1,6 +1,7 @@
-"""The ResNet-50 backbone that CAM, AMN and IRN share (ALGORITHM: backbone; torchvision's key names).
+"""The ResNet-50 backbone that CAM, AMN and IRN share (ALGORITHM: backbone; torchvision's key names), and the general form
+that the segmentation network uses at other depths and with dilation.
 
-Shapes: images (N, 3, H, W), normalised RGB; features (N, 2048, ceil(H/16), ceil(W/16)).
+Shapes: images (N, 3, H, W), normalised; features (N, 2048, ceil(H/16), ceil(W/16)).
 """
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BLOCKS = (3, 4, 6, 3)  # bottlenecks in layer1..layer4
+UNDILATED = (1, 1, 1, 1)
 STRIDES = (1, 2, 2, 1)  # layer4 keeps its resolution: features have stride 16 (authors' code)
 
 
@@ -21,16 +23,21 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride, as torchvision has it), 1x1 to four times the planes, and the shortcut."""
+    """1x1, 3x3, 1x1 to four times the planes, and the shortcut.
+
+    The stride is in the 3x3, as torchvision has it, or in the first 1x1, as Caffe's weights want it.
+    """
 
     expansion = 4
 
-    def __init__(self, inplanes: int, planes: int, stride: int, norm: Callable[[int], nn.Module]):
+    def __init__(self, inplanes: int, planes: int, stride: int, norm: Callable[[int], nn.Module], dilation: int = 1,
+                 stride_first: bool = False):
         super().__init__()
         outplanes = planes * self.expansion
-        self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
+        first, second = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, first, bias=False)
         self.bn1 = norm(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, second, dilation, dilation, bias=False)
         self.bn2 = norm(planes)
         self.conv3 = nn.Conv2d(planes, outplanes, 1, bias=False)
         self.bn3 = norm(outplanes)
@@ -46,24 +53,28 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-class ResNet50(nn.Module):
-    """ResNet-50 without its classifier.
+class ResNet(nn.Module):
+    """ResNet of bottlenecks without its classifier.
 
-    norm: makes the norm layer of a number of channels; `FixedBatchNorm` everywhere but in pre-training.
+    blocks, strides, dilations: of layer1..layer4; a layer's dilation is that of each of its blocks, its stride that of its
+    first. norm: makes the norm layer of a number of channels; `FixedBatchNorm` everywhere but in pre-training.
+    stride_first, ceil_mode: the stride in a block's first 1x1, and pooling that rounds up (Caffe's form).
     """
 
-    def __init__(self, norm: Callable[[int], nn.Module] = FixedBatchNorm, strides: tuple[int, ...] = STRIDES):
+    def __init__(self, blocks: tuple[int, ...], strides: tuple[int, ...] = STRIDES, dilations: tuple[int, ...] = UNDILATED,
+                 norm: Callable[[int], nn.Module] = FixedBatchNorm, stride_first: bool = False, ceil_mode: bool = False):
         super().__init__()
+        self.torchvision_name = f'resnet{3 * sum(blocks) + 2}'  # whose ImageNet weights fit
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = norm(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_mode)
         inplanes = 64
-        for number, (blocks, stride) in enumerate(zip(BLOCKS, strides, strict=True), start=1):
+        for number, (length, stride, dilation) in enumerate(zip(blocks, strides, dilations, strict=True), start=1):
             planes = 64 * 2 ** (number - 1)
-            layer = [Bottleneck(inplanes, planes, stride, norm)]
+            layer = [Bottleneck(inplanes, planes, stride, norm, dilation, stride_first)]
             inplanes = planes * Bottleneck.expansion
-            layer += [Bottleneck(inplanes, planes, 1, norm) for _ in range(blocks - 1)]
+            layer += [Bottleneck(inplanes, planes, 1, norm, dilation) for _ in range(length - 1)]
             setattr(self, f'layer{number}', nn.Sequential(*layer))
         for module in self.modules():  # as torchvision starts it; replaced where ImageNet weights are loaded
             if isinstance(module, nn.Conv2d):
@@ -74,7 +85,7 @@ class ResNet50(nn.Module):
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 2048, ceil(H/16), ceil(W/16))."""
+        """(N, 3, H, W) -> (N, 2048, h, w) at the stride that `strides` make: ceil(H/16), ceil(W/16) by default."""
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
 
     def fold_norms(self) -> None:
@@ -93,3 +104,10 @@ class ResNet50(nn.Module):
         """conv1 and bn1 are never trained (authors' code)."""
         self.conv1.requires_grad_(False)
         self.bn1.requires_grad_(False)
+
+
+class ResNet50(ResNet):
+    """ResNet-50 as CAM, AMN and IRN have it: layer4 at the resolution of layer3, no dilation."""
+
+    def __init__(self, norm: Callable[[int], nn.Module] = FixedBatchNorm, strides: tuple[int, ...] = STRIDES):
+        super().__init__(BLOCKS, strides, norm=norm)

@@ -34,8 +34,9 @@ def last_lines(path: str, split: str, data: str) -> list[dict[str, Any]]:
     return [last[stage] for stage in order if stage in last]
 
 
-def report(args: Namespace, stage: str, score: scores.Score, **details: Any) -> None:
-    """Print IoU per class and mIoU with split, number of images and threshold, and write them down."""
+def report(args: Namespace, stage: str, score: scores.Score, split: str | None = None, **details: Any) -> None:
+    """Print IoU per class and mIoU with split (--eval_set unless given), number of images and what else is told in
+    `details` (a threshold, if there is one), and write them down."""
     names = ('background', *args.source.classes)
     log.info('%s', scores.table(('class', 'IoU %'), zip(names, map(float, score.iou), strict=True)))
     best = ''
@@ -43,10 +44,12 @@ def report(args: Namespace, stage: str, score: scores.Score, **details: Any) -> 
         low, high = details['within_3_points']
         best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, within 3 points of it from '
                 f'{low:.2f} to {high:.2f}')
-    log.info('%s: mIoU %.1f%% on %s, %d images, threshold %.2f%s%s', stage, 100 * score.miou, args.eval_set,
-             score.images, details['threshold'], ' (auto)' if 'threshold_from' in details else '', best)
+    settings = ', '.join(f'{name} {_shown(details[name])}' for name in ('threshold', 'scales', 'flip') if name in details)
+    chosen = ' (auto)' if 'threshold_from' in details else ''
+    log.info('%s: mIoU %.1f%% on %s, %d images, %s%s%s', stage, 100 * score.miou, split or args.eval_set, score.images,
+             settings, chosen, best)
     iou = {name: value for name, value in zip(names, _rounded(score.iou), strict=True)}
-    _write(args, stage, {'miou': _rounded([score.miou])[0], 'images': score.images, 'iou': iou} | details)
+    _write(args, stage, {'miou': _rounded([score.miou])[0], 'images': score.images, 'iou': iou} | details, split)
 
 
 def report_seeds(args: Namespace, stage: str, score: scores.SeedScore, thresholds: tuple[float, float],
@@ -76,13 +79,17 @@ def report_instances(args: Namespace, stage: str, score: average_precision.Insta
         'objects': dict(zip(names, map(int, score.objects), strict=True)), 'threshold': threshold})
 
 
+def _shown(value: Any) -> str:
+    return f'{value:.2f}' if isinstance(value, float) else ' '.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _rounded(values: Iterable[float]) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), 6) for value in values]
 
 
-def _write(args: Namespace, stage: str, content: dict[str, Any]) -> None:
+def _write(args: Namespace, stage: str, content: dict[str, Any], split: str | None = None) -> None:
     if not torchutils.is_main():
         return
     append_json_line(args.scores_file, {
-        'stage': stage, 'time': time.strftime('%Y-%m-%dT%H:%M:%S'), 'split': args.eval_set, 'data': args.source.name,
+        'stage': stage, 'time': time.strftime('%Y-%m-%dT%H:%M:%S'), 'split': split or args.eval_set, 'data': args.source.name,
         'version': args.version, 'commit': args.commit, **content})

@@ -48,11 +48,14 @@ class Command:
     def words(self, *stages, **flags):
         """The command line. stages: names without _pass; flags: as on the command line, lists as lists."""
         flags = {'voc12_root': self.tree, 'train_list': 'train_aug', 'val_list': 'val', 'infer_list': 'train',
-                 'num_workers': 0, 'log_name': self.folder / 'run', 'scores_file': self.folder / 'scores.jsonl',
+                 'seg_list': 'val', 'num_workers': 0,
+                 'log_name': self.folder / 'run', 'scores_file': self.folder / 'scores.jsonl',
                  'pretrained': 'none', 'cam_weights_name': self.folder / 'cam.pth',
                  'amn_weights_name': self.folder / 'amn.pth', 'irn_weights_name': self.folder / 'irn.pth',
+                 'seg_weights_name': self.folder / 'seg.pth',
                  **{f'{name}_out_dir': self.folder / name
-                    for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg', 'analysis', 'report')},
+                    for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg', 'analysis', 'report',
+                                 'seg', 'seg_crf')},
                  **flags}
         words = [f'--{stage}_pass' for stage in stages]
         for name, value in flags.items():

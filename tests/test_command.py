@@ -247,7 +247,7 @@ def tiny(command):
     ('eval_ir_label', 'cam_to_ir_label'), ('train_amn', 'cam_to_ir_label'), ('make_amn_cam', 'train_amn'),
     ('eval_amn_cam', 'make_amn_cam'), ('amn_cam_to_ir_label', 'make_amn_cam'),
     ('eval_amn_ir_label', 'amn_cam_to_ir_label'), ('train_irn', 'amn_cam_to_ir_label'), ('make_sem_seg', 'train_irn'),
-    ('eval_sem_seg', 'make_sem_seg')])
+    ('eval_sem_seg', 'make_sem_seg'), ('train_seg', 'make_sem_seg'), ('make_seg', 'train_seg'), ('eval_seg', 'make_seg')])
 def test_a_missing_input_names_the_stage_that_makes_it(stage, maker, command, capsys):
     assert command(stage, **QUICK) == 1
     assert f'{stage} needs {command.folder}' in (line := the_error(capsys))
@@ -452,7 +452,8 @@ def test_a_disk_that_refuses_weights(tiny, command, capsys):
         assert tiny('train_cam') == 1
     assert 'cannot write' in (line := last_error(capsys))
     assert 'cam.ckpt: File too large' in line
-    assert sorted(path.name for path in command.folder.iterdir() if path.suffix != '.lock') == ['amn.pth', 'irn.pth', 'run.log']
+    left = sorted(path.name for path in command.folder.iterdir() if path.suffix != '.lock')
+    assert left == ['amn.pth', 'irn.pth', 'run.log', 'seg.pth']
 
 
 @pytest.mark.parametrize('flag', ['cam_out_dir', 'log_name', 'scores_file'])

@@ -19,11 +19,11 @@ from tests.test_pipeline import ALL, files
 from tests.tiny import QUICK
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGER = QUICK | {'cam_num_epoches': 3, 'amn_num_epoches': 3, 'irn_num_epoches': 3}  # six steps
+LONGER = QUICK | {'cam_num_epoches': 3, 'amn_num_epoches': 3, 'irn_num_epoches': 3, 'seg_steps': 6}  # six steps
 MAKING = [name for name in ALL if not name.startswith(('eval', 'report'))]
 FILES = {'train_cam': 'cam.pth', 'train_amn': 'amn.pth', 'train_irn': 'irn.pth', 'make_cam': 'cam', 'make_amn_cam': 'amn_cam',
          'cam_to_ir_label': 'ir_label', 'amn_cam_to_ir_label': 'amn_ir_label', 'make_sem_seg': 'sem_seg',
-         'make_ins_seg': 'ins_seg'}
+         'make_ins_seg': 'ins_seg', 'train_seg': 'seg.pth', 'make_seg': 'seg'}
 
 
 @pytest.fixture(scope='module')

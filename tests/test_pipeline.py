@@ -45,16 +45,16 @@ def copy_of(command, folder, tree=None):
 
 
 def test_all_stages_leave_all_files(whole):
-    expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn') for ending in ('pth', 'json')}
+    expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn', 'seg') for ending in ('pth', 'json')}
     for folder, ending in (('cam', 'npz'), ('ir_label', 'png'), ('amn_cam', 'npz'), ('amn_ir_label', 'png'),
-                           ('sem_seg', 'png'), ('ins_seg', 'npz')):
+                           ('sem_seg', 'png'), ('ins_seg', 'npz'), ('seg', 'png')):
         expected |= {f'{folder}/{image_id}.{ending}' for image_id in IDS} | {f'{folder}/_settings.json'}
     expected |= {'report/_settings.json'} | {f'report/data/{number}.js' for number in range(4)} | {
         f'report/images/{number}_{name}' for number in range(4)
         for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png')}
     assert files(whole.folder).keys() == expected
     assert list(whole.scores()) == ['eval_cam', 'eval_ir_label', 'eval_amn_cam', 'eval_amn_ir_label', 'eval_sem_seg',
-                                    'eval_ins_seg']
+                                    'eval_ins_seg', 'eval_seg']
     for image_id in IDS:
         with Image.open(whole.tree / 'JPEGImages' / f'{image_id}.jpg') as picture:
             hw = picture.height, picture.width
@@ -99,6 +99,8 @@ def test_a_second_run_makes_nothing_anew(whole, tmp_path):
 @pytest.mark.parametrize(('stage', 'flags', 'told'), [
     ('train_cam', {'cam_learning_rate': 0.2}, 'learning_rate: was 0.1, now 0.2'),
     ('train_amn', {'eps': 0.1}, 'eps: was 0.4, now 0.1'), ('train_irn', {'seed': 3}, 'seed: was 0, now 3'),
+    ('train_seg', {'seg_loss': 'ce'}, 'loss: was balanced, now ce'),
+    ('make_seg', {'seg_flip': True}, 'flip: was False, now True'),
     ('make_cam', {'cam_scales': [1.0]}, r'scales: was [1.0, 0.5], now [1.0]'),
     ('cam_to_ir_label', {'conf_fg_thres': 0.5}, 'fg_thres: was 0.3, now 0.5'),
     ('make_sem_seg', {'beta': 3}, 'beta: was 10.0, now 3.0')])

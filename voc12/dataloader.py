@@ -53,6 +53,7 @@ class VOC12:
     classes = CLASSES
     n_classes = len(CLASSES)
     palette = PALETTE
+    server_layout = {'test': 'results/VOC2012/Segmentation/comp6_test_cls'}  # split -> where the evaluation server wants it
 
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
