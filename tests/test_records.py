@@ -102,3 +102,12 @@ def test_record_of_weights(tmp_path):
 def test_difference_names_every_setting():
     assert records.difference({'a': 1, 'b': 2, 'c': 3}, {'a': 1, 'b': 4, 'd': None}) == (
         'b: was 2, now 4; c: was 3, now not set')
+
+
+def test_whether_a_folder_is_of_given_settings(tmp_path):
+    assert not records.is_of(tmp_path, SETTINGS)
+    open_folder(tmp_path)
+    assert records.is_of(tmp_path, SETTINGS)
+    assert not records.is_of(tmp_path, SETTINGS | {'weights': '11ff'})
+    open_folder(tmp_path, weights='unknown')
+    assert not records.is_of(tmp_path, SETTINGS | {'weights': 'unknown'})  # nothing tells
