@@ -1,6 +1,6 @@
 """What a global threshold costs: curve, each image's own best threshold, and the paper's two conditions, in one pass.
 
-The paper (AMN, section 3) names two conditions under which one threshold serves all: activation spread evenly over the
+The paper (AMN) names two conditions under which one threshold serves all: activation spread evenly over the
 object, and a gap between the activation of foreground and background. It gives no formula; the measures here are ours:
 
 - imbalance: over the pixels of one class in one image (an object, below), taken from that class's plane, the coefficient

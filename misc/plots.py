@@ -29,22 +29,23 @@ Methods = dict[str, dict[str, Any]]
 
 def curves(methods: Methods) -> Figure:
     """mIoU against the global threshold, the threshold in use marked; below, the thresholds near the best."""
-    figure = _figure(7.5, 4.6 + 0.3 * len(methods))
+    figure = _figure(7.5, 5.0 + 0.55 * len(methods))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 0.35 * len(methods) + 0.3))
     for number, method in enumerate(methods.values()):
         style = _style(number)
-        above.plot(GRID, _percent(method['curve']), label=f'{method["title"]}: {100 * method["miou_used"]:.1f} at '
-                   f'{method["threshold_used"]:.2f}, best {100 * method["best_miou"]:.1f} at {method["best_threshold"]:.2f}',
-                   markevery=_at(method['best_threshold']), marker='*', markersize=12, markeredgecolor='white', **style)
-        above.plot(method['threshold_used'], 100 * method['miou_used'], marker=MARKERS[number % len(MARKERS)], markersize=8,
-                   color=style['color'], markerfacecolor='white', markeredgewidth=1.8)
+        above.plot(GRID, _percent(method['curve']), **style)
+        above.plot(method['best_threshold'], 100 * method['best_miou'], marker='*', markersize=13, markeredgecolor='white',
+                   color=style['color'])
+        above.plot(method['threshold_used'], 100 * method['miou_used'], **_mark(number), color=style['color'])
+        above.plot([], [], label=f'{method["title"]}: {100 * method["miou_used"]:.1f} at {method["threshold_used"]:.2f}, best '
+                   f'{100 * method["best_miou"]:.1f} at {method["best_threshold"]:.2f}', **_mark(number), **style)
         for key, opacity in (('within_5_points', 0.35), ('within_1_point', 1)):
             low, high = method[key]
             colour = opacity * np.array(to_rgb(style['color'])) + 1 - opacity
             below.barh(number, max(high - low, 0.004), 0.62, low, color=colour, linewidth=0)  # a single one shows, too
         below.plot([method['threshold_used']] * 2, (number - 0.42, number + 0.42), color='black', linewidth=1.5)
     above.set(ylabel='mIoU (%)', ylim=(0, None), title='mIoU against one threshold for all images')
-    above.legend(title='hollow mark: threshold in use; star: best', loc='upper right')
+    figure.legend(title='mIoU (%) at the threshold in use (hollow mark) and at the best one (star)', loc='outside lower center')
     below.set(xlabel='global threshold', xlim=(0, 1), yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6))
     below.set_yticklabels([method['title'] for method in methods.values()])
     below.set_title('within 1 point (dark) and 5 points (light) of the best; line: threshold in use', fontsize=10)
@@ -94,8 +95,7 @@ def precision_recall(methods: Methods) -> Figure:
     panels = figure.subplots(1, 3)
     for number, method in enumerate(methods.values()):
         precision, recall = _percent(method['precision']), _percent(method['recall'])
-        used = {'markevery': _at(method['threshold_used']), 'marker': MARKERS[number % len(MARKERS)], 'markersize': 8,
-                'markerfacecolor': 'white', 'markeredgewidth': 1.8, **_style(number)}
+        used = {'markevery': _at(method['threshold_used']), **_mark(number), **_style(number)}
         for axes, x, y in zip(panels, (GRID, GRID, recall), (precision, recall, precision), strict=True):
             axes.plot(x, y, label=method['title'], **used)
     threshold, precision, recall = 'global threshold', 'precision of foreground (%)', 'recall of foreground (%)'
@@ -137,6 +137,10 @@ def _panels(methods: Methods, height: float, label: str) -> tuple[Figure, list[t
 
 def _style(number: int) -> dict[str, Any]:
     return {'color': COLOURS[number % len(COLOURS)], 'linestyle': LINES[number % len(LINES)]}
+
+
+def _mark(number: int) -> dict[str, Any]:
+    return {'marker': MARKERS[number % len(MARKERS)], 'markersize': 8, 'markerfacecolor': 'white', 'markeredgewidth': 1.8}
 
 
 def _line(axes: Axes, x: float, style: str, label: str) -> None:

@@ -82,10 +82,10 @@ def methods_of(args: Namespace, ids: list[str]) -> dict[str, Method]:
             continue
         methods[name] = _method(args, ids, title, folder, threshold,
                                 f'run --{maker}_pass True with a --train_list that holds it')
-    for name, folder in args.analyze_dirs:
-        methods[name] = _method(args, ids, name, folder, args.eval_cam_thres, 'an analysis needs every image of --eval_set')
     if args.walked_out_dir is not None:
         methods['sem_seg'] = _pseudo_masks(args, ids)
+    for name, folder in args.analyze_dirs:
+        methods[name] = _method(args, ids, name, folder, args.eval_cam_thres, 'an analysis needs every image of --eval_set')
     if not methods:
         raise UserError(f'there is nothing to analyse: neither {args.cam_out_dir} nor {args.amn_cam_out_dir}; run '
                         '--make_cam_pass True first, or name other folders (--cam_out_dir, --amn_cam_out_dir, --analyze_dirs)')

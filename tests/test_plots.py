@@ -71,8 +71,9 @@ def test_the_lines_are_the_numbers():
         pytest.approx([100 * value for value in found['curve']]) for found in METHODS.values()]
     marks = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == [
-        (0.15, pytest.approx(100 * found['miou_used'])) for found in METHODS.values()]
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        (found[where], pytest.approx(100 * found[what])) for found in METHODS.values()
+        for where, what in (('best_threshold', 'best_miou'), ('threshold_used', 'miou_used'))]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend[1] == f'AMN: {100 * METHODS["amn_cam"]["miou_used"]:.1f} at 0.15, best 50.0 at 0.20'
     bars = plots.best_thresholds(METHODS).axes[0].patches
     assert [bar.get_height() for bar in bars] == [5] * 20

@@ -119,3 +119,12 @@ def test_folders_of_other_classes_are_refused(tmp_path):
         records.check_classes(tmp_path, [str(number) for number in range(20)])
     with pytest.raises(UserError, match="made for other classes: number 1 of 2 is 'a' there and 'b' in this data set"):
         records.check_classes(tmp_path, ('b', 'a'))
+
+
+def test_whether_a_folder_is_of_given_settings(tmp_path):
+    assert not records.is_of(tmp_path, SETTINGS)
+    open_folder(tmp_path)
+    assert records.is_of(tmp_path, SETTINGS)
+    assert not records.is_of(tmp_path, SETTINGS | {'weights': '11ff'})
+    open_folder(tmp_path, weights='unknown')
+    assert not records.is_of(tmp_path, SETTINGS | {'weights': 'unknown'})  # nothing tells
