@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All stages in order with the published settings, ending with a table of the scores beside the published ones.
+# All stages up to the pseudo-masks with the published settings, the threshold analysis and the report, ending with a table of
+# the scores beside the published ones.
 # usage: bash script/generate_pseudo_mask.sh [ROOT] [--gpus N] [--from_released] [further flags of run_sample.py]
 #   ROOT             the folder VOC2012 (else VOC12_ROOT, else ./VOCdevkit/VOC2012)
 #   --gpus N         share the work among N GPUs of this machine, or 'all' (else the first GPU, or the CPU)
@@ -15,13 +16,13 @@ for word in "$@"; do
   if [ "$expected" = gpus ]; then gpus=$word; expected=''
   elif [ "$word" = --gpus ]; then expected=gpus
   elif [ "$word" = --from_released ]; then released=yes
-  elif [ "$word" = --help ] || [ "$word" = -h ]; then sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0
+  elif [ "$word" = --help ] || [ "$word" = -h ]; then sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0
   elif [ ${#root[@]} = 0 ] && [ ${#flags[@]} = 0 ] && [ "${word#-}" = "$word" ]; then root=(--voc12_root "$word")
   else flags+=("$word"); fi
 done
 
 amn=(--make_amn_cam_pass --eval_amn_cam_pass)
-irn=(--make_sem_seg_pass --eval_sem_seg_pass)
+irn=(--make_sem_seg_pass --eval_sem_seg_pass --analyze_threshold_pass --report_pass)
 if [ -n "$released" ]; then
   stages=("${amn[@]}" "${irn[@]}")
 else

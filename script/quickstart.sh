@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh machine to pseudo-masks in minutes, on drawn images: makes the environment, draws the sample, pre-trains a
-# backbone on it, runs every stage and prints the scores. Leaves result/quickstart/sheet.png.
+# backbone on it, runs every stage up to the pseudo-masks and prints the scores. Leaves result/quickstart/sheet.png and the
+# page result/quickstart/result/report/index.html.
 # usage: bash script/quickstart.sh [further flags of run_sample.py]. It can be stopped and run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +23,9 @@ since=$SECONDS
   --work_dir "$out" \
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
-  --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass "$@"
+  --train_irn_pass --make_sem_seg_pass --walked_out_dir "$out/result/walked" --eval_sem_seg_pass \
+  --analyze_threshold_pass --report_pass "$@"
 "$python" script/contact_sheet.py --voc12_root "$data" --list train --work_dir "$out" --out "$out/sheet.png"
 "$python" script/score_table.py "$out/result/scores.jsonl"
-echo "Pictures: $out/sheet.png. Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."
+echo "Pictures: $out/sheet.png. The report, for a browser: $PWD/$out/result/report/index.html"
+echo "Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."

@@ -21,5 +21,7 @@ python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
   --num_workers 2 --work_dir "$out" \
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
-  --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass "$@"
+  --train_irn_pass --make_sem_seg_pass --walked_out_dir "$out/result/walked" --eval_sem_seg_pass \
+  --analyze_threshold_pass --report_pass "$@"
 "$python" script/score_table.py "$out/result/scores.jsonl"
+echo "The report, for a browser: $out/result/report/index.html"
