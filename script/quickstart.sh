@@ -22,7 +22,7 @@ since=$SECONDS
   --work_dir "$out" \
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
-  --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass "$@"
+  --train_irn_pass --make_sem_seg_pass --eval_sem_seg_pass --report_pass "$@"
 "$python" script/contact_sheet.py --voc12_root "$data" --work_dir "$out" --out "$out/sheet.png"
 "$python" script/score_table.py "$out/result/scores.jsonl"
-echo "Pictures: $out/sheet.png. Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."
+echo "Pictures: $out/sheet.png. Report, to be opened in a browser: $PWD/$out/result/report/index.html. Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."

@@ -72,6 +72,18 @@ def test_every_file_is_identical(alone, tmp_path):
     assert len(scores[0]) == 2
 
 
+def test_the_report_is_identical(alone, tmp_path):
+    made = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        done = run(processes, alone, folder, ['report'], '--report_out_dir', folder / 'report')
+        assert done.returncode == 0, done.stderr
+        made.append({str(path.relative_to(folder)): path.read_bytes() for path in (folder / 'report').rglob('*')
+                     if path.is_file()})
+    assert len(made[0]) == 2 + 4 * 6
+    assert made[0] == made[1]
+
+
 def test_a_process_that_fails_ends_all(alone, tree, tmp_path):
     (tree / 'JPEGImages' / '2007_000002.jpg').write_bytes(b'no photograph')
     done = run(2, alone, tmp_path, ['train_cam'], tree=tree)
