@@ -35,6 +35,7 @@ def run(args: Namespace) -> None:
         raise UserError(f'nothing to report on: none of {", ".join(method.folder for method in methods)} is there; '
                         'run --make_cam_pass True first')
     ids = args.source.names(args.eval_set)
+    lines = scoring.last_lines(args.scores_file, args.eval_set, args.source.name)
     measured, totals = measure(args, ids, methods)
     there = [method for method in methods if any(method.name in image.made for image in measured)]
     if not there:
@@ -50,9 +51,12 @@ def run(args: Namespace) -> None:
         lambda image_id: gallery.write_image(folder, numbers[image_id], args.source, image_id, there), args.num_workers)
     if torchutils.is_main():
         images = [(position, ids[position], group, measured[position]) for position, group in groups.items()]
-        page = render(header(args, ids), scoring.last_lines(args.scores_file, args.eval_set, args.source.name),
-                      settings(args, methods), plots(args.analysis_out_dir), class_rows(args.source, measured, there, totals),
-                      page_data(args.source, there, totals, images), there, [m for m in methods if m not in there], ranking)
+        page = render(
+            about={'data': args.source.name, 'split': args.eval_set, 'images': len(ids)}, lines=lines,
+            settings=settings(args, methods), plots=plots(args.analysis_out_dir),
+            classes=class_rows(args.source, measured, there, totals), data=page_data(args.source, there, totals, images),
+            scored=[method for method in there if method.name in totals], ranking=ranking,
+            absent=[method for method in methods if method not in there])
         with atomic_path(folder / 'index.html') as temporary:
             temporary.write_text(page, encoding='utf-8')
         log.info('report of %d of %d images: %s', len(groups), len(ids), folder / 'index.html')
@@ -105,11 +109,6 @@ def open_folder(folder: Path, record: dict[str, Any]) -> None:
     torchutils.wait_for_all()
 
 
-def header(args: Namespace, ids: list[str]) -> dict[str, Any]:
-    """What the page is about."""
-    return {'data': args.source.name, 'split': args.eval_set, 'images': len(ids)}
-
-
 def settings(args: Namespace, methods: list[Method]) -> list[tuple[str, dict[str, str]]]:
     """(what, name -> value) for each training and each folder that has a record of its settings."""
     found = [(f'{name.upper()} (training)', records.read_weights_record(getattr(args, f'{name}_weights_name')))
@@ -124,8 +123,9 @@ def _text(value: Any) -> str:
 
 def plots(folder: str) -> list[tuple[str, str]]:
     """(caption, data URI) of each SVG that the analysis left, the well-known ones first."""
-    paths = sorted(Path(folder).glob('*.svg'), key=lambda path: (path.stem not in PLOTS, [*PLOTS].index(path.stem)
-                                                                 if path.stem in PLOTS else 0, path.stem))
+    known = list(PLOTS)
+    paths = sorted(Path(folder).glob('*.svg'),
+                   key=lambda path: (known.index(path.stem) if path.stem in known else len(known), path.stem))
     return [(PLOTS.get(path.stem, path.stem), 'data:image/svg+xml;base64,' + base64.b64encode(path.read_bytes()).decode())
             for path in paths]
 
@@ -177,14 +177,11 @@ def tenths(values: np.ndarray) -> list[int | None]:
     return [None if np.isnan(value) else int(percent(value).replace('.', '')) for value in values]
 
 
-def render(about: dict, lines: list[dict], made_with: list, figures: list, classes: list[dict], data: dict,
-           methods: list[Method], absent: list[Method], ranking: Method | None) -> str:
-    """The page, with its style and its script in it."""
+def render(**content: Any) -> str:
+    """The page, with its style and its script in it. `content`: what the template names."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {'percent': percent}
     style, script = (Markup((TEMPLATES / f'report.{kind}').read_text(encoding='utf-8')) for kind in ('css', 'js'))
-    scored = [method for method in methods if classes and method.name in classes[0]['iou']]
-    return environment.get_template('report.html').render(
-        about=about, lines=lines, titles=scoring.TITLES, settings=made_with, plots=figures, classes=classes, data=data,
-        methods=methods, scored=scored, absent=absent, makers=MAKERS, ranking=ranking, style=style, script=script)
+    return environment.get_template('report.html').render(titles=scoring.TITLES, makers=MAKERS, style=style, script=script,
+                                                          **content)

@@ -83,6 +83,18 @@ def test_the_analysis_is_identical(alone, tmp_path):
     assert ours == theirs
 
 
+def test_the_report_is_identical(alone, tmp_path):
+    made = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        done = run(processes, alone, folder, ['report'], '--report_out_dir', folder / 'report')
+        assert done.returncode == 0, done.stderr
+        made.append({str(path.relative_to(folder)): path.read_bytes() for path in (folder / 'report').rglob('*')
+                     if path.is_file()})
+    assert len(made[0]) == 2 + 4 * 6
+    assert made[0] == made[1]
+
+
 @pytest.mark.parametrize('image_id', [f'2007_00000{number}' for number in (1, 2)])
 def test_a_process_that_fails_ends_all(alone, tree, tmp_path, image_id):
     """Whichever process meets the image, stderr and the log say so."""
