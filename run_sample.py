@@ -482,6 +482,10 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
                           getattr(args, stage.name.removeprefix('train_') + '_batch_size'), 1, stage.name)
     for choice in {args.seg_pretrained if stage.name == 'train_seg' else args.pretrained for stage in trainings}:
         weights.check_pretrained(choice)
+    if any(stage.name == 'train_seg' for stage in chosen) and args.seg_pretrained not in ('imagenet', 'none'):
+        with torch.device('meta'):  # a ResNet-50's file is not noticed hours later to be of the wrong depth
+            backbone = importlib.import_module(args.seg_network).Net(args.source.n_classes).backbone
+        weights.pretrained_state(backbone, args.seg_pretrained)
     if trainings and args.tensorboard is not None:
         training.summary_writer()
     check_inputs(args, chosen)

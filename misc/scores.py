@@ -236,13 +236,14 @@ def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
                      share(diagonal, confusion.sum(0)), share(diagonal, counts.sum(1)), images)
 
 
-def read_scores(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """The last score of each stage in a file of scores. Raises UserError where there is none."""
+def read_scores(path: str | os.PathLike,
+                row_of: Callable[[dict[str, Any]], str] = lambda line: line['stage']) -> dict[str, dict[str, Any]]:
+    """The last score of each stage (of each `row_of` its line) in a file of scores. Raises UserError where there is none."""
     try:
         lines = [json.loads(line) for line in Path(path).read_text(encoding='utf-8').splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f'{path}: no scores ({error}); run an eval stage first') from error
-    return {line['stage']: line for line in lines}
+    return {row_of(line): line for line in lines}
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

@@ -1,12 +1,15 @@
 """The segmentation network around its forward pass: pixels in, several scales and their maximum, label maps out (DeepLab-V2
 of kazuto1011/deeplab-pytorch)."""
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from misc import inference, torchutils
+from misc import imutils, inference, torchutils
+from misc.pyutils import UserError, atomic_path
 
 
 def shrink(x: torch.Tensor, scale: float) -> torch.Tensor:
@@ -53,3 +56,44 @@ def label_map(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
 def probabilities(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
     """(C+1, h, w) -> softmax at full size, (C+1, H, W)."""
     return inference.resize(logits, hw).softmax(0)
+
+
+class Standalone(nn.Module):
+    """The trained network with everything around it, for export: uint8 RGB (1, 3, H, W) -> (label map uint8 (H, W),
+    probabilities (C+1, H, W)). Use it through `export`."""
+
+    def __init__(self, net: nn.Module, input_form: str, scales: Sequence[float]):
+        super().__init__()
+        self.net, self.input_form, self.scales = net, input_form, scales
+        for name, value in (('mean', imutils.MEAN), ('std', imutils.STD), ('caffe_mean', imutils.CAFFE_MEAN)):
+            self.register_buffer(name, torch.from_numpy(value)[:, None, None])
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = image.float()
+        x = x.flip(1) - self.caffe_mean if self.input_form == 'caffe' else (x / 255 - self.mean) / self.std
+        logits = at_scales(self.net, x, self.scales)[-1]
+        planes = F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=False)[0]
+        return planes.argmax(0).to(torch.uint8), planes.softmax(0)
+
+
+def export(net: nn.Module, input_form: str, scales: Sequence[float], path: str, photographs: Sequence[np.ndarray]) -> None:
+    """Write `Standalone` as TorchScript: for one image of any size, on the CPU, in float32.
+
+    net: prepared for inference in float32, on the CPU. The file is read back and must give our label map for each of the
+    photographs, uint8 (H, W, 3), of which one should have another size than 65 x 97; raises UserError where it does not.
+    """
+    example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 65, 97), dtype=np.uint8))
+    with torch.inference_mode(), warnings.catch_warnings(), atomic_path(path) as temporary:
+        warnings.simplefilter('ignore')  # the tracer's about sizes (other sizes are checked below), and that it is old
+        traced = torch.jit.trace(Standalone(net, input_form, scales).eval(), example, check_trace=False)
+        torch.jit.save(traced, str(temporary))
+        stored = torch.jit.load(str(temporary))
+        for photograph in photographs:
+            x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[input_form](photograph)))[None]
+            logits = predict(net, x, scales, False, torch.device('cpu'), 'fp32')
+            exported, shares = stored(torch.from_numpy(imutils.to_chw(photograph))[None])
+            expected = probabilities(logits, photograph.shape[:2])
+            if not (torch.equal(exported, label_map(logits, photograph.shape[:2]))
+                    and torch.allclose(shares, expected, atol=1e-4)):
+                raise UserError(f'{path}: not written, because the exported network gives another label map for an image of '
+                                f'{photograph.shape[1]} x {photograph.shape[0]}')

@@ -67,6 +67,13 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
     """
     if choice == 'none':
         return 'none'
+    state = pretrained_state(backbone, choice)
+    backbone.load_state_dict(state)
+    return digest(state)
+
+
+def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor]:
+    """What `load_pretrained` loads; raises the same errors."""
     if choice == 'imagenet' and not torchutils.is_main():
         torchutils.wait_for_all()  # the main process fetches them once
     name = getattr(backbone, 'torchvision_name', 'resnet50')
@@ -80,8 +87,7 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
         if key.endswith('num_batches_tracked'):
             state.setdefault(key, wanted[key])
     _check(state, wanted, choice, f"torchvision's {name.replace('resnet', 'ResNet-')}")
-    backbone.load_state_dict(state)
-    return digest(state)
+    return state
 
 
 def check_pretrained(choice: str) -> None:

@@ -32,6 +32,12 @@ DEFAULTS = {
     'irn_learning_rate': 0.1, 'irn_weight_decay': 1e-4,
     'beta': 10.0, 'exp_times': 8, 'sem_seg_bg_thres': 0.25, 'sem_seg_power': 1.3, 'ins_seg_bg_thres': 0.25,
     'log_name': 'sample_train_eval', 'work_dir': '.', 'report_images': 60, 'report_pass': False,
+    'seg_recipe': 'advcam', 'seg_network': 'net.resnet101_deeplab', 'seg_label_dir': None, 'seg_pretrained': None,
+    'seg_input': None, 'seg_stride': None, 'seg_ceil_mode': None, 'seg_steps': None, 'seg_loss': None, 'seg_resize': None,
+    'seg_crop_size': 321, 'seg_batch_size': 10, 'seg_learning_rate': 2.5e-4, 'seg_weight_decay': 5e-4, 'seg_momentum': 0.9,
+    'seg_train_scales': [1.0, 0.75, 0.5], 'seg_scales': [1.0, 0.75, 0.5], 'seg_flip': False,
+    'seg_crf': False,
+    'train_seg_pass': False, 'make_seg_pass': False, 'eval_seg_pass': False,
     'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
     'check_data': False, 'ins_seg_coco_json': None,
     **{f'{name}_pass': False for name in (
@@ -46,7 +52,9 @@ RESOLVED = {
     'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
     'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
     'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
-    'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg', 'scores_file': 'result/scores.jsonl'}
+    'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg', 'scores_file': 'result/scores.jsonl',
+    'seg_list': 'voc12/val.txt', 'seg_weights_name': 'sess/seg.pth', 'seg_out_dir': 'result/seg',
+    'seg_crf_out_dir': 'result/seg_crf', 'analysis_out_dir': 'result/analysis', 'report_out_dir': 'result/report'}
 
 
 def parse(*words):
@@ -107,7 +115,8 @@ def test_half_the_cores_by_default(monkeypatch):
 def test_every_flag_has_a_help_text_and_a_group():
     parser = run_sample.build_parser()
     titled = {group.title for group in parser._action_groups}
-    assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk', 'files'} <= titled
+    assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk', 'segmentation network',
+            'files'} <= titled
     assert all(action.help for action in parser._actions)
     shown = ' '.join(parser.format_help().split())
     assert all(flag in shown for flag in ('--train_cam_pass', '--chainer_eval_set', '[512]', '[1.0 0.5 1.5 2.0]'))

@@ -15,10 +15,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 import run_sample
-from misc import crf, datasets, imutils, inference, labels, losses, segmentation, training, weights
+from misc import crf, datasets, drawing, imutils, inference, labels, losses, segmentation, training, weights
 from misc.pyutils import UserError
 from net import resnet50_deeplab, resnet101_deeplab
-from step import make_seg, train_seg
+from step import make_seg, segment, train_seg
 from tests.conftest import GOLDEN, Command, formula_state
 from tests.test_datasets import Coordinates
 from tests.tiny import QUICK
@@ -69,13 +69,13 @@ def plain(state, x, caffe):
     return sum(conv(x, f'classifier.c{number}', 1, d, d) for number, d in enumerate((6, 12, 18, 24)))
 
 
-def image_batch(hw=(65, 50), number=2):
+def image_batch(hw=(41, 33), number=2):
     return torch.from_numpy(np.random.default_rng(1).standard_normal((number, 3, *hw)).astype(np.float32))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('caffe', [False, True])
-@pytest.mark.parametrize(('hw', 'out'), [((65, 50), (9, 7)), ((64, 47), (8, 6)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize(('hw', 'out'), [((41, 33), (6, 5)), ((40, 31), (5, 4)), ((1, 1), (1, 1))])
 def test_forward_is_the_plain_version(caffe, hw, out):
     net = small(stride_first=caffe, ceil_mode=caffe)
     ours, theirs = net(image_batch(hw)), plain(net.state_dict(), image_batch(hw), caffe)
@@ -111,6 +111,13 @@ def test_weights_of_another_depth_are_refused(tmp_path):
         weights.load_pretrained(resnet50_deeplab.Net(3).backbone, str(tmp_path / 'backbone.pth'))
 
 
+def test_the_depth_is_checked_before_the_first_stage(command, tmp_path, capsys):
+    torch.save(small().backbone.state_dict(), tmp_path / 'backbone.pth')
+    assert command('train_seg', pretrained=tmp_path / 'backbone.pth', seg_label_dir=command.tree / 'SegmentationClass') == 1
+    assert "not the weights of torchvision's ResNet-101" in capsys.readouterr().err
+    assert not command.folder.exists()
+
+
 def test_another_number_of_classes_is_refused(tmp_path):
     weights.save_state(TinyNet(5), tmp_path / 'seg.pth')
     with pytest.raises(UserError, match='trained for 5 classes, this data set has 20'):
@@ -135,10 +142,10 @@ def test_the_maximum_over_the_scales():
     one, three_quarters, half = (net(x if scale == 1 else F.interpolate(
         x, scale_factor=scale, mode='bilinear', align_corners=False)) for scale in (1, 0.75, 0.5))
     outputs = segmentation.at_scales(net, x, [1.0, 0.75, 0.5])
-    assert [tuple(logits.shape[2:]) for logits in outputs] == [(9, 7), (6, 5), (4, 4), (9, 7)]
+    assert [tuple(logits.shape[2:]) for logits in outputs] == [(6, 5), (4, 3), (3, 2), (6, 5)]
     for ours, theirs in zip(outputs, (one, three_quarters, half), strict=False):
         torch.testing.assert_close(ours, theirs)
-    resized = [F.interpolate(logits, (9, 7), mode='bilinear', align_corners=False) for logits in (three_quarters, half)]
+    resized = [F.interpolate(logits, (6, 5), mode='bilinear', align_corners=False) for logits in (three_quarters, half)]
     expected = torch.maximum(torch.maximum(one, resized[0]), resized[1])
     torch.testing.assert_close(outputs[-1], expected)
     assert ((expected > one) & (expected == resized[1])).any()
@@ -201,7 +208,7 @@ def test_nearest_is_pils():
         assert np.array_equal(one, labels.resize(expected.numpy().astype(np.uint8), (7, 4)))
 
 
-def label_batch(hw=(65, 50)):
+def label_batch(hw=(41, 33)):
     rng = np.random.default_rng(2)
     coarse = rng.choice([0, 0, 1, 2, 3, 255], (2, 13, 10)).astype(np.int64)
     return torch.from_numpy(coarse.repeat(5, 1).repeat(5, 2)[:, :hw[0], :hw[1]].copy())
@@ -245,13 +252,17 @@ def test_one_step_is_the_plain_version(loss, accumulate):
                                   batch_of(), learnt, job)
     assert names == ['loss', 'maximum']
     assert values[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
     for key, value in net.state_dict().items():
         if not key.startswith('classifier.') and 'conv' not in key and 'downsample.0' not in key:
             assert torch.equal(value, before[key]), key  # norms are as they were
             continue
         rate, decay = (0.2, 0) if key.endswith('bias') else (0.1 if key.startswith('classifier') else 0.01, 0.1)
-        update = rate * (leaves[key].grad + decay * before[key])
-        assert (before[key] - update - value).abs().max() <= 1e-4 * update.abs().max() + 1e-7, key
+        gradient = leaves[key].grad
+        assert (gradients[key] - gradient).abs().max() <= 1e-3 * gradient.abs().max(), key
+        assert gradient.any()
+        update = rate * (gradient + decay * before[key])
+        torch.testing.assert_close(value, before[key] - update, rtol=1e-6, atol=1e-3 * float(update.abs().max()))
 
 
 def test_pixels_of_one_kind_and_of_none():
@@ -521,6 +532,91 @@ def test_two_processes_train_and_segment_as_one(tmp_path):
     for key, value in states[0].items():
         assert (value.double() - states[1][key].double()).abs().max() <= 1e-5, key
     assert two.scores()['eval_seg']['images'] == 4
+
+
+def segmented(trained, *words):
+    return segment.main([*map(str, words), '--seg_weights_name', str(trained.folder / 'seg.pth'), '--device', 'cpu',
+                         '--num_workers', '0'])
+
+
+def test_segment_any_photograph(trained, tmp_path, capsys):
+    assert trained('make_seg', **QUICK) == 0
+    folder, out = tmp_path / 'photographs', tmp_path / 'segmented'
+    folder.mkdir()
+    for image_id in IDS[:2]:
+        (folder / f'{image_id}.JPG').write_bytes((trained.tree / 'JPEGImages' / f'{image_id}.jpg').read_bytes())
+    (folder / 'notes.txt').write_text('no photograph')
+    assert segmented(trained, folder, '--out', out) == 0
+    assert {path.name for path in out.iterdir()} == {'_settings.json', 'overlay', 'segment.log',
+                                                     *(f'{image_id}.png' for image_id in IDS[:2])}
+    for image_id in IDS[:2]:
+        assert (out / f'{image_id}.png').read_bytes() == (trained.folder / 'seg' / f'{image_id}.png').read_bytes()
+        image = imutils.read_image(folder / f'{image_id}.JPG')
+        expected = drawing.overlay_labels(image, labels.load(out / f'{image_id}.png'), VOC12.palette)
+        assert np.array_equal(imutils.read_image(out / 'overlay' / f'{image_id}.png'), expected)
+    (out / f'{IDS[1]}.png').unlink()  # as if stopped: the other is kept
+    before = (out / f'{IDS[0]}.png').stat().st_mtime_ns
+    assert segmented(trained, folder, '--out', out) == 0
+    assert (out / f'{IDS[0]}.png').stat().st_mtime_ns == before
+    assert (out / f'{IDS[1]}.png').is_file()
+    assert segmented(trained, folder, '--out', out, '--seg_scales', '1') == 1
+    assert 'scales: was [1.0, 0.75, 0.5], now [1.0]' in capsys.readouterr().err
+    assert segmented(trained, folder / f'{IDS[0]}.JPG', '--out', tmp_path / 'one', '--seg_crf', '--seg_flip') == 0
+    assert [path.name for path in (tmp_path / 'one').glob('*.png')] == [f'{IDS[0]}.png']
+
+
+def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
+    folder = trained.tree / 'JPEGImages'
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'twice').mkdir()
+    for name in ('a.jpg', 'a.png'):
+        (tmp_path / 'twice' / name).write_bytes(b'')
+    for words, told in (((folder,), 'what to do?'), ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
+                        ((tmp_path / 'empty', '--out', 'x'), 'no photograph in it'), ((folder, '--out', folder), 'lie there'),
+                        ((tmp_path / 'twice', '--out', 'x'), 'have one name'),
+                        ((folder, '--out', 'x', '--seg_scales', '0'), 'above 0'),
+                        ((folder, '--out', 'x', '--seg_network', 'json'), '--seg_network json'),
+                        ((folder, '--out', 'x', '--seg_network', 'net.resnet50_deeplab'), 'not the weights of')):
+        assert segmented(trained, *words) == 1
+        line = capsys.readouterr().err.splitlines()
+        assert len(line) == 1
+        assert line[0].startswith('error: ')
+        assert told in line[0]
+    (trained.folder / 'seg.pth').unlink()
+    assert segmented(trained, folder, '--out', 'x') == 1
+    assert 'no such weights; run --train_seg_pass True first' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('input_form', ['torchvision', 'caffe'])
+def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
+    net = TinyNet(3)
+    net.load_state_dict(formula_state(net))
+    inference.prepare(net, CPU, 'fp32')
+    photographs = [np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8) for hw in ((40, 90), (131, 33))]
+    segmentation.export(net, input_form, [1.0, 0.75, 0.5], str(tmp_path / 'net.pt'), photographs)
+    exported = torch.jit.load(str(tmp_path / 'net.pt'))
+    for image in photographs:
+        x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[input_form](image)))[None]
+        logits = segmentation.predict(net, x, [1.0, 0.75, 0.5], False, CPU, 'fp32')
+        label_map, shares = exported(torch.from_numpy(imutils.to_chw(image))[None])
+        assert torch.equal(label_map, segmentation.label_map(logits, image.shape[:2]))
+        assert len(label_map.unique()) > 1
+        torch.testing.assert_close(shares.sum(0), torch.ones(image.shape[:2]))
+
+
+def test_an_export_that_differs_is_refused(tmp_path, monkeypatch):
+    net = TinyNet(3)
+    inference.prepare(net, CPU, 'fp32')
+    monkeypatch.setattr(segmentation, 'label_map', lambda logits, hw: torch.full(hw, 9, dtype=torch.uint8))
+    with pytest.raises(UserError, match='not written, because the exported network gives another label map .* 30 x 20'):
+        segmentation.export(net, 'torchvision', [1.0], str(tmp_path / 'net.pt'), [np.zeros((20, 30, 3), np.uint8)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_command(trained, tmp_path, capsys):
+    assert segmented(trained, trained.tree / 'JPEGImages', '--export', tmp_path / 'net.pt') == 0
+    assert 'the same label maps for 5 images' in capsys.readouterr().out
+    assert (tmp_path / 'net.pt').is_file()
 
 
 def test_photographs_of_one_pixel(trained):

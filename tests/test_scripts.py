@@ -61,6 +61,20 @@ def test_from_released_needs_no_training(tmp_path):
     assert not list((work / 'sess').glob('*.ckpt'))
 
 
+def test_train_segmentation_scores_one_scale_several_and_crf(tmp_path):
+    words = [GOLDEN / 'tree', *flags(work_dir=tmp_path, train_list='train_aug', seg_list='val', pretrained='none',
+                                     num_workers=0, seg_label_dir=GOLDEN / 'tree' / 'SegmentationClass', **QUICK)]
+    done = script('train_segmentation.sh', *words)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index('mIoU in %'):].splitlines()
+    assert [line.rsplit('  ', 1)[0].split('  ')[0] for line in table[2:5]] == [
+        'segmentation, one scale', 'segmentation, multi-scale', 'segmentation, CRF']
+    assert table[3].endswith('69.5')
+    assert 'segmentation: VOC val' in table[5]
+    assert {path.name for path in (tmp_path / 'result').iterdir() if path.is_dir()} == {'seg', 'seg_crf', 'seg_one_scale'}
+    assert not (tmp_path / 'result' / 'cam').exists()
+
+
 @pytest.mark.parametrize(('name', 'words', 'code', 'told'), [
     ('generate_pseudo_mask.sh', ['--gpus', 'many'], 2, 'error: --gpus many: a number of GPUs, or all'),
     ('generate_pseudo_mask.sh', ['nowhere'], 1, 'error: nowhere: no such folder'),

@@ -1,0 +1,151 @@
+"""Segment any photographs, without labels, by the trained segmentation network; or export it.
+
+    python -m step.segment IMAGE_OR_FOLDER --out DIR                  # DIR/NAME.png (label map), DIR/overlay/NAME.png
+    python -m step.segment [IMAGE_OR_FOLDER] --export network.pt      # TorchScript, checked on these photographs
+
+Reads --seg_weights_name and the record beside it. A folder that was begun is gone on with. Label maps lie over the pixels as
+they are stored: EXIF orientation is not applied.
+"""
+import argparse
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from misc import crf, drawing, imutils, inference, labels, records, segmentation, torchutils, weights
+from misc.pyutils import UserError, is_whole, start_log, stop_log, unlock
+from step.make_seg import load_network
+from voc12.dataloader import PALETTE
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('images', nargs='?', metavar='IMAGE_OR_FOLDER', help='a photograph, or a folder of them')
+    parser.add_argument('--out', metavar='DIR', help='where label maps and overlays go')
+    parser.add_argument('--export', metavar='FILE', help='write the network as TorchScript: uint8 RGB (1, 3, H, W) -> label '
+                        'map (H, W), probabilities (C+1, H, W); the CPU, float32, no mirror, no CRF')
+    parser.add_argument('--seg_weights_name', default='sess/seg.pth')
+    parser.add_argument('--seg_network', help='module with class Net (default: what the record of the weights names)')
+    parser.add_argument('--seg_scales', type=float, nargs='+', default=[1.0, 0.75, 0.5], help='[1.0 0.75 0.5]')
+    parser.add_argument('--seg_flip', action='store_true', help='take the mean with the mirror')
+    parser.add_argument('--seg_crf', action='store_true', help='refine by CRF')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32')
+    parser.add_argument('--num_workers', type=int, default=max(1, torchutils.cores() // 2), help='processes that read ahead')
+    parser.add_argument('--overwrite', action='store_true', help='make anew what is in --out')
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    if not args.export and not (args.images and args.out):
+        raise UserError('what to do? Give IMAGE_OR_FOLDER --out DIR, or --export FILE')
+    if min(args.seg_scales) <= 0:
+        raise UserError('--seg_scales: every scale is above 0')
+    paths = photographs(args.images) if args.images else {}
+    net, input_form, digest = trained(args)
+    if args.export:
+        inference.prepare(net, torch.device('cpu'), 'fp32')
+        shown = [imutils.read_image(path) for path in list(paths.values())[:4]]
+        noise = np.random.default_rng(1).integers(0, 256, (80, 51, 3), dtype=np.uint8)
+        segmentation.export(net, input_form, args.seg_scales, args.export, [noise, *shown])
+        print(f'written: {args.export}, the same label maps for {1 + len(shown)} images')
+        return
+    segment(args, paths, net, input_form, digest)
+
+
+def photographs(given: str) -> dict[str, Path]:
+    """Name without ending -> path. Raises UserError where there is none, or two have one name."""
+    path = Path(given)
+    if not path.exists():
+        raise UserError(f'{given}: neither a photograph nor a folder')
+    found = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f'{given}: no photograph in it ({", ".join(SUFFIXES)})')
+    named: dict[str, Path] = {}
+    for each in found:
+        if each.stem in named:
+            raise UserError(f'{each} and {named[each.stem]} have one name: their label maps would, too')
+        named[each.stem] = each
+    return named
+
+
+def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, str, str]:
+    """The network with its weights, its input form, the digest of its weights."""
+    found = weights.existing(args.seg_weights_name)
+    if found is None:
+        raise UserError(f'{args.seg_weights_name}: no such weights; run --train_seg_pass True first, or name another')
+    record = records.read_weights_record(args.seg_weights_name) or {}
+    network = args.seg_network or record.get('network', 'net.resnet101_deeplab')
+    try:
+        key, axis, *others = importlib.import_module(network).Net.class_key
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f'--seg_network {network}: no module with a segmentation network ({error})') from error
+    state = weights.read_state(found)
+    if key not in state:
+        raise UserError(f'{found}: not the weights of {network}; name another --seg_network')
+    net, form, digest = load_network(args.seg_weights_name, network, state[key].shape[axis] - sum(others),
+                                     {'input': 'torchvision', 'stride_first': False, 'ceil_mode': False})
+    return net, form['input'], digest
+
+
+def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, input_form: str, digest: str) -> None:
+    """Label maps and overlays of all photographs."""
+    out, device = Path(args.out), torchutils.choose_device(args.device)
+    if out.resolve() == next(iter(paths.values())).parent.resolve():
+        raise UserError(f'--out {out}: the photographs lie there; name another folder')
+    torchutils.check_precision(args.precision, device)
+    inference.prepare(net, device, args.precision)
+    records.open_folder(out, {'stage': 'segment', 'weights': digest, 'scales': args.seg_scales, 'flip': args.seg_flip,
+                              'crf': args.seg_crf, 'precision': args.precision}, ('.png',), args.overwrite)
+    start_log(out / 'segment.log')
+
+    def read(name: str) -> tuple:
+        image = imutils.read_image(paths[name])
+        return image, torch.from_numpy(imutils.to_chw(imutils.INPUTS[input_form](image)))[None]
+
+    def compute(name: str, item: tuple) -> Callable[[], None]:
+        image, x = item
+        logits = segmentation.predict(net, x, args.seg_scales, args.seg_flip, device, args.precision)
+        return functools.partial(_save, out, name, image, logits.cpu(), args.seg_crf)
+
+    def is_done(name: str) -> bool:
+        return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
+
+    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute)
+    print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}')
+
+
+def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
+    hw = image.shape[:2]
+    if refine:
+        label_map = crf.refine_probabilities(image, segmentation.probabilities(logits, hw).numpy()).astype(np.uint8)
+    else:
+        label_map = segmentation.label_map(logits, hw).numpy()
+    drawing.save(out / 'overlay' / f'{name}.png', drawing.overlay_labels(image, label_map, PALETTE))
+    labels.save(labels.label_path(out, name), label_map, PALETTE)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = build_parser().parse_args(arguments)
+    try:
+        run(args)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('stopped by Ctrl-C; the same command goes on', file=sys.stderr)
+        return 130
+    finally:
+        stop_log()
+        unlock()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
