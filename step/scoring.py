@@ -13,7 +13,8 @@ from misc.pyutils import UserError, append_json_line, log
 
 TITLES = {'eval_cam': 'CAM seed', 'eval_ir_label': 'CAM seed, refined', 'eval_amn_cam': 'AMN seed',
           'eval_amn_ir_label': 'AMN seed, refined', 'eval_sem_seg': 'pseudo-mask',
-          'eval_seg, one scale': 'segmentation, one scale', 'eval_seg': 'segmentation', 'eval_seg_crf': 'segmentation, CRF'}
+          'eval_seg, one scale': 'segmentation, one scale', 'eval_seg': 'segmentation, multi-scale',
+          'eval_seg_crf': 'segmentation, CRF'}
 
 
 def last_lines(path: str, split: str, data: str) -> list[dict[str, Any]]:
