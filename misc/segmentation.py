@@ -45,7 +45,10 @@ def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: 
 
     image = torchutils.to_device(image, device)
     with torchutils.autocast(precision, device):
-        return inference.with_mirror(forward, image).mean(0) if flip else forward(image)[0].float()
+        if not flip:
+            return forward(image)[0].float()
+        plain, mirrored = inference.with_mirror(forward, image)
+    return (plain[0] + mirrored[0]) / 2
 
 
 def label_map(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
