@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from misc.labels import PALETTE
 from misc.pyutils import UserError, atomic_path
-from voc12.dataloader import PALETTE, Check, read_list
+from misc.sources import Check
+from voc12.dataloader import read_list
 
 SPLITS = ('train2014', 'val2014')
 # in the order of COCO's category ids
@@ -91,11 +93,12 @@ class COCO14:
         self._split = np.repeat([SPLITS.index(split) for split in stored], [len(ids) for ids, _ in stored.values()])[order]
         if (np.diff(self._numbers) == 0).any():
             raise UserError(f'{self.root}/ImageSets: an image is in both splits; run coco14.prepare again')
+        self._image_folders = {split: image_folder(self.root, split) for split in SPLITS}
         self._images: np.ndarray | None = None
 
     def image_path(self, image_id: str) -> Path:
         split = SPLITS[self._split[self._row(image_id)]]
-        return image_folder(self.root, split) / image_name(split, image_id)
+        return self._image_folders[split] / image_name(split, image_id)
 
     def mask_path(self, image_id: str) -> Path:
         """The true label map (crowd regions 255); may be missing: only scores need it."""
@@ -117,12 +120,12 @@ class COCO14:
                 raise UserError(f'{list_or_split}: neither a list file nor a split (there is no {path})')
         ids = [name.rpartition('_')[2] for name in read_list(path)]
         try:
-            numbers = self._numbers_of(ids)
+            numbers = _numbers_of(ids)
         except UserError as error:
             raise UserError(f'{path}: {error}') from error
         self._refuse(path, ids, np.isin(numbers, self._numbers), f'known in {self.root}/ImageSets; run coco14.prepare for '
                      'their split, or give another list')
-        self._refuse(path, ids, self._has_image(numbers), f'in {image_folder(self.root, "train2014")} or val2014; give a '
+        self._refuse(path, ids, self._has_image(numbers), f'in {self._image_folders["train2014"]} or val2014; give a '
                      'list that fits')
         return ids
 
@@ -136,7 +139,7 @@ class COCO14:
     def check(self, ids: Iterable[str]) -> Check:
         """What is there and what is missing for `ids`. An image that is in neither split counts as without annotation."""
         ids = list(ids)
-        numbers = self._numbers_of(ids)
+        numbers = _numbers_of(ids)
         known = np.isin(numbers, self._numbers)
         bits = self._bits[self._numbers.searchsorted(numbers[known])]
         masks = [_numbers_in(mask_folder(self.root, split), '', '.png') for split in SPLITS]
@@ -151,30 +154,34 @@ class COCO14:
                      per_class=np.unpackbits(bits, 1, count=self.n_classes).sum(0, dtype=np.int64))
 
     def _row(self, image_id: str) -> int:
-        number = int(self._numbers_of([image_id])[0])
+        number = _number_of(image_id)
         row = int(self._numbers.searchsorted(number))
         if row == len(self._numbers) or self._numbers[row] != number:
             raise UserError(f'{image_id}: in none of the splits that coco14.prepare made in {self.root}/ImageSets')
         return row
 
-    def _numbers_of(self, ids: list[str]) -> np.ndarray:
-        """ids -> int64 (N,). UserError for the first that is not an id."""
-        wrong = next((name for name in ids if len(name) != DIGITS or not name.isdecimal()), None)
-        if wrong is not None:
-            raise UserError(f'{wrong!r} is not an id of MS-COCO 2014, which have {DIGITS} digits')
-        return np.fromiter(map(int, ids), np.int64, len(ids))
-
     def _has_image(self, numbers: np.ndarray) -> np.ndarray:
         """bool (N,)."""
         if self._images is None:
-            self._images = np.concatenate([_numbers_in(image_folder(self.root, split), f'COCO_{split}_', '.jpg')
-                                           for split in SPLITS])
+            self._images = np.concatenate([_numbers_in(folder, f'COCO_{split}_', '.jpg')
+                                           for split, folder in self._image_folders.items()])
         return np.isin(numbers, self._images)
 
     def _refuse(self, path: Path, ids: list[str], good: np.ndarray, text: str) -> None:
         if not good.all():
             first = ids[int((~good).argmax())]
             raise UserError(f'{path}: {np.count_nonzero(~good)} of its {len(ids)} images (first {first}) are not {text}')
+
+
+def _number_of(image_id: str) -> int:
+    if len(image_id) != DIGITS or not image_id.isdecimal():
+        raise UserError(f'{image_id!r} is not an id of MS-COCO 2014, which have {DIGITS} digits')
+    return int(image_id)
+
+
+def _numbers_of(ids: list[str]) -> np.ndarray:
+    """int64 (N,). UserError for the first that is not an id."""
+    return np.fromiter(map(_number_of, ids), np.int64, len(ids))
 
 
 def _numbers_in(folder: Path, start: str, end: str) -> np.ndarray:

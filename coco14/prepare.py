@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-import mmap
+import os
 import re
 import sys
 from array import array
@@ -266,11 +266,11 @@ def make_label_maps(instances: Instances, folder: Path, num_workers: int, overwr
     _pycocotools()
     records.open_folder(folder, {'stage': 'coco14.prepare', 'version': VERSION, 'annotations': instances.digest}, ('.png',),
                         overwrite)
-    with open(instances.path, 'rb') as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with open(instances.path, 'rb') as stream:
         def make(image_id: str) -> None:
             row = int(instances.numbers.searchsorted(int(image_id)))
             places = instances.places[instances.first[row]:instances.first[row + 1]]
-            annotations = [json.loads(content[start:end]) for start, end in places]
+            annotations = [json.loads(os.pread(stream.fileno(), end - start, start)) for start, end in places]
             made = label_map(annotations, (int(instances.heights[row]), int(instances.widths[row])))
             labels.save(labels.label_path(folder, image_id), made, COCO14.palette)
 

@@ -14,7 +14,6 @@ from coco14 import prepare, sample
 from coco14.dataloader import CATEGORY_IDS, CLASSES, COCO14, labels_path
 from misc import imutils, labels
 from misc.pyutils import UserError
-from voc12.dataloader import PALETTE
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools under numpy 2
 
@@ -181,7 +180,7 @@ def test_lists_labels_and_label_maps(prepared):
     assert masks == {TRAIN[0]: ['pccc....', 'cccc....', 'cccc....', *['........'] * 3], TRAIN[1]: ['........'] * 6,
                      TRAIN[2]: ['.xx.....'] * 6, VAL[0]: ['........'] * 2 + ['..dddddd'] * 4}
     with Image.open(source.mask_path(VAL[0])) as picture:
-        assert picture.getpalette()[:768] == PALETTE.ravel().tolist()
+        assert picture.getpalette()[:768] == labels.PALETTE.ravel().tolist()
 
 
 def test_report(root, capsys):

@@ -4,6 +4,7 @@ This is all that a stage may ask of a data set; another data set offers the same
 number of classes or the name of a folder.
 """
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -33,11 +34,11 @@ def read_list(path: str | os.PathLike) -> list[str]:
         lines = Path(path).read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: cannot be read as a list of image ids: {error}') from error
-    ids = [Path(line.split()[0]).stem for line in lines if line.strip()]
+    ids = [os.path.splitext(os.path.basename(line.split()[0]))[0] for line in lines if line.strip()]
     if not ids:
         raise UserError(f'{path}: an empty list; write one image id a line')
     if len(set(ids)) < len(ids):
-        twice = next(name for number, name in enumerate(ids) if name in ids[:number])
+        twice = next(name for name, times in Counter(ids).items() if times > 1)
         raise UserError(f'{path}: {twice} is listed twice')
     return ids
 
