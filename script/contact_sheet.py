@@ -10,8 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import run_sample  # noqa: E402
-from misc import activations, datasets, drawing, imutils, labels  # noqa: E402
+from misc import activations, datasets, drawing, imutils, labels, options  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 
 HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
@@ -36,7 +35,7 @@ def row(source: datasets.Source, image_id: str, args: argparse.Namespace) -> tup
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    run_sample.add_data_flags(parser.add_argument)
+    options.add_data_flags(parser.add_argument)
     parser.add_argument('--out', required=True, help='the PNG')
     parser.add_argument('--images', nargs='+', help='ids of the rows')
     parser.add_argument('--list', help="where images are taken from, evenly spread, without --images (default: run_sample.py's "
@@ -45,8 +44,8 @@ def main() -> int:
     parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
     args = parser.parse_args()
     try:
-        source = run_sample.open_source(args)
-        ids = args.images or source.names(args.list or run_sample.DATASETS[args.dataset].infer_list)
+        source = options.open_source(args)
+        ids = args.images or source.names(args.list or options.DATASETS[args.dataset].infer_list)
         if not args.images:
             ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
         rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)

@@ -16,8 +16,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import run_sample
-from misc import activations, datasets, drawing, imutils, inference, labels, records, seeds, torchutils, weights
+from misc import (
+    activations,
+    datasets,
+    drawing,
+    imutils,
+    inference,
+    labels,
+    options,
+    preflight,
+    records,
+    seeds,
+    torchutils,
+    weights,
+)
 from misc.auto_threshold import AUTO
 from misc.pyutils import UserError
 from step import make_amn_cam, make_cam, make_sem_seg
@@ -59,7 +71,7 @@ class Column(NamedTuple):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = run_sample.parser_of(
+    parser = options.parser_of(
         FLAGS, usage='python -m step.show IMAGE --labels NAME,NAME ... [flags]',
         description="Draw one photograph's activations, masks, refined seeds, boundaries and pseudo-mask from trained weights.")
     parser.add_argument('image', metavar='IMAGE', help='the photograph; an EXIF orientation is not applied')
@@ -71,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """This command's flags, and every other one of run_sample.py at its default."""
-    args = run_sample.build_parser().parse_args([], build_parser().parse_args(arguments))
+    args = options.build_parser().parse_args([], build_parser().parse_args(arguments))
     args.out = args.out or f'{Path(args.image).stem}_amn.png'
     return args
 
@@ -108,8 +120,8 @@ def _with_matches(name: str, classes: Sequence[str]) -> str:
 
 def check(args: argparse.Namespace) -> None:
     """Raises UserError for what can be known to be wrong before anything is computed."""
-    run_sample.check_networks(args)
-    chosen = [f'--{name}' for name, *_ in run_sample.THRESHOLDS if getattr(args, name) == AUTO]
+    preflight.check_networks(args)
+    chosen = [f'--{name}' for name, *_ in options.THRESHOLDS if getattr(args, name) == AUTO]
     if chosen:
         raise UserError(f'{", ".join(chosen)}: {AUTO} takes the activations of many images; give a number')
     missing = [name for name in ('cam_weights_name', 'amn_weights_name') if weights.existing(getattr(args, name)) is None]
@@ -211,8 +223,8 @@ def _scale(cell: tuple[int, int]) -> np.ndarray:
 
 
 def run(args: argparse.Namespace) -> None:
-    run_sample.resolve_thresholds(args)
-    run_sample.resolve_files(args)
+    options.resolve_thresholds(args)
+    options.resolve_files(args)
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
     check(args)

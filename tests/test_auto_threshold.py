@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import run_sample
-from misc import activations, auto_threshold, labels, scores
+from misc import activations, auto_threshold, labels, options, scores
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK
@@ -322,12 +322,12 @@ def test_what_a_threshold_may_not_be(word, capsys):
 
 
 def test_own_flag_before_auto():
-    args = run_sample.build_parser().parse_args(
+    args = options.build_parser().parse_args(
         ['--conf_fg_thres', 'auto', '--cam_conf_fg_thres', '0.3', '--conf_bg_thres', '0.6'])
     with pytest.raises(UserError, match='CAM seeds: the background threshold 0.6 is above the foreground threshold 0.3'):
-        run_sample.resolve_thresholds(args)
-    args = run_sample.build_parser().parse_args(['--cam_eval_thres', 'auto', '--eval_amn_cam_thres', '0.2'])
-    run_sample.resolve_thresholds(args)
+        options.resolve_thresholds(args)
+    args = options.build_parser().parse_args(['--cam_eval_thres', 'auto', '--eval_amn_cam_thres', '0.2'])
+    options.resolve_thresholds(args)
     assert (args.eval_cam_thres, args.eval_amn_cam_thres) == ('auto', 0.2)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
-from misc import activations, inference, labels
+from misc import activations, inference, labels, options
 from step import make_amn_cam
 from tests.conftest import Command
 from tests.tiny import QUICK
@@ -32,7 +32,7 @@ def drawn(tmp_path_factory):
 
 
 def test_every_stage(drawn, tmp_path):
-    words = Command(None, tmp_path).words(*(stage.name for stage in run_sample.STAGES), **{
+    words = Command(None, tmp_path).words(*(stage.name for stage in options.STAGES), **{
         **FLAGS, 'dataset': 'coco14', 'data_root': drawn, 'train_list': 'train2014', 'val_list': 'val2014',
         'infer_list': 'train2014', 'eval_set': 'train2014'})
     words = words[:words.index('--voc12_root')] + words[words.index('--voc12_root') + 2:]

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 import run_sample
-from misc import activations, weights
+from misc import activations, options, weights
 from misc.pyutils import UserError, log
 from tests.conftest import Command
 from tests.tiny import NETWORKS, QUICK
 from voc12.dataloader import VOC12
 
-STAGES = [stage.name for stage in run_sample.STAGES]
+STAGES = [stage.name for stage in options.STAGES]
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 # issue 6: every flag and its default
@@ -58,7 +58,7 @@ RESOLVED = {
 
 
 def parse(*words):
-    return run_sample.build_parser().parse_args(words)
+    return options.build_parser().parse_args(words)
 
 
 def the_error(capsys):
@@ -88,10 +88,10 @@ def test_defaults(name, default):
 @pytest.mark.parametrize(('name', 'default'), RESOLVED.items())
 def test_defaults_of_lists_and_files(name, default):
     args = parse()
-    run_sample.resolve_lists(args)
-    run_sample.resolve_files(args)
+    options.resolve_lists(args)
+    options.resolve_files(args)
     assert getattr(args, name) == default
-    shown = ' '.join(run_sample.build_parser().format_help().split())
+    shown = ' '.join(options.build_parser().format_help().split())
     assert default in shown[shown.index(f'--{name} {name.upper()}'):][:400]
 
 
@@ -99,11 +99,11 @@ def test_defaults_of_lists_and_files(name, default):
                                                 ('folder', ['all', 'some', 'all', 'masked'])])
 def test_lists_of_other_data_sets(dataset, lists):
     args = parse('--dataset', dataset)
-    run_sample.resolve_lists(args)
-    assert [getattr(args, name) for name in run_sample.LISTS] == lists
+    options.resolve_lists(args)
+    assert [getattr(args, name) for name in options.LISTS] == lists
     args = parse('--dataset', dataset, '--val_list', 'mine')
-    run_sample.resolve_lists(args)
-    assert [getattr(args, name) for name in run_sample.LISTS] == [lists[0], 'mine', *lists[2:]]
+    options.resolve_lists(args)
+    assert [getattr(args, name) for name in options.LISTS] == [lists[0], 'mine', *lists[2:]]
 
 
 def test_half_the_cores_by_default(monkeypatch):
@@ -113,7 +113,7 @@ def test_half_the_cores_by_default(monkeypatch):
 
 
 def test_every_flag_has_a_help_text_and_a_group():
-    parser = run_sample.build_parser()
+    parser = options.build_parser()
     titled = {group.title for group in parser._action_groups}
     assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk', 'segmentation network',
             'files'} <= titled
@@ -162,14 +162,14 @@ def test_the_split_to_score_on_has_two_names():
     ('--cam_eval_thres 0.2 --eval_amn_cam_thres 0 --amn_conf_bg_thres 0', (0.2, 0.30, 0.05), (0.0, 0.45, 0.0))])
 def test_thresholds_own_then_shared_then_published(words, cam, amn):
     args = parse(*words.split())
-    run_sample.resolve_thresholds(args)
+    options.resolve_thresholds(args)
     assert (args.eval_cam_thres, args.cam_conf_fg_thres, args.cam_conf_bg_thres) == cam
     assert (args.eval_amn_cam_thres, args.amn_conf_fg_thres, args.amn_conf_bg_thres) == amn
 
 
 def test_background_above_foreground_is_refused():
     with pytest.raises(UserError, match='AMN seeds: the background threshold 0.5 is above the foreground threshold 0.45'):
-        run_sample.resolve_thresholds(parse('--amn_conf_bg_thres', '0.5'))
+        options.resolve_thresholds(parse('--amn_conf_bg_thres', '0.5'))
 
 
 def test_no_stage_lists_the_stages(capsys):
@@ -186,34 +186,34 @@ def test_where_the_root_comes_from(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('VOC12_ROOT', raising=False)
     with pytest.raises(UserError, match='where is voc12.*--voc12_root.*VOC12_ROOT'):
-        run_sample.find_root(None)
+        options.find_root(None)
     (tmp_path / 'VOCdevkit' / 'VOC2012').mkdir(parents=True)
-    assert run_sample.find_root(None) == 'VOCdevkit/VOC2012'
+    assert options.find_root(None) == 'VOCdevkit/VOC2012'
     monkeypatch.setenv('VOC12_ROOT', '/data/VOC2012')
-    assert run_sample.find_root(None) == '/data/VOC2012'
-    assert run_sample.find_root('/given') == '/given'
+    assert options.find_root(None) == '/data/VOC2012'
+    assert options.find_root('/given') == '/given'
 
 
 def test_the_root_has_two_names_for_voc_alone(tree):
     for words in (['--voc12_root', str(tree)], ['--data_root', str(tree)],
                   ['--data_root', str(tree), '--voc12_root', str(tree)]):
         args = parse(*words)
-        assert run_sample.open_source(args).name == 'voc12'
+        assert options.open_source(args).name == 'voc12'
         assert args.data_root == str(tree)
     for words in (['--voc12_root', 'a', '--data_root', 'b'], ['--voc12_root', 'a', '--dataset', 'folder']):
         with pytest.raises(UserError, match='--voc12_root a beside --dataset .*: give --data_root alone'):
-            run_sample.open_source(parse(*words))
+            options.open_source(parse(*words))
 
 
 def test_roots_of_other_data_sets(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('COCO14_ROOT', raising=False)
     with pytest.raises(UserError, match=r'where is coco14\? Give --data_root FOLDER: .*; or set COCO14_ROOT'):
-        run_sample.find_root(None, 'coco14')
+        options.find_root(None, 'coco14')
     monkeypatch.setenv('COCO14_ROOT', '/data/coco')
-    assert run_sample.find_root(None, 'coco14') == '/data/coco'
+    assert options.find_root(None, 'coco14') == '/data/coco'
     with pytest.raises(UserError, match=r'where is folder\? Give --data_root FOLDER: .* images/ and labels.csv$'):
-        run_sample.find_root(None, 'folder')
+        options.find_root(None, 'folder')
 
 
 def test_root_of_the_environment(monkeypatch, tree, capsys):
@@ -536,10 +536,10 @@ def test_photographs_that_are_not_plain_rgb(tiny, command):
 
 def test_work_dir_holds_what_is_not_named():
     args = parse('--work_dir', 'first', '--cam_out_dir', 'elsewhere/cam')
-    run_sample.resolve_files(args)
+    options.resolve_files(args)
     assert args.cam_out_dir == 'elsewhere/cam'
     assert (args.cam_weights_name, args.amn_cam_out_dir) == ('first/sess/res50_cam.pth', 'first/result/amn_cam')
     assert args.scores_file == 'first/result/scores.jsonl'
-    args = parse('--work_dir', 'first', *(word for name, path in run_sample.FILES.items() for word in (f'--{name}', path)))
-    run_sample.resolve_files(args)
-    assert {name: getattr(args, name) for name in run_sample.FILES} == run_sample.FILES  # a named path stays
+    args = parse('--work_dir', 'first', *(word for name, path in options.FILES.items() for word in (f'--{name}', path)))
+    options.resolve_files(args)
+    assert {name: getattr(args, name) for name in options.FILES} == options.FILES  # a named path stays

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import run_sample
-from misc import crf, datasets, drawing, imutils, inference, labels, losses, segmentation, training, weights
+from misc import crf, datasets, drawing, imutils, inference, labels, losses, options, segmentation, training, weights
 from misc.pyutils import UserError
 from net import resnet50_deeplab, resnet101_deeplab
 from step import make_seg, segment, train_seg
@@ -358,8 +357,8 @@ def test_crf_of_probabilities_is_the_librarys():
 # the flags
 
 def resolved(*words):
-    args = run_sample.build_parser().parse_args(words)
-    run_sample.resolve_recipe(args)
+    args = options.build_parser().parse_args(words)
+    options.resolve_recipe(args)
     return args
 
 

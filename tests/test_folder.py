@@ -12,14 +12,14 @@ from PIL import Image
 
 import run_sample
 from folder.dataloader import Folder
-from misc import checking, labels, weights
+from misc import checking, labels, options, weights
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
 
 ROOT = GOLDEN.parent.parent
-ALL = [stage.name for stage in run_sample.STAGES]
+ALL = [stage.name for stage in options.STAGES]
 LAYOUT = 'a row is the name of an image, a comma, and its classes with ; between them'
 ALONE = 'the comma alone for an image without a class'
 UNSCORED = [stage for stage in ALL if not stage.startswith('eval_')]

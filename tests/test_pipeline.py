@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-import run_sample
-from misc import activations, datasets, inference, labels, training, weights
+from misc import activations, datasets, inference, labels, options, training, weights
 from misc.pyutils import UserError
 from misc.scores import read_scores
 from net import resnet50_amn
@@ -20,7 +19,7 @@ from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
 
-ALL = [stage.name for stage in run_sample.STAGES if not stage.name.startswith('analyze')]  # has tests of its own
+ALL = [stage.name for stage in options.STAGES if not stage.name.startswith('analyze')]  # has tests of its own
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 

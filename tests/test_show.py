@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, drawing, imutils, labels, records, weights
+from misc import activations, drawing, imutils, labels, options, records, weights
 from step import show
 from tests.conftest import GOLDEN, Command
 from tests.tiny import NETWORKS, QUICK
@@ -159,7 +159,7 @@ def test_the_sheet_says_what_it_shows(work, monkeypatch, capsys):
 def test_the_sheet_draws_what_was_made(tmp_path, monkeypatch):
     """A column of each method from planes whose masks are known: the left half of CAM's, the right half of AMN's."""
     args = show.parse(['flat.png', '--labels', 'cat'])
-    show.run_sample.resolve_thresholds(args)
+    options.resolve_thresholds(args)
     image = np.full((160, 320, 3), 100, np.uint8)
     left, right = np.zeros((1, 160, 320), np.float32), np.ones((1, 160, 320), np.float32)
     left[..., :160], right[..., :160] = 1, 0
@@ -312,7 +312,7 @@ def test_wrong_flags(arguments, capsys):
 
 def test_every_flag_has_the_default_of_the_stages():
     args = vars(show.parse(['folder/yard.jpg', '--labels', 'dog']))
-    theirs = vars(show.run_sample.build_parser().parse_args([]))
+    theirs = vars(options.build_parser().parse_args([]))
     assert {name: args[name] for name in theirs} == theirs
     assert set(show.FLAGS) <= theirs.keys()
     assert args['out'] == 'yard_amn.png'
