@@ -83,7 +83,7 @@ DATASETS = {  # voc12: lists as the authors' script has them
     'coco14': DataSet('coco14.dataloader.COCO14', 'the folder that python -m coco14.prepare filled', 'train2014', 'val2014',
                       'train2014', 'train2014', 'val2014', 'COCO14_ROOT'),
     'folder': DataSet('folder.dataloader.Folder', 'the folder that holds images/ and labels.csv', 'all', 'some', 'all',
-                      'masked', 'masked')}
+                      'masked', 'all')}
 
 # thresholds of each stage: (its own flag, the authors' shared flag, the published value)
 THRESHOLDS = (
