@@ -219,8 +219,8 @@ def build_parser() -> argparse.ArgumentParser:
     group('--cam_weight_decay', type=RATE, default=1e-4, help='authors')
     group('--cam_scales', type=POSITIVE, nargs='+', default=[1.0, 0.5, 1.5, 2.0],
           help='scales whose activations are added up, for CAM and AMN; fewer is faster and coarser (authors)')
-    group('--cam_dtype', choices=('float32', 'float16'), default='float32', help="of CAM's and AMN's stored activations; "
-          'float16 takes half the disk (ours; published: float32)')
+    group('--cam_dtype', choices=('float32', 'float16', 'uint8'), default='float32', help="of CAM's and AMN's stored "
+          'activations; float16 takes half the disk, uint8 (256 steps, compressed) about a tenth (ours; published: float32)')
     group('--cam_eval_thres', type=THRESHOLD, metavar='0..1|auto', help='threshold of both activation scores, where a stage '
           'has none of its own; raise for smaller objects; auto: chosen from the activations alone, without masks (ours) '
           '(published: CAM 0.15, AMN 0.25)')

@@ -5,7 +5,7 @@
 #   --gpus N  share the work among N GPUs of this machine, or 'all' (else the first GPU, or the CPU)
 # Everything is trained on, made for and scored on train2014. It can be stopped and run again: the same command goes on.
 # PYTHON names the interpreter (else .venv, else python3).
-# As published for COCO: --sem_seg_bg_thres 0.22, no canvas around IRN's images. Ours: activations as float16, for the disk;
+# As published for COCO: --sem_seg_bg_thres 0.22, no canvas around IRN's images. Ours: activations in 256 steps, for the disk;
 # the score after AMN's epochs and IRN's mean displacement (neither of which the authors have for COCO) come from every
 # 100th image alone.
 set -euo pipefail
@@ -35,7 +35,7 @@ run=("$python" run_sample.py)
 [ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- run_sample.py)
 mkdir -p "$work_dir/result"
 awk 'NR % 100 == 1' "$list" > "$work_dir/result/every_100th.txt"
-settings=(--dataset coco14 --data_root "$root" --cam_dtype float16 --sem_seg_bg_thres 0.22 --sem_seg_canvas 0)
+settings=(--dataset coco14 --data_root "$root" --cam_dtype uint8 --sem_seg_bg_thres 0.22 --sem_seg_canvas 0)
 
 "${run[@]}" "${settings[@]}" --infer_list "$work_dir/result/every_100th.txt" \
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \

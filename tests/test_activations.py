@@ -35,11 +35,29 @@ def test_round_trip(tmp_path, extra):
     assert [path.name for path in tmp_path.iterdir()] == ['a.npz']
 
 
-def test_the_same_activation_gives_the_same_bytes(tmp_path):
+@pytest.mark.parametrize('dtype', ['float32', 'uint8'])
+def test_the_same_activation_gives_the_same_bytes(tmp_path, dtype):
     stored = example()
     for name in 'ab':
-        activations.save(tmp_path, name, stored)
+        activations.save(tmp_path, name, stored, dtype)
     assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
+
+
+def test_256_steps(tmp_path):
+    """Each value becomes the nearest of 0, 1/255, ..., 1, the ends themselves; smooth planes take little space."""
+    ramp = np.linspace(0, 1, 200 * 300, dtype=np.float32).reshape(1, 200, 300)
+    stored = Activation(np.array([5]), ramp[:, ::4, ::4], ramp)
+    for dtype in ('float32', 'uint8'):
+        activations.save(tmp_path / dtype, 'a', stored, dtype)
+    made = activations.load(tmp_path / 'uint8', 'a')
+    assert made.high_res.dtype == made.strided.dtype == np.float32
+    assert np.abs(made.high_res - ramp).max() <= 0.5 / 255 + 1e-7
+    assert (made.high_res.min(), made.high_res.max(), len(np.unique(made.high_res))) == (0, 1, 256)
+    assert np.array_equal(made.strided, stored.strided.astype(np.float16))
+    assert (tmp_path / 'uint8' / 'a.npz').stat().st_size < 0.1 * (tmp_path / 'float32' / 'a.npz').stat().st_size
+    empty = Activation(np.zeros(0, np.int64), np.zeros((0, 1, 2), np.float32), np.zeros((0, 3, 5), np.float32))
+    activations.save(tmp_path, 'b', empty, 'uint8')
+    assert_same(activations.load(tmp_path, 'b'), empty)
 
 
 def test_without_background():

@@ -21,7 +21,7 @@ from tests.tiny import QUICK
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools under numpy 2
 
 ROOT = Path(__file__).resolve().parent.parent
-FLAGS = {**QUICK, 'sem_seg_canvas': 0, 'sem_seg_bg_thres': 0.22, 'cam_dtype': 'float16'}
+FLAGS = {**QUICK, 'sem_seg_canvas': 0, 'sem_seg_bg_thres': 0.22, 'cam_dtype': 'uint8'}
 
 
 @pytest.fixture(scope='module')
@@ -100,7 +100,7 @@ def test_script(drawn, tmp_path):
     assert len(list((tmp_path / 'result' / 'sem_seg').glob('*.png'))) == len(ids)
     settings = json.loads((tmp_path / 'result' / 'sem_seg' / '_settings.json').read_text())
     assert (settings['bg_thres'], settings['canvas'], settings['power']) == (0.22, 0, 1.3)
-    assert json.loads((tmp_path / 'result' / 'cam' / '_settings.json').read_text())['dtype'] == 'float16'
+    assert json.loads((tmp_path / 'result' / 'cam' / '_settings.json').read_text())['dtype'] == 'uint8'
     table = done.stdout[done.stdout.index('mIoU in %'):]
     for title, published in (('CAM seed', '33.1'), ('AMN seed', '40.3'), ('pseudo-mask', '46.7')):
         assert any(line.startswith(title) and line.endswith(f'train2014 (8)       {published}') for line in table.splitlines())
