@@ -405,7 +405,8 @@ def test_a_disk_that_refuses_weights(tiny, command, capsys):
         assert tiny('train_cam') == 1
     assert 'cannot write' in (line := last_error(capsys))
     assert 'cam.ckpt: File too large' in line
-    assert sorted(path.name for path in command.folder.iterdir() if path.suffix != '.lock') == ['amn.pth', 'irn.pth', 'run.log']
+    assert sorted(path.name for path in command.folder.iterdir() if path.suffix != '.lock') == [
+        'amn.pth', 'irn.pth', 'run.log', 'seg.pth']
 
 
 @pytest.mark.parametrize('flag', ['cam_out_dir', 'log_name', 'scores_file'])
