@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All stages in order on MS-COCO 2014 with the published settings, ending with a table of the scores beside the published ones.
+# All stages in order on MS-COCO 2014 with the published settings, the report, and a table of the scores beside the published ones.
 # usage: bash script/generate_pseudo_mask_coco.sh ROOT [--gpus N] [further flags of run_sample.py]
 #   ROOT      the folder that holds COCO's images and what `python -m coco14.prepare --coco_root ROOT` made
 #   --gpus N  share the work among N GPUs of this machine, or 'all' (else the first GPU, or the CPU)
@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-root='' flags=() gpus=1 expected='' scores=result/scores.jsonl work_dir=.
+root='' flags=() gpus=1 expected='' scores='' work_dir=.
 for word in "$@"; do
   case $expected in
     --gpus) gpus=$word; expected=''; continue ;;
@@ -41,7 +41,7 @@ settings=(--dataset coco14 --data_root "$root" --cam_dtype uint8 --sem_seg_bg_th
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
   --train_irn_pass ${flags[@]+"${flags[@]}"}
-"${run[@]}" "${settings[@]}" --make_sem_seg_pass --eval_sem_seg_pass ${flags[@]+"${flags[@]}"}
+"${run[@]}" "${settings[@]}" --make_sem_seg_pass --eval_sem_seg_pass --analyze_threshold_pass --report_pass \
+  ${flags[@]+"${flags[@]}"}
 
-[ "$scores" != result/scores.jsonl ] || scores=$work_dir/$scores
-"$python" script/score_table.py "$scores" --published
+"$python" script/score_table.py "${scores:-$work_dir/result/scores.jsonl}" --published

@@ -14,6 +14,7 @@ import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
 from misc import activations, inference, labels, options
+from misc.scores import read_scores
 from step import make_amn_cam
 from tests.conftest import Command
 from tests.tiny import QUICK
@@ -54,11 +55,12 @@ def test_every_stage(drawn, tmp_path):
             assert set(np.unique(label_map)) <= {0, 255, *(keys + 1)}
             if len(keys) == 0:
                 assert not label_map.any()  # all background
-    scores = [json.loads(line) for line in (tmp_path / 'scores.jsonl').read_text().splitlines()]
-    assert [(line['data'], line['split'], line['images']) for line in scores] == [('coco14', 'train2014', 8)] * 5
-    assert list(scores[-1]['iou']) == ['background', *CLASSES]
-    assert scores[-1]['threshold'] == 0.22
-    assert scores[-1]['iou']['person'] is None  # in no mask and in no pseudo-mask
+    scores = read_scores(tmp_path / 'scores.jsonl')
+    for stage in ('eval_cam', 'eval_ir_label', 'eval_amn_cam', 'eval_amn_ir_label', 'eval_sem_seg'):
+        assert [scores[stage][name] for name in ('data', 'split', 'images')] == ['coco14', 'train2014', 8]
+    assert list(scores['eval_sem_seg']['iou']) == ['background', *CLASSES]
+    assert scores['eval_sem_seg']['threshold'] == 0.22
+    assert scores['eval_sem_seg']['iou']['person'] is None  # in no mask and in no pseudo-mask
 
 
 def test_images_without_a_class_are_scored_as_all_background(drawn, tmp_path):
