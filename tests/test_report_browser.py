@@ -320,7 +320,7 @@ def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
 
     write = report.gallery.write_image
     monkeypatch.setattr(report.gallery, 'write_image', write_few)
-    once = report.gallery.measure(Source(made), IDS[0], report.all_methods(arguments(made)))
+    once = report.gallery.measure(Source(made), IDS[0], report.all_methods(arguments(made), IDS))
     monkeypatch.setattr(report.gallery, 'measure', lambda *given: report.gallery.Measured(
         once.hw, True, once.shown, once.true, once.made, {}, once.miou))
     report.run(arguments(made, source=Many(made), report_out_dir=str(tmp_path / 'report')))

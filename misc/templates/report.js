@@ -232,6 +232,8 @@
     }
   }
 
+  const ofImages = ({name}) => data.scored[name] === data.total ? 'all images' : `${data.scored[name]} of ${data.total} images`;
+
   function showThreshold() {
     for (const slider of document.querySelectorAll('.slider')) {
       slider.value = state.position ?? start;
@@ -250,7 +252,7 @@
         const position = positionOf(method);
         const value = large ? score(large, method.name) : method.curve?.[position];
         return [element('b', {class: `key-${method.name}`}, method.title), element('span', {}, `at ${threshold(position)}`),
-          element('span', {}, large ? 'mIoU ' : 'all images ', element('b', {'data-score': method.name}, inPercent(value)))];
+          element('span', {}, large ? 'mIoU ' : `${ofImages(method)} `, element('b', {'data-score': method.name}, inPercent(value)))];
       }));
     }
     $('own').disabled = state.position === null;
