@@ -133,16 +133,9 @@ def own_best(index: np.ndarray, counts: np.ndarray, n_classes: int,
              thresholds: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """From the counts of `scores.truth_and_activation` of one image: its mIoU at each threshold (T,), and its confusion
     at its own best threshold as (flat positions, counts).
-
-    An image's mIoU is that of a data set of this image alone: the mean IoU of background and of the classes which are
-    in its truth or in its prediction at that threshold.
     """
-    rest, passed = np.divmod(index, len(thresholds) + 1)
-    true, strongest = np.divmod(rest, n_classes + 1)
-    here = np.unique(np.concatenate([[0], true, strongest]))  # labels of this image: few, whatever the data set
-    local = np.zeros((len(here), len(here), len(thresholds) + 1), np.int64)
-    local[np.searchsorted(here, true), np.searchsorted(here, strongest), passed] = counts
-    confusions = scores.ThresholdScores(local, thresholds, 1).confusions()
+    here, of_image = scores.of_one_image(index, counts, n_classes, thresholds)
+    confusions = of_image.confusions()
     miou = scores.mean_of_known(scores.iou(confusions))
     if not counts.size:  # no known pixel
         return miou, NOTHING

@@ -103,7 +103,7 @@ def measure(source: datasets.Source, image_id: str, methods: list[Method]) -> Me
         else:
             counts = scores.truth_and_map(parts.truth, made, source.n_classes)
         result.counts[method.name] = counts
-        result.miou[method.name] = _miou(*counts, shape(method, source.n_classes), method)
+        result.miou[method.name] = _miou(*counts, source.n_classes, method)
     return result
 
 
@@ -121,17 +121,13 @@ def shape(method: Method, n_classes: int) -> tuple[int, ...]:
     return n_classes + 1, n_classes + 2
 
 
-def _miou(index: np.ndarray, counts: np.ndarray, full: tuple[int, ...], method: Method) -> np.ndarray:
-    """mIoU of one image, from counts over its few labels alone, because those over all would take a second."""
+def _miou(index: np.ndarray, counts: np.ndarray, n_classes: int, method: Method) -> np.ndarray:
+    """mIoU of one image: at each of the method's thresholds (T,), (1,) for masks."""
     if method.kind == 'mask':
-        dense = np.zeros(full, np.int64)
+        dense = np.zeros(shape(method, n_classes), np.int64)
         dense.flat[index] = counts
         return np.array([scores.score(scores.ignored_as_background(dense), 1).miou])
-    true, strongest, passed = np.unravel_index(index, full)
-    occurring = np.union1d([0], np.concatenate([true, strongest]))
-    few = np.zeros((len(occurring), len(occurring), full[2]), np.int64)
-    few[np.searchsorted(occurring, true), np.searchsorted(occurring, strongest), passed] = counts
-    return scores.ThresholdScores(few, method.thresholds, 1).curve()
+    return scores.of_one_image(index, counts, n_classes, method.thresholds)[1].curve()
 
 
 def choose(miou: np.ndarray, number: int, seed: int) -> dict[int, str]:

@@ -56,7 +56,8 @@ STAGES = (  # in pipeline order
     Stage('eval_seg', 'score them', None, ('seg_out_dir',), ('seg_list',), labelled=False),
     Stage('analyze_threshold', 'what a global threshold costs CAM, AMN and pseudo-masks, with plots', 'analysis_out_dir', (),
           ('eval_set',)),
-    Stage('report', 'a page with scores, plots and a gallery of all that is there', 'report_out_dir', (), ('eval_set',)),
+    Stage('report', 'a page with scores, plots and a gallery of all that is there', 'report_out_dir', (), ('eval_set',),
+          labelled=False),
 )
 
 

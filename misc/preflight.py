@@ -61,9 +61,10 @@ def check_lists(args: argparse.Namespace, chosen: list[Stage]) -> None:
                         + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
     labelled = {name for stage in chosen if stage.labelled for name in stage.lists}
     scored = {name for stage in chosen if stage.name.startswith(('eval_', 'analyze_')) for name in stage.lists}
+    needed = {name for stage in chosen if stage.name != 'report' for name in stage.lists}  # it takes another list then
     for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
         ids = args.source.names(getattr(args, name))
-        if not ids:
+        if not ids and name in needed:
             raise UserError(f'--{name} {getattr(args, name)}: no such image in {args.data_root}'
                             + ('; a score needs masks, every other stage goes without' if name in scored else ''))
         if name in scored:

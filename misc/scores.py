@@ -6,7 +6,7 @@ All counts are added image by image, so memory does not grow with their number. 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,22 @@ def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray
     true = truth[known].astype(np.int64)
     strongest, passed = strongest_and_passed(keys, planes[:, known], thresholds)
     return sparse_counts((true * (n_classes + 1) + strongest) * (len(thresholds) + 1) + passed)
+
+
+def of_one_image(index: np.ndarray, counts: np.ndarray, n_classes: int,
+                 thresholds: np.ndarray) -> tuple[np.ndarray, 'ThresholdScores']:
+    """From the counts of `truth_and_activation` of one image: its labels, background first (L,), and the counts over these
+    alone, because those over all classes would take a second.
+
+    An image's mIoU is that of a data set of this image alone: the mean IoU of background and of the classes which are
+    in its truth or in its prediction at that threshold.
+    """
+    rest, passed = np.divmod(index, len(thresholds) + 1)
+    true, strongest = np.divmod(rest, n_classes + 1)
+    here = np.unique(np.concatenate([[0], true, strongest]))
+    local = np.zeros((len(here), len(here), len(thresholds) + 1), np.int64)
+    local[np.searchsorted(here, true), np.searchsorted(here, strongest), passed] = counts
+    return here, ThresholdScores(local, thresholds, 1)
 
 
 def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]], size: int,
@@ -237,17 +253,21 @@ def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
 
 
 def read_scores(path: str | os.PathLike,
-                row_of: Callable[[dict[str, Any]], str] = lambda line: line['stage']) -> dict[str, dict[str, Any]]:
-    """The last score of each stage (of each `row_of` its line) in a file of scores. Raises UserError where there is none."""
+                row_of: Callable[[dict[str, Any]], Hashable] = lambda line: line['stage']) -> dict[Any, dict[str, Any]]:
+    """The last score of each stage (of each `row_of` its line) in a file of scores. Raises UserError where there is none,
+    and where the file holds anything else."""
     try:
-        lines = [json.loads(line) for line in Path(path).read_text(encoding='utf-8').splitlines()]
-    except (OSError, ValueError) as error:
+        lines = Path(path).read_text(encoding='utf-8').splitlines()
+        return {row_of(line): line for line in map(json.loads, lines)}
+    except OSError as error:
         raise UserError(f'{path}: no scores ({error}); run an eval stage first') from error
-    return {row_of(line): line for line in lines}
+    except (ValueError, KeyError, TypeError) as error:
+        what = f'a line without {error}' if isinstance(error, KeyError) else error
+        raise UserError(f'{path}: not a file of scores ({what}); mend it, or name another --scores_file') from error
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Plain text: first column to the left, the others to the right; numbers in % with one digit, nan as '-'."""
+    """Plain text: first column to the left, the others to the right; numbers in % with one digit, nan and None as '-'."""
     cells = [list(headings)] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ['  '.join(cell.ljust(width) if column == 0 else cell.rjust(width)
@@ -259,4 +279,4 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return '-' if np.isnan(value) else f'{100 * value:.1f}'
-    return str(value)
+    return '-' if value is None else str(value)

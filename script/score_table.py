@@ -7,17 +7,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc.pyutils import UserError  # noqa: E402
 from misc.scores import read_scores, table  # noqa: E402
-from step.scoring import TITLES  # noqa: E402
+from step.scoring import TITLES, row_of  # noqa: E402
 
 # mIoU, seeds at their best threshold: table 2 of the LPCAM paper (CVPR 2023), which lists AMN
 PUBLISHED = {'voc12': {'eval_cam': 0.488, 'eval_amn_cam': 0.621, 'eval_sem_seg': 0.722, 'eval_seg': 0.695},
              'coco14': {'eval_cam': 0.331, 'eval_amn_cam': 0.403, 'eval_sem_seg': 0.467, 'eval_seg': 0.447}}
 OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
-
-
-def row_of(line: dict) -> str:
-    """The row that a score belongs to: its stage, and for the segmentation network the number of scales."""
-    return line['stage'] + (', one scale' if line['stage'] == 'eval_seg' and len(line['scales']) == 1 else '')
 
 
 def thresholds(line: dict) -> str:
@@ -40,7 +35,7 @@ def main() -> int:
         if stage in last:
             line = last[stage]
             within = line.get('within_3_points')
-            row = [title, thresholds(line), line['miou'], line.get('best_miou', '-'),
+            row = [title, thresholds(line), line.get('miou', line.get('map')), line.get('best_miou', '-'),
                    f'{line["best_threshold"]:.2f}' if 'best_threshold' in line else '-',
                    f'{within[0]:.2f} to {within[1]:.2f}' if within else '-', f'{line["split"]} ({line["images"]})']
             rows.append(row + ([PUBLISHED.get(line['data'], {}).get(stage, '-')] if args.published else []))

@@ -1,11 +1,13 @@
 """One page on a run: its scores, the plots of the analysis, IoU per class, and a gallery whose slider moves the threshold.
 
 Reads whatever is there of --cam_out_dir, --ir_label_out_dir, --amn_cam_out_dir, --amn_ir_label_out_dir, --sem_seg_out_dir,
---analysis_out_dir, --scores_file and the masks of --eval_set; what is not there is left out, and the page says so. Writes
---report_out_dir anew: images/, data/ and, last, index.html, to be opened from disk.
+--analysis_out_dir, --scores_file and the masks of --eval_set; what is not there is left out, and the page says so. Where
+--eval_set has no image (a folder without masks) the report is of --infer_list. Writes --report_out_dir anew: images/, data/
+and, last, index.html, to be opened from disk.
 Only this stage: python run_sample.py --report_pass True
 """
 import base64
+import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from misc import datasets, gallery, inference, records, scores, torchutils
+from misc import activations, auto_threshold, datasets, gallery, inference, records, scores, torchutils
 from misc.gallery import Measured, Method
 from misc.pyutils import UserError, atomic_path, log, writing
 from step import scoring
@@ -30,31 +32,39 @@ PLOTS = {'curves': 'mIoU against the global threshold', 'best_thresholds': 'Best
 
 
 def run(args: Namespace) -> None:
-    methods = all_methods(args)
+    split = args.eval_set
+    if not args.source.names(split):
+        split = args.infer_list
+        log.info('--eval_set %s has no image: the report is of --infer_list %s', args.eval_set, split)
+    ids = args.source.names(split)
+    methods = all_methods(args, ids)
     if not any(Path(method.folder).is_dir() for method in methods):
         raise UserError(f'nothing to report on: none of {", ".join(method.folder for method in methods)} is there; '
                         'run --make_cam_pass True first')
-    ids = args.source.names(args.eval_set)
-    lines = scoring.last_lines(args.scores_file, args.eval_set, args.source.name)
+    lines = scoring.last_lines(args.scores_file, (split, args.seg_list), args.source.name)
     measured, totals = measure(args, ids, methods)
     there = [method for method in methods if any(method.name in image.made for image in measured)]
     if not there:
-        raise UserError(f'nothing to report on: no output of any stage is of an image of --eval_set {args.eval_set}')
+        raise UserError(f'nothing to report on: no output of any stage is of an image of {split}')
     ranking = next((method for name in RANKING for method in there if method.name == name and name in totals), None)
     groups = gallery.choose(np.array([own_miou(image, ranking) for image in measured]), args.report_images, args.seed)
 
     folder = Path(args.report_out_dir)
-    open_folder(folder, {'stage': 'report', 'split': args.eval_set, 'images': args.report_images, 'seed': args.seed})
+    open_folder(folder, {'stage': 'report', 'split': split, 'images': args.report_images, 'seed': args.seed})
     numbers = {ids[position]: position for position in groups}
     inference.for_each_image(
         list(numbers), lambda image_id: False,
         lambda image_id: gallery.write_image(folder, numbers[image_id], args.source, image_id, there), args.num_workers)
     if torchutils.is_main():
         images = [(position, ids[position], group, measured[position]) for position, group in groups.items()]
+        embedded, analysed = plots(Path(args.analysis_out_dir), split, args.source.name)
+        number_scored = {method.name: sum(method.name in image.miou for image in measured) for method in there}
         page = render(
-            about={'data': args.source.name, 'split': args.eval_set, 'images': len(ids)}, lines=lines,
-            settings=settings(args, methods), plots=plots(args.analysis_out_dir),
-            classes=class_rows(args.source, measured, there, totals), data=page_data(args.source, there, totals, images),
+            about={'data': args.source.name, 'split': split, 'images': len(ids),
+                   'instead': None if split == args.eval_set else args.eval_set}, lines=lines,
+            settings=settings(args, methods), plots=embedded, analysed=analysed, numbers=number_scored,
+            classes=class_rows(args.source, measured, there, totals),
+            data=page_data(args.source, there, totals, images) | {'total': len(ids), 'scored': number_scored},
             scored=[method for method in there if method.name in totals], ranking=ranking,
             absent=[method for method in methods if method not in there])
         with atomic_path(folder / 'index.html') as temporary:
@@ -62,10 +72,17 @@ def run(args: Namespace) -> None:
         log.info('report of %d of %d images: %s', len(groups), len(ids), folder / 'index.html')
 
 
-def all_methods(args: Namespace) -> list[Method]:
-    """Everything that the gallery can show, in its order."""
-    return [Method('cam', 'CAM', args.cam_out_dir, 'activation', args.eval_cam_thres),
-            Method('amn_cam', 'AMN', args.amn_cam_out_dir, 'activation', args.eval_amn_cam_thres),
+def all_methods(args: Namespace, ids: list[str]) -> list[Method]:
+    """Everything that the gallery can show, in its order. A threshold `auto` is chosen from what there is of `ids`."""
+    def threshold(folder: str, given: float | str) -> float:
+        if given != auto_threshold.AUTO:
+            return given
+        made = [image_id for image_id in ids if activations.exists(folder, image_id)]
+        return auto_threshold.threshold_of(folder, made, 'it was there before', args.num_workers) if made else 0.0
+
+    return [Method('cam', 'CAM', args.cam_out_dir, 'activation', threshold(args.cam_out_dir, args.eval_cam_thres)),
+            Method('amn_cam', 'AMN', args.amn_cam_out_dir, 'activation',
+                   threshold(args.amn_cam_out_dir, args.eval_amn_cam_thres)),
             Method('ir_label', "CAM's refined seed", args.ir_label_out_dir, 'seed'),
             Method('amn_ir_label', "AMN's refined seed", args.amn_ir_label_out_dir, 'seed'),
             Method('sem_seg', 'Pseudo-mask', args.sem_seg_out_dir, 'mask')]
@@ -112,7 +129,7 @@ def open_folder(folder: Path, record: dict[str, Any]) -> None:
 def settings(args: Namespace, methods: list[Method]) -> list[tuple[str, dict[str, str]]]:
     """(what, name -> value) for each training and each folder that has a record of its settings."""
     found = [(f'{name.upper()} (training)', records.read_weights_record(getattr(args, f'{name}_weights_name')))
-             for name in ('cam', 'amn', 'irn')]
+             for name in ('cam', 'amn', 'irn', 'seg')]
     found += [(method.title, records.read_folder(method.folder)) for method in methods]
     return [(title, {name: _text(value) for name, value in sorted(record.items())}) for title, record in found if record]
 
@@ -121,13 +138,23 @@ def _text(value: Any) -> str:
     return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def plots(folder: str) -> list[tuple[str, str]]:
-    """(caption, data URI) of each SVG that the analysis left, the well-known ones first."""
-    known = list(PLOTS)
-    paths = sorted(Path(folder).glob('*.svg'),
-                   key=lambda path: (known.index(path.stem) if path.stem in known else len(known), path.stem))
-    return [(PLOTS.get(path.stem, path.stem), 'data:image/svg+xml;base64,' + base64.b64encode(path.read_bytes()).decode())
-            for path in paths]
+def plots(folder: Path, split: str, data: str) -> tuple[list[tuple[str, str]], str]:
+    """(caption, data URI) of each SVG that the analysis of `split` left; where there is one of another split or data set,
+    no plots, but what it is of. Raises UserError where it is broken."""
+    path = folder / 'analysis.json'
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        of = found['data'], found['split']
+    except FileNotFoundError:
+        return [], ''
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path}: not an analysis ({error}); run --analyze_threshold_pass True again, or name another '
+                        '--analysis_out_dir') from error
+    if of != (data, split):
+        return [], ', '.join(map(str, of))
+    paths = {caption: folder / f'{name}.svg' for name, caption in PLOTS.items()}
+    return [(caption, 'data:image/svg+xml;base64,' + base64.b64encode(path.read_bytes()).decode())
+            for caption, path in paths.items() if path.is_file()], ''
 
 
 def score_of(method: Method, counts: np.ndarray) -> scores.Score:
@@ -181,7 +208,7 @@ def render(**content: Any) -> str:
     """The page, with its style and its script in it. `content`: what the template names."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {'percent': percent}
+    environment.filters |= {'percent': percent, 'title_of': scoring.title_of}
     style, script = (Markup((TEMPLATES / f'report.{kind}').read_text(encoding='utf-8')) for kind in ('css', 'js'))
-    return environment.get_template('report.html').render(titles=scoring.TITLES, makers=MAKERS, style=style, script=script,
+    return environment.get_template('report.html').render(makers=MAKERS, style=style, script=script,
                                                           **content)

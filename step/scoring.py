@@ -1,39 +1,41 @@
 """How every eval stage tells its result: a table on the screen, a line of JSON in result/scores.jsonl. Not a stage."""
-import json
 import time
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from misc import average_precision, scores, torchutils
-from misc.pyutils import UserError, append_json_line, log
+from misc.pyutils import append_json_line, log
 
 TITLES = {'eval_cam': 'CAM seed', 'eval_ir_label': 'CAM seed, refined', 'eval_amn_cam': 'AMN seed',
           'eval_amn_ir_label': 'AMN seed, refined', 'eval_sem_seg': 'pseudo-mask',
-          'eval_seg, one scale': 'segmentation, one scale', 'eval_seg': 'segmentation, multi-scale',
-          'eval_seg_crf': 'segmentation, CRF'}
+          'eval_ins_seg': 'instance masks (mean AP)', 'eval_seg, one scale': 'segmentation, one scale',
+          'eval_seg': 'segmentation, multi-scale', 'eval_seg_crf': 'segmentation, CRF'}
 
 
-def last_lines(path: str, split: str, data: str) -> list[dict[str, Any]]:
-    """The last line of each stage on `split`, in pipeline order; none where nothing was scored.
+def row_of(line: dict[str, Any]) -> str:
+    """The row that a score belongs to: its stage, and for the segmentation network the number of scales."""
+    return line['stage'] + (', one scale' if line['stage'] == 'eval_seg' and len(line['scales']) == 1 else '')
+
+
+def title_of(line: dict[str, Any]) -> str:
+    """For people; the row itself where nothing better is known."""
+    return TITLES.get(row_of(line), row_of(line))
+
+
+def last_lines(path: str, splits: Sequence[str], data: str) -> list[dict[str, Any]]:
+    """The last line of each row on each of `splits`, in pipeline order; none where nothing was scored.
 
     Raises UserError where the file is broken.
     """
-    last: dict[str, dict[str, Any]] = {}
-    try:
-        for line in Path(path).read_text(encoding='utf-8').splitlines():
-            line = json.loads(line)
-            if (line['split'], line['data']) == (split, data):
-                last[line['stage']] = line
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path}: not a file of scores ({error}); mend it, or name another --scores_file') from error
-    order = [*TITLES, *sorted(last.keys() - TITLES.keys())]
-    return [last[stage] for stage in order if stage in last]
+    if not Path(path).exists():
+        return []
+    last = scores.read_scores(path, lambda line: (row_of(line), line['split'], line['data']))
+    rows = [*TITLES, *sorted({row for row, _, _ in last} - TITLES.keys())]
+    return [last[row, split, data] for row in rows for split in dict.fromkeys(splits) if (row, split, data) in last]
 
 
 def report(args: Namespace, stage: str, score: scores.Score, split: str | None = None, **details: Any) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from misc import activations, drawing, gallery, labels, scores, seeds
-from misc.pyutils import UserError, append_json_line, unlock
+from misc import activations, auto_threshold, drawing, gallery, labels, plots, scores, seeds
+from misc.pyutils import UserError, append_json_line, unlock, write_json
 from step import report, scoring
 from tests.conftest import GOLDEN
 from tests.tiny import QUICK
@@ -32,7 +32,7 @@ class Source:
         self.root = root
 
     def names(self, list_or_split):
-        return IDS
+        return [] if list_or_split == 'empty' else IDS
 
     def image_path(self, image_id):
         return self.root / 'images' / f'{image_id}.png'
@@ -67,11 +67,12 @@ def draw(folder):
 
 
 def arguments(folder, **changes):
-    args = Namespace(source=Source(folder), eval_set='<i>split</i>', num_workers=0, seed=0, report_images=0,
+    args = Namespace(source=Source(folder), eval_set='<i>split</i>', infer_list='inferred', seg_list='val',
+                     num_workers=0, seed=0, report_images=0,
                      eval_cam_thres=THRESHOLDS['cam'], eval_amn_cam_thres=THRESHOLDS['amn_cam'],
                      scores_file=str(folder / 'scores.jsonl'), report_out_dir=str(folder / 'report'),
                      analysis_out_dir=str(folder / 'analysis'),
-                     **{f'{name}_weights_name': str(folder / f'{name}.pth') for name in ('cam', 'amn', 'irn')},
+                     **{f'{name}_weights_name': str(folder / f'{name}.pth') for name in ('cam', 'amn', 'irn', 'seg')},
                      **{f'{name}_out_dir': str(folder / name)
                         for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg')})
     return Namespace(**vars(args) | changes)
@@ -264,13 +265,15 @@ def test_what_is_missing_is_left_out(made, tmp_path):
     assert [method['name'] for method in data['methods']] == ['cam', 'ir_label', 'sem_seg']
     assert '--make_amn_cam_pass' in text
     assert '--amn_cam_to_ir_label_pass' in text
-    assert 'run <code>--analyze_threshold_pass True</code>' in text
+    assert 'No plots. Run <code>--analyze_threshold_pass True</code>' in text
     assert 'No scores of this split' in text
     plain, no_class = (next(item for item in data['images'] if item['id'] == name) for name in ('plain', 'no_class'))
     assert plain['made'] == ['cam', 'ir_label']
     assert 'sem_seg' not in plain['miou']
     assert (no_class['truth'], no_class['miou']) == (False, {})
     assert len(planes_of(folder / 'report' / 'data' / '5.js', no_class['hw'])[1]) == 2
+    assert 'output: CAM at 0.15 (6 of 7), Pseudo-mask (5 of 7).</p>' in text
+    assert (data['total'], data['scored']) == (7, {'cam': 6, 'ir_label': 0, 'sem_seg': 5})
 
 
 def test_without_any_mask(made, tmp_path):
@@ -324,33 +327,97 @@ def test_scores_plots_and_settings(made, tmp_path):
                                                        'bg_threshold': 0.05}),
             ('eval_else', '2026-01-01T00:00:00', {})):
         append_json_line(args.scores_file, {'stage': stage, 'time': time} | line | more)
-    append_json_line(args.scores_file, {'stage': 'eval_cam', 'time': 'x'} | line | {'split': 'val', 'miou': 0.9})
-    assert [found['stage'] for found in scoring.last_lines(args.scores_file, args.eval_set, Source.name)] == [
-        'eval_cam', 'eval_ir_label', 'eval_sem_seg', 'eval_else']
-    (folder / 'analysis').mkdir()
-    for name in ('other', 'curves'):
-        (folder / 'analysis' / f'{name}.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    append_json_line(args.scores_file, {'stage': 'eval_cam', 'time': 'x'} | line | {'split': 'other', 'miou': 0.9})
+    append_json_line(args.scores_file, {'stage': 'eval_cam', 'time': 'x'} | line | {'data': 'other', 'miou': 0.9})
+    for stage, more in (('eval_seg', {'miou': 0.61, 'scales': [1.0]}), ('eval_seg', {'miou': 0.62, 'scales': [0.5, 1.0]}),
+                        ('eval_ins_seg', {'map': 0.377, 'threshold': 0.25, 'split': args.eval_set})):
+        append_json_line(args.scores_file, {'stage': stage, 'time': '2026-01-02T00:00:00'} | line | {'split': 'val'} | more)
+    found = scoring.last_lines(args.scores_file, (args.eval_set, args.seg_list), Source.name)
+    assert [scoring.row_of(one) for one in found] == [
+        'eval_cam', 'eval_ir_label', 'eval_sem_seg', 'eval_ins_seg', 'eval_seg, one scale', 'eval_seg', 'eval_else']
+    analysed(folder, args.eval_set)
+    write_json(folder / 'seg.json', {'loss': 'balanced'})
     (folder / 'cam' / '_settings.json').write_text(json.dumps({'network': '<net>', 'scales': [1.0, 0.5]}))
     report.run(args)
     text, _ = page(folder)
-    table = ' '.join(re.sub(r'<[^>]*>', ' ', text[text.index('>Scores<'):text.index('<details>')]).split())
-    assert 'CAM seed 0.15 38.9 40.0 0.16 0.06 to 0.31 7' in table
-    assert 'CAM seed, refined 0.30, 0.05 – – – – 7' in table
-    assert 'eval_else – – – – – 7' in table
+    table = table_of_scores(text)
+    assert 'CAM seed 0.15 38.9 40.0 0.16 0.06 to 0.31 &lt;i&gt;split&lt;/i&gt; (7)' in table
+    assert 'CAM seed, refined 0.30, 0.05 – – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
+    assert 'eval_else – – – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
+    assert 'instance masks (mean AP) 0.25 37.7 – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
+    assert 'segmentation, one scale – 61.0 – – – val (7) segmentation, multi-scale – 62.0 – – – val (7)' in table
     assert 'refined 56.2%' in table
     assert 'scored <b>2026-01-03 00:00:00</b>' in text
-    assert re.findall(r'alt="Plot: ([^"]*)"', text) == ['mIoU against the global threshold', 'other']
+    assert re.findall(r'alt="Plot: ([^"]*)"', text) == ['mIoU against the global threshold']
+    assert '<h3>SEG (training)</h3>' in text
     assert '<dt>network</dt><dd>&lt;net&gt;</dd><dt>scales</dt><dd>1.0, 0.5</dd>' in text
-    (folder / 'scores.jsonl').write_text('{"stage"')
-    with pytest.raises(UserError, match='not a file of scores'):
+
+
+def analysed(folder, split, data=Source.name):
+    (folder / 'analysis').mkdir(exist_ok=True)
+    write_json(folder / 'analysis' / 'analysis.json', {'split': split, 'data': data})
+    for name in ('other', 'curves'):  # one of them is not the analysis's
+        (folder / 'analysis' / f'{name}.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+
+
+def table_of_scores(text):
+    return ' '.join(re.sub(r'<[^>]*>', ' ', text[text.index('>Scores<'):text.index('Thresholds</h2>')]).split())
+
+
+@pytest.mark.parametrize(('split', 'data'), [('val', Source.name), ('<i>split</i>', 'voc12')])
+def test_plots_of_another_split_or_data_set_are_left_out(made, tmp_path, split, data):
+    analysed(tmp_path, split, data)
+    args = arguments(made, analysis_out_dir=str(tmp_path / 'analysis'), report_out_dir=str(tmp_path / 'report'))
+    report.run(args)
+    text, _ = page(tmp_path)
+    assert 'alt="Plot' not in text
+    assert 'are left out: they are of another split or data set' in text
+    (tmp_path / 'analysis' / 'analysis.json').write_text('{"split": 1}')
+    with pytest.raises(UserError, match=r"analysis\.json: not an analysis \('data'\)"):
         report.run(args)
 
 
+def test_the_plots_are_those_of_the_analysis():
+    assert list(report.PLOTS) == list(plots.FIGURES)
+
+
+@pytest.mark.parametrize(('content', 'what'), [('{"stage"', 'Expecting'), ('{"split": "val"}', "a line without 'stage'"),
+                                               ('7', 'int'), ('{"stage": "eval_seg"}', "a line without 'scales'"),
+                                               ('{"stage": "eval_cam"}', "a line without 'split'")])
+def test_broken_scores_are_told(tmp_path, content, what):
+    (tmp_path / 'scores.jsonl').write_text(content + '\n')
+    with pytest.raises(UserError, match=rf'scores\.jsonl: not a file of scores \(.*{what}'):
+        scoring.last_lines(tmp_path / 'scores.jsonl', ('val',), 'voc12')
+
+
+def test_auto_is_chosen_from_what_is_there(made, tmp_path):
+    folder = damaged(made, tmp_path)
+    (folder / 'cam' / 'plain.npz').unlink()
+    shutil.rmtree(folder / 'amn_cam')
+    report.run(arguments(folder, eval_cam_thres='auto', eval_amn_cam_thres='auto'))
+    expected = auto_threshold.threshold_of(folder / 'cam', IDS[1:], '', 0)
+    text, data = page(folder)
+    assert data['methods'][0]['position'] == round(100 * expected)
+    assert f'CAM at {expected:.2f} (6 of 7)' in text
+    assert report.all_methods(arguments(folder, eval_amn_cam_thres='auto'), IDS)[1].threshold == 0
+
+
+def test_without_an_image_to_score_it_is_of_the_masks_to_make(made, tmp_path, caplog):
+    caplog.set_level('INFO')
+    report.run(arguments(made, eval_set='empty', report_out_dir=str(tmp_path / 'report')))
+    text, data = page(tmp_path)
+    assert len(data['images']) == len(IDS)
+    assert 'split <b>inferred</b>' in text
+    assert '(none in empty, the split to score on)' in text
+    assert '--eval_set empty has no image: the report is of --infer_list inferred' in caplog.text
+
+
 def test_through_the_command(command, capsys):
-    """On the small tree, with masks of the split missing: only scores need them."""
+    """On the small tree, with a mask and labels of the split missing: only scores and trainings need them."""
     assert command('report') == 1
     assert 'nothing to report on: none of' in capsys.readouterr().err.splitlines()[-1]
-    next((command.tree / 'SegmentationClass').glob('2007_000001.png')).unlink()
+    for path in ('SegmentationClass/2007_000001.png', 'Annotations/2007_000001.xml'):
+        (command.tree / path).unlink()
     for name in ('cam', 'amn_cam'):
         for image_id in ('2007_000001', '2007_000002'):
             golden = np.load(GOLDEN / 'expected' / f'{image_id}_activations.npz')

@@ -266,6 +266,42 @@ def test_a_missing_data_file_is_told_of(browser, made, tmp_path):
     until(browser, lambda: 'data/0.js is missing' in find(browser, '.card').text)
 
 
+@pytest.mark.parametrize('whole', [True, False])
+def test_data_that_come_late_do_not_touch_the_next_image(browser, made, tmp_path, whole):
+    folder = shutil.copytree(made / 'report', tmp_path / 'report')
+    late = folder / 'data' / '0.js'
+    late.write_text('window.late = () => { ' + (late.read_text() if whole else 'amnReport.arrived(0, "!");') + ' };')
+    browser.get((folder / 'index.html').as_uri())
+    Select(find(browser, '#sort')).select_by_visible_text('place in the list')
+    assert ids(browser) == IDS
+    until(browser, lambda: browser.execute_script('return window.late !== undefined'))
+    find(browser, '.card .id').send_keys(Keys.ENTER)
+    viewer = find(browser, '#viewer')
+    find(browser, '#close').send_keys(Keys.ARROW_RIGHT)
+    until(browser, lambda: len(viewer.find_elements(By.CSS_SELECTOR, 'canvas[aria-label]')) == 2)
+    before = pixels(browser, viewer, 'cam')
+    browser.execute_script('window.late()')
+    until(browser, lambda: browser.execute_script(
+        'return document.querySelector(".card").querySelectorAll(arguments[0]).length === 2',
+        'canvas[aria-label]' if whole else '.picture .missing'))
+    told = [canvas.get_attribute('aria-label') for canvas in viewer.find_elements(By.CSS_SELECTOR, 'canvas')]
+    assert len(told) == 2
+    assert all(HOSTILE in text for text in told)
+    assert (pixels(browser, viewer, 'cam') == before).all()
+
+
+def test_what_serves_nothing_is_hidden(browser, made, tmp_path):
+    """All images: no group to choose by. Seeds alone: no threshold to move."""
+    browser.get((made / 'report' / 'index.html').as_uri())
+    assert find(browser, '#gallery .threshold').is_displayed()
+    assert not find(browser, '#group-field').is_displayed()
+    report.run(arguments(made, cam_out_dir=str(tmp_path / 'none'), amn_cam_out_dir=str(tmp_path / 'none'),
+                         report_out_dir=str(tmp_path / 'report')))
+    unlock()
+    browser.get((tmp_path / 'report' / 'index.html').as_uri())
+    assert not find(browser, '#gallery .threshold').is_displayed()
+
+
 def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
     """The same few files behind many ids: only the cards near the window are built."""
     class Many(Source):
@@ -284,7 +320,7 @@ def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
 
     write = report.gallery.write_image
     monkeypatch.setattr(report.gallery, 'write_image', write_few)
-    once = report.gallery.measure(Source(made), IDS[0], report.all_methods(arguments(made)))
+    once = report.gallery.measure(Source(made), IDS[0], report.all_methods(arguments(made), IDS))
     monkeypatch.setattr(report.gallery, 'measure', lambda *given: report.gallery.Measured(
         once.hw, True, once.shown, once.true, once.made, {}, once.miou))
     report.run(arguments(made, source=Many(made), report_out_dir=str(tmp_path / 'report')))

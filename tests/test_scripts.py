@@ -27,6 +27,23 @@ def flags(**values):
             for word in (f'--{name}', *map(str, value if isinstance(value, list) else [value]))]
 
 
+def test_table_of_scores_holds_instances(tmp_path):
+    path = tmp_path / 'scores.jsonl'
+    path.write_text('\n'.join(json.dumps({'split': 'val', 'data': 'voc12', 'images': 4} | line) for line in (
+        {'stage': 'eval_ins_seg', 'map': 0.377, 'threshold': 0.25}, {'stage': 'eval_sem_seg', 'miou': None},
+        {'stage': 'eval_seg', 'miou': 0.61, 'scales': [1.0]})) + '\n')
+    done = subprocess.run([sys.executable, 'script/score_table.py', path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.split('  ')[0] for line in done.stdout.splitlines()[2:]] == [
+        'pseudo-mask', 'instance masks (mean AP)', 'segmentation, one scale']
+    assert done.stdout.splitlines()[3].split()[-7:] == ['0.25', '37.7', '-', '-', '-', 'val', '(4)']
+    path.write_text('{"split": "val"}\n')
+    done = subprocess.run([sys.executable, 'script/score_table.py', path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (f"error: {path}: not a file of scores (a line without 'stage'); mend it, or name another "
+                           '--scores_file\n')
+
+
 def test_generate_pseudo_mask_runs_all_stages_and_goes_on(tmp_path):
     words = [GOLDEN / 'tree', *flags(work_dir=tmp_path, train_list='train_aug', val_list='val', infer_list='train',
                                      pretrained='none', num_workers=0, **QUICK)]

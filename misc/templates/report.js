@@ -116,6 +116,9 @@
     return values === undefined ? undefined : values[byName[name].kind === 'activation' ? positionOf(byName[name]) : 0];
   };
 
+  /** Whether `root`, a card or the viewer, still shows the item: the user may have gone on while its data were on their way. */
+  const shows = (root, item) => root !== viewer || state.open === item;
+
   /** Captions with scores, and the canvases, at the threshold of now. */
   async function refresh(item, root, step) {
     root.classList.toggle('activations', state.activations);
@@ -125,6 +128,7 @@
     }
     if (!root.querySelector('canvas')) return;
     const planes = await load(item);
+    if (!shows(root, item)) return;
     for (const canvas of root.querySelectorAll('canvas')) {
       const method = byName[canvas.dataset.method], position = positionOf(method);
       canvas.setAttribute('aria-label', state.activations ? `${method.title}'s activation of ${item.id}`
@@ -134,6 +138,7 @@
   }
 
   const report = (item, root) => (error) => {
+    if (!shows(root, item)) return;
     for (const canvas of root.querySelectorAll('canvas')) canvas.parentElement.replaceChildren(element('div', {class: 'missing'}, error.message));
   };
 
@@ -227,6 +232,8 @@
     }
   }
 
+  const ofImages = ({name}) => data.scored[name] === data.total ? 'all images' : `${data.scored[name]} of ${data.total} images`;
+
   function showThreshold() {
     for (const slider of document.querySelectorAll('.slider')) {
       slider.value = state.position ?? start;
@@ -245,7 +252,7 @@
         const position = positionOf(method);
         const value = large ? score(large, method.name) : method.curve?.[position];
         return [element('b', {class: `key-${method.name}`}, method.title), element('span', {}, `at ${threshold(position)}`),
-          element('span', {}, large ? 'mIoU ' : 'all images ', element('b', {'data-score': method.name}, inPercent(value)))];
+          element('span', {}, large ? 'mIoU ' : `${ofImages(method)} `, element('b', {'data-score': method.name}, inPercent(value)))];
       }));
     }
     $('own').disabled = state.position === null;
