@@ -45,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     if not args.export and not (args.images and args.out):
         raise UserError('what to do? Give IMAGE_OR_FOLDER --out DIR, or --export FILE')
-    if min(args.seg_scales) <= 0:
-        raise UserError('--seg_scales: every scale is above 0')
+    if min(args.seg_scales) <= 0 or args.num_workers < 0:
+        raise UserError('--seg_scales: every scale is above 0, and --num_workers at least 0')
     paths = photographs(args.images) if args.images else {}
     net, input_form, digest = trained(args)
     if args.export:
@@ -137,6 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
         run(args)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+        return 1
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is not enough: --precision bf16, smaller --seg_scales, or --device cpu", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('stopped by Ctrl-C; the same command goes on', file=sys.stderr)

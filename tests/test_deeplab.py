@@ -112,7 +112,8 @@ def test_weights_of_another_depth_are_refused(tmp_path):
 
 def test_the_depth_is_checked_before_the_first_stage(command, tmp_path, capsys):
     torch.save(small().backbone.state_dict(), tmp_path / 'backbone.pth')
-    assert command('train_seg', pretrained=tmp_path / 'backbone.pth', seg_label_dir=command.tree / 'SegmentationClass') == 1
+    assert command('train_seg', pretrained=tmp_path / 'backbone.pth', seg_batch_size=4,
+                   seg_label_dir=command.tree / 'SegmentationClass') == 1
     assert "not the weights of torchvision's ResNet-101" in capsys.readouterr().err
     assert not command.folder.exists()
 
@@ -231,8 +232,7 @@ def batch_of(size=2):
     return {'image': image_batch(number=size), 'label_map': label_batch()[:size], 'index': torch.arange(size)}
 
 
-@pytest.mark.parametrize('loss', ['ce', 'balanced'])
-@pytest.mark.parametrize('accumulate', [1, 2])
+@pytest.mark.parametrize(('loss', 'accumulate'), [('ce', 1), ('balanced', 2)])
 def test_one_step_is_the_plain_version(loss, accumulate):
     net, args = small(), Namespace(**{**vars(ARGS), 'seg_loss': loss})
     before = {key: value.clone() for key, value in net.state_dict().items()}
