@@ -299,8 +299,8 @@ def build_parser() -> argparse.ArgumentParser:
           'net.resnet50_deeplab for half the time and memory (ours)')
     group('--seg_label_dir', metavar='DIR', help='label maps to train on, one for each image of the train list: '
           '--sem_seg_out_dir unless given; SegmentationClassAug for full supervision')
-    group('--seg_pretrained', metavar='imagenet|none|FILE', help='where its backbone starts: as --pretrained unless given '
-          "(published: imagenet, and COCO's for the recipe deeplab)")
+    group('--seg_pretrained', metavar='imagenet|none|FILE', help='where its backbone starts: as --pretrained unless given; '
+          "FILE may have kazuto1011/deeplab-pytorch's names (published: imagenet, and COCO's for the recipe deeplab)")
     for name, help_text, options in (
             ('input', 'pixels: torchvision (RGB, mean, std) or caffe (BGR minus mean), as the weights to start from were made',
              {'choices': tuple(imutils.INPUTS)}),
@@ -328,7 +328,8 @@ def build_parser() -> argparse.ArgumentParser:
     group('--seg_flip', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='take the mean with the mirror; twice the time (ours)')
     group('--seg_crf', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
-          help="refine by CRF too, into --seg_crf_out_dir; both are scored (published figures are given with and without)")
+          help="refine by CRF too, into --seg_crf_out_dir, where the logits lie meanwhile (0.15 MB an image of VOC); both are "
+          'scored (published figures are given with and without)')
 
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '

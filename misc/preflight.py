@@ -59,6 +59,7 @@ def check_lists(args: argparse.Namespace, chosen: list[Stage]) -> None:
     if wrong:
         raise UserError(f'{args.data_root}: {wrong[0]}'
                         + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
+    trains_by_labels = any(stage.labelled for stage in trainings_of(chosen))
     labelled = {name for stage in chosen if stage.labelled for name in stage.lists}
     scored = {name for stage in chosen if stage.name.startswith(('eval_', 'analyze_')) for name in stage.lists}
     needed = {name for stage in chosen if stage.name != 'report' for name in stage.lists}  # it takes another list then
@@ -72,7 +73,7 @@ def check_lists(args: argparse.Namespace, chosen: list[Stage]) -> None:
             if missing:
                 raise UserError(f'{args.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
                                 f'{getattr(args, name)} are missing; a score needs the mask of every image of --{name}')
-        elif name in labelled and (name != 'infer_list' or trainings_of(chosen)):  # its masks are made without its labels
+        elif name in labelled and (name != 'infer_list' or trains_by_labels):  # its masks are made without its labels
             for image_id in ids:
                 args.source.labels(image_id)
 
@@ -81,12 +82,12 @@ def check_inputs(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """Raises UserError for an input that is not there and that no chosen stage will make, or was made for other classes."""
     if any(stage.name == 'train_seg' for stage in chosen):
         check_label_dir(args, chosen)
-    made: set[str | None] = set()
+    made: set[str] = set()
     for stage in chosen:
         for name in inputs(stage, args):
             path = getattr(args, name)
             if name not in made and not (weights.existing(path) or Path(path).is_dir()):
-                maker = next(other.name for other in STAGES if other.writes == name)
+                maker = next(other.name for other in STAGES if name in outputs(other, args))
                 raise UserError(f'{stage.name} needs {path}: run --{maker}_pass True first, or name another --{name}')
             if name not in made:
                 records.check_classes(path, args.source.classes)
@@ -96,7 +97,7 @@ def check_inputs(args: argparse.Namespace, chosen: list[Stage]) -> None:
             if lacking and not maker.name.startswith('train'):
                 raise UserError(f'{stage.name} goes over {len(lacking)} images of --{stage.lists[0]} (first {lacking[0]}) '
                                 f'that {maker.name} will not make: they are not in --{maker.lists[0]}')
-        made.add(stage.writes)
+        made |= outputs(stage, args)
 
 
 def check_objects(args: argparse.Namespace) -> None:
@@ -128,7 +129,14 @@ def check_analysis(args: argparse.Namespace) -> None:
 def inputs(stage: Stage, args: argparse.Namespace) -> list[str]:
     """The arguments that name what `stage` reads; --seg_label_dir is --sem_seg_out_dir unless it is another folder."""
     pseudo_masks = ['sem_seg_out_dir'] if args.seg_label_dir == args.sem_seg_out_dir else []
-    return [other for name in stage.reads for other in (pseudo_masks if name == 'seg_label_dir' else [name])]
+    refined = ['seg_crf_out_dir'] if stage.name == 'eval_seg' and args.seg_crf else []
+    return [other for name in stage.reads for other in (pseudo_masks if name == 'seg_label_dir' else [name])] + refined
+
+
+def outputs(stage: Stage, args: argparse.Namespace) -> set[str]:
+    """The arguments that name what `stage` writes."""
+    refined = {'seg_crf_out_dir'} if stage.name == 'make_seg' and args.seg_crf else set()
+    return ({stage.writes} if stage.writes else set()) | refined
 
 
 def check_label_dir(args: argparse.Namespace, chosen: list[Stage]) -> None:

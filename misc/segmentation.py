@@ -23,16 +23,17 @@ def shrink(x: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def at_scales(net: nn.Module, x: torch.Tensor, scales: Sequence[float]) -> list[torch.Tensor]:
-    """The logits (N, C+1, h, w) of each scale at its own size, and last the maximum of all of them at the first's size.
+    """The logits (N, C+1, h, w) of each scale at its own size, and last the maximum of all of them at the largest's size.
 
     With one scale the maximum is that scale's logits, and there is no other output.
     """
     logits = [net(shrink(x, scale)) for scale in scales]
     if len(logits) == 1:
         return logits
-    hw = logits[0].shape[2:]
-    resized = [F.interpolate(each, hw, mode='bilinear', align_corners=False) for each in logits[1:]]
-    return [*logits, torch.stack([logits[0], *resized]).amax(0)]
+    largest = logits[scales.index(max(scales))]
+    resized = [each if each is largest else F.interpolate(each, largest.shape[2:], mode='bilinear', align_corners=False)
+               for each in logits]
+    return [*logits, torch.stack(resized).max(0).values]  # amax would share the gradient out among equal ones
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 import hashlib
 import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from misc.pyutils import UserError, atomic_path, log
 
 NOT_WEIGHTS = ('path_indices', 'disp_target')  # tables that the authors' IRN files hold beside the weights
 
+PARALLEL = r'(?:(?:scale|module|base)\.)*'  # kazuto1011/deeplab-pytorch's wrappings
+HEAD = re.compile(PARALLEL + r'(?:fc|aspp)\w*\.')
+CONVERTED = re.compile(PARALLEL + r'(?:layer1\.conv1|layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut))'
+                       r'\.(conv|bn)\.(\w+)')
 TORCHVISION = {'resnet50': ('ResNet50_Weights', 'resnet50-0676ba61.pth'),  # ours -> torchvision's class, its first file
                'resnet101': ('ResNet101_Weights', 'resnet101-63fe2227.pth')}
 
@@ -61,8 +66,8 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
     """Start a backbone from ImageNet weights. Returns a digest of what was loaded.
 
     choice: 'imagenet' (torchvision's first set of `backbone.torchvision_name`, by default ResNet-50's, fetched by
-    torchvision), 'none' (random), or a file with a
-    torchvision-named state dict; half precision, missing `num_batches_tracked` and the classifier `fc` are allowed.
+    torchvision), 'none' (random), or a file with a state dict that has torchvision's or kazuto1011/deeplab-pytorch's names;
+    half precision, missing `num_batches_tracked` and the heads `fc` and `aspp` are allowed.
     Raises UserError where a tensor is missing or has another shape.
     """
     if choice == 'none':
@@ -80,14 +85,28 @@ def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor
     state = _torchvision_state(name) if choice == 'imagenet' else read_state(choice)
     if choice == 'imagenet' and torchutils.is_main():
         torchutils.wait_for_all()
-    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()
-             if not key.startswith('fc.')}
+    state = {torchvision_name(key): value.float() if value.is_floating_point() else value for key, value in state.items()
+             if not HEAD.match(key)}
     wanted = backbone.state_dict()
     for key in wanted:
         if key.endswith('num_batches_tracked'):
             state.setdefault(key, wanted[key])
     _check(state, wanted, choice, f"torchvision's {name.replace('resnet', 'ResNet-')}")
     return state
+
+
+def torchvision_name(key: str) -> str:
+    """A tensor's name in kazuto1011/deeplab-pytorch's files (Caffe's weights, converted) -> torchvision's; any other name as
+    it is. Ours, by that code's modules: none of its files was at hand to try it on."""
+    found = CONVERTED.fullmatch(key)
+    if not found:
+        return key
+    layer, block, part, kind, tensor = found.groups()
+    if layer is None:
+        return f'{kind}1.{tensor}'
+    inside = (f'downsample.{("conv", "bn").index(kind)}' if part == 'shortcut' else
+              f'{kind}{("reduce", "conv3x3", "increase").index(part) + 1}')
+    return f'layer{int(layer) - 1}.{int(block) - 1}.{inside}.{tensor}'
 
 
 def check_pretrained(choice: str) -> None:

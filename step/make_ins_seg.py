@@ -41,13 +41,14 @@ def run(args: Namespace) -> None:
         keys, strided, hw, image = item
         found = instances.nothing(hw)
         if len(keys):
-            edge, displacement = edge_and_displacement(net, image.to(args.device), args.precision, args.sem_seg_canvas)
+            edge, displacement = edge_and_displacement(net, torchutils.to_device(image, args.device), args.precision,
+                                                       args.sem_seg_canvas)
             found = instances.find(keys, torch.from_numpy(strided).to(args.device), edge, displacement,
                                    args.ins_seg_bg_thres, args.beta, args.exp_times, hw)
         return functools.partial(instances.save, args.ins_seg_out_dir, image_id, found)
 
     inference.for_each_image(ids, lambda image_id: instances.exists(args.ins_seg_out_dir, image_id), read, args.num_workers,
-                             compute)
+                             compute, args.device)
     if args.ins_seg_coco_json is not None and torchutils.is_main():
         content = instances.to_coco(source, ids, functools.partial(instances.load, args.ins_seg_out_dir))
         write_json(args.ins_seg_coco_json, content)

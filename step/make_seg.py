@@ -1,11 +1,13 @@
 """The segmentation network's label maps, of images without labels; with --seg_crf also refined by a dense CRF.
 
-Reads --seg_weights_name, images of --seg_list. Writes --seg_out_dir/ID.png and, with --seg_crf, ID.npz (`logits` at stride 8)
-beside it and --seg_crf_out_dir/ID.png; for --seg_list test in the evaluation server's layout below these folders.
+Reads --seg_weights_name, images of --seg_list. Writes --seg_out_dir/ID.png and, with --seg_crf, --seg_crf_out_dir/ID.png; for
+--seg_list test in the evaluation server's layout below these folders. Between network and CRF the logits lie in
+--seg_crf_out_dir/logits.
 Only this stage: python run_sample.py --make_seg_pass True
 """
 import functools
 import importlib
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from misc import crf, imutils, inference, labels, records, segmentation, weights
-from misc.pyutils import UserError, atomic_path, is_whole
+from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 
 def run(args: Namespace) -> None:
@@ -22,10 +24,15 @@ def run(args: Namespace) -> None:
     net, form, loaded = load_network(args.seg_weights_name, args.seg_network, source.n_classes, {
         'input': args.seg_input, 'stride_first': args.seg_stride == '1x1', 'ceil_mode': args.seg_ceil_mode})
     inference.prepare(net, args.device, args.precision)
-    out_dir = folder(args, args.seg_out_dir)
-    records.open_folder(out_dir, {
-        'stage': 'make_seg', 'network': args.seg_network, 'weights': loaded, **form, 'scales': args.seg_scales,
-        'flip': args.seg_flip, 'precision': args.precision}, ('.png', '.npz'), args.overwrite)
+    out_dir, crf_dir, logits_dir = (folder(args, args.seg_out_dir), folder(args, args.seg_crf_out_dir),
+                                    Path(args.seg_crf_out_dir) / 'logits')
+    settings = {'stage': 'make_seg', 'network': args.seg_network, 'weights': loaded, **form, 'scales': args.seg_scales,
+                'flip': args.seg_flip, 'precision': args.precision}
+    records.open_folder(out_dir, settings, ('.png',), args.overwrite)
+    if args.seg_crf:
+        records.open_folder(crf_dir, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(out_dir)}, ('.png',),
+                            args.overwrite)
+        records.open_folder(logits_dir, settings, ('.npz',), args.overwrite)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))
@@ -35,15 +42,21 @@ def run(args: Namespace) -> None:
         hw, image = item
         logits = segmentation.predict(net, image, args.seg_scales, args.seg_flip, args.device, args.precision)
         label_map = segmentation.label_map(logits, hw).cpu().numpy()
-        return functools.partial(_save, out_dir, image_id, label_map, logits.cpu().numpy() if args.seg_crf else None,
-                                 source.palette)
+        return functools.partial(save, image_id, label_map, logits.half().cpu().numpy() if args.seg_crf else None)
+
+    def save(image_id: str, label_map: np.ndarray, logits: np.ndarray | None) -> None:
+        if logits is not None:
+            with atomic_path(logits_path(logits_dir, image_id)) as temporary, open(temporary, 'wb') as stream:
+                np.savez(stream, logits=logits)
+        labels.save(labels.label_path(out_dir, image_id), label_map, source.palette)
 
     def is_done(image_id: str) -> bool:
-        return labels.exists(out_dir, image_id) and (not args.seg_crf or is_whole(logits_path(out_dir, image_id)))
+        return labels.exists(out_dir, image_id) and (not args.seg_crf or labels.exists(crf_dir, image_id)
+                                                     or is_whole(logits_path(logits_dir, image_id)))
 
-    inference.for_each_image(ids, is_done, read, args.num_workers, compute)
+    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)
     if args.seg_crf:
-        _refine(args, ids, out_dir)
+        _refine(args, ids, logits_dir, crf_dir)
 
 
 def load_network(path: str, network: str, n_classes: int, form: dict) -> tuple[torch.nn.Module, dict, str]:
@@ -60,31 +73,31 @@ def folder(args: Namespace, out_dir: str) -> Path:
     return Path(out_dir) / getattr(args.source, 'server_layout', {}).get(Path(args.seg_list).stem, '')
 
 
-def logits_path(out_dir: Path, image_id: str) -> Path:
-    return out_dir / f'{image_id}.npz'
+def logits_path(logits_dir: Path, image_id: str) -> Path:
+    return logits_dir / f'{image_id}.npz'
 
 
-def _save(out_dir: Path, image_id: str, label_map: np.ndarray, logits: np.ndarray | None, palette: np.ndarray) -> None:
-    if logits is not None:
-        with atomic_path(logits_path(out_dir, image_id)) as temporary, open(temporary, 'wb') as stream:
-            np.savez(stream, logits=logits)
-    labels.save(labels.label_path(out_dir, image_id), label_map, palette)
-
-
-def _refine(args: Namespace, ids: list[str], out_dir: Path) -> None:
-    """The CRF of the stored logits, in the worker processes."""
-    crf_dir = folder(args, args.seg_crf_out_dir)
-    records.open_folder(crf_dir, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(out_dir)}, ('.png',),
-                        args.overwrite)
+def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path) -> None:
+    """The CRF of the stored logits, in the worker processes; logits go when their refined label map is there."""
+    def is_done(image_id: str) -> bool:
+        return labels.exists(crf_dir, image_id) and not logits_path(logits_dir, image_id).exists()
 
     def refine(image_id: str) -> None:
-        image = imutils.read_image(args.source.image_path(image_id))
-        try:
-            with np.load(logits_path(out_dir, image_id)) as stored:
-                logits = torch.from_numpy(stored['logits'])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise UserError(f'{logits_path(out_dir, image_id)}: cannot be read ({error}); delete it to make it anew') from error
-        probabilities = segmentation.probabilities(logits, image.shape[:2]).numpy()
-        labels.save(labels.label_path(crf_dir, image_id), crf.refine_probabilities(image, probabilities), args.source.palette)
+        path = logits_path(logits_dir, image_id)
+        if not labels.exists(crf_dir, image_id):
+            image = imutils.read_image(args.source.image_path(image_id))
+            probabilities = segmentation.probabilities(_load(path), image.shape[:2]).numpy()
+            labels.save(labels.label_path(crf_dir, image_id), crf.refine_probabilities(image, probabilities),
+                        args.source.palette)
+        with writing(path):
+            path.unlink()
 
-    inference.for_each_image(ids, lambda image_id: labels.exists(crf_dir, image_id), refine, args.num_workers)
+    inference.for_each_image(ids, is_done, refine, args.num_workers)
+
+
+def _load(path: Path) -> torch.Tensor:
+    try:
+        with np.load(path) as stored:
+            return torch.from_numpy(stored['logits']).float()
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: cannot be read ({error}); delete it to make it anew') from error

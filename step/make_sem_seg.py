@@ -58,7 +58,7 @@ def run(args: Namespace) -> None:
 
     def walked_of(keys: np.ndarray, strided: np.ndarray, hw: tuple[int, int], image: torch.Tensor) -> activations.Walked:
         if len(keys):  # no class: nothing to spread, all background
-            edge = edge_of(net, image.to(args.device), args.precision, args.sem_seg_canvas)
+            edge = edge_of(net, torchutils.to_device(image, args.device), args.precision, args.sem_seg_canvas)
             strided = walk(torch.from_numpy(strided).to(args.device), edge, args.sem_seg_power, args.beta,
                            args.exp_times).cpu().numpy()
         return activations.Walked(keys, strided, np.array(hw))
@@ -68,7 +68,7 @@ def run(args: Namespace) -> None:
             activations.save_walked(args.walked_out_dir, image_id, walked)
         labels.save(labels.label_path(args.sem_seg_out_dir, image_id), label_map, source.palette)
 
-    inference.for_each_image(ids, is_done, read, args.num_workers, compute)
+    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)
 
 
 @torch.inference_mode()

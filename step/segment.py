@@ -10,43 +10,43 @@ import argparse
 import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from misc import crf, drawing, imutils, inference, labels, records, segmentation, torchutils, weights
+from misc import crf, drawing, imutils, inference, labels, options, records, segmentation, torchutils, weights
 from misc.pyutils import UserError, is_whole, start_log, stop_log, unlock
 from step.make_seg import load_network
-from voc12.dataloader import PALETTE
 
+FLAGS = ('seg_weights_name', 'seg_network', 'seg_scales', 'seg_flip', 'seg_crf', 'device', 'precision', 'num_workers',
+         'overwrite', 'work_dir')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser_of(
+        FLAGS, usage='python -m step.segment [IMAGE_OR_FOLDER] (--out DIR | --export FILE) [flags]',
+        description="Segment any photographs by the trained segmentation network, or export it. --seg_network and the form of "
+                    'its input are what the record beside the weights tells, unless --seg_network names another.')
+    parser.set_defaults(seg_network=None)
     parser.add_argument('images', nargs='?', metavar='IMAGE_OR_FOLDER', help='a photograph, or a folder of them')
     parser.add_argument('--out', metavar='DIR', help='where label maps and overlays go')
     parser.add_argument('--export', metavar='FILE', help='write the network as TorchScript: uint8 RGB (1, 3, H, W) -> label '
                         'map (H, W), probabilities (C+1, H, W); the CPU, float32, no mirror, no CRF')
-    parser.add_argument('--seg_weights_name', default='sess/seg.pth')
-    parser.add_argument('--seg_network', help='module with class Net (default: what the record of the weights names)')
-    parser.add_argument('--seg_scales', type=float, nargs='+', default=[1.0, 0.75, 0.5], help='[1.0 0.75 0.5]')
-    parser.add_argument('--seg_flip', action='store_true', help='take the mean with the mirror')
-    parser.add_argument('--seg_crf', action='store_true', help='refine by CRF')
-    parser.add_argument('--device', default='auto')
-    parser.add_argument('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32')
-    parser.add_argument('--num_workers', type=int, default=max(1, torchutils.cores() // 2), help='processes that read ahead')
-    parser.add_argument('--overwrite', action='store_true', help='make anew what is in --out')
     return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """This command's flags, and every other one of run_sample.py at its default."""
+    return options.build_parser().parse_args([], build_parser().parse_args(arguments))
 
 
 def run(args: argparse.Namespace) -> None:
     if not args.export and not (args.images and args.out):
         raise UserError('what to do? Give IMAGE_OR_FOLDER --out DIR, or --export FILE')
-    if min(args.seg_scales) <= 0 or args.num_workers < 0:
-        raise UserError('--seg_scales: every scale is above 0, and --num_workers at least 0')
+    options.resolve_files(args)
     paths = photographs(args.images) if args.images else {}
     net, input_form, digest = trained(args)
     if args.export:
@@ -117,7 +117,7 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
-    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute)
+    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute, device)
     print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}')
 
 
@@ -127,12 +127,12 @@ def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine:
         label_map = crf.refine_probabilities(image, segmentation.probabilities(logits, hw).numpy()).astype(np.uint8)
     else:
         label_map = segmentation.label_map(logits, hw).numpy()
-    drawing.save(out / 'overlay' / f'{name}.png', drawing.overlay_labels(image, label_map, PALETTE))
-    labels.save(labels.label_path(out, name), label_map, PALETTE)
+    drawing.save(out / 'overlay' / f'{name}.png', drawing.overlay_labels(image, label_map, labels.PALETTE))
+    labels.save(labels.label_path(out, name), label_map, labels.PALETTE)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    args = build_parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
     try:
         run(args)
     except UserError as error:

@@ -3,7 +3,9 @@
 Reads --seg_label_dir (the pseudo-masks), images of --train_list. Writes --seg_weights_name.
 Only this stage: python run_sample.py --train_seg_pass True
 """
+import functools
 import importlib
+import os
 from argparse import Namespace
 from collections.abc import Iterator
 
@@ -27,7 +29,7 @@ def run(args: Namespace) -> None:
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard, resume=args.resume,
         settings={'stage': 'train_seg', 'network': args.seg_network, **form, 'classes': source.classes,
-                  'images': records.fingerprint({'ids': ids}), 'label_maps': records.made_by(args.seg_label_dir),
+                  'images': records.fingerprint({'ids': ids}), 'label_maps': label_maps_of(args.seg_label_dir),
                   'pretrained': started_from, 'seed': args.seed, 'precision': args.precision, 'input': args.seg_input,
                   'crop_size': args.seg_crop_size, 'batch_size': args.seg_batch_size, 'steps': args.seg_steps,
                   'learning_rate': args.seg_learning_rate, 'weight_decay': args.seg_weight_decay,
@@ -43,6 +45,12 @@ def run(args: Namespace) -> None:
 
     training.fit(job, net, sgd(net, args), crops, learnt, training.polynomial_by_tens,
                  after_epoch=lambda number: {} if args.tensorboard is None else dict(_pictures(args, net)))
+
+
+def label_maps_of(folder: str) -> str:
+    """What tells label maps apart: the fingerprint of their record; where they were made elsewhere, the place."""
+    made_by = records.made_by(folder)
+    return os.path.abspath(folder) if made_by == 'unknown' else made_by
 
 
 @torch.no_grad()
@@ -75,9 +83,13 @@ def objective(args: Namespace, sizes: list[tuple[int, int]]) -> training.Objecti
 
 def resized(label_map: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
     """(N, H, W) -> (N, h, w), as PIL's nearest."""
-    rows, columns = (torch.from_numpy(labels.nearest(side, target)).to(label_map.device)
-                     for side, target in zip(label_map.shape[1:], hw, strict=True))
+    rows, columns = (_nearest(side, target, label_map.device) for side, target in zip(label_map.shape[1:], hw, strict=True))
     return label_map[:, rows[:, None], columns]
+
+
+@functools.lru_cache
+def _nearest(side: int, target: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(labels.nearest(side, target)).to(device)  # once: a copy at each step would wait for the GPU
 
 
 def pixel_loss(name: str, logits: torch.Tensor, label_map: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """The segmentation network against a plain written-out version; its loss, rates, crops, scales; its stages by the command."""
 import functools
+import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -14,7 +16,21 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from misc import crf, datasets, drawing, imutils, inference, labels, losses, options, segmentation, training, weights
+from misc import (
+    crf,
+    datasets,
+    drawing,
+    imutils,
+    inference,
+    labels,
+    losses,
+    options,
+    preflight,
+    records,
+    segmentation,
+    training,
+    weights,
+)
 from misc.pyutils import UserError
 from net import resnet50_deeplab, resnet101_deeplab
 from step import make_seg, segment, train_seg
@@ -110,6 +126,36 @@ def test_weights_of_another_depth_are_refused(tmp_path):
         weights.load_pretrained(resnet50_deeplab.Net(3).backbone, str(tmp_path / 'backbone.pth'))
 
 
+def converted(key):
+    """torchvision's name -> kazuto1011/deeplab-pytorch's, written the other way round."""
+    parts = key.split('.')
+    if len(parts) == 2:
+        return f'layer1.conv1.{parts[0][:-1]}.{parts[1]}'
+    layer, block, inside = int(parts[0][-1]) + 1, int(parts[1]) + 1, parts[2]
+    if inside == 'downsample':
+        name = f'shortcut.{"bn" if parts[3] == "1" else "conv"}'
+    else:
+        name = f'{["reduce", "conv3x3", "increase"][int(inside[-1]) - 1]}.{inside[:-1]}'
+    return f'layer{layer}.block{block}.{name}.{parts[-1]}'
+
+
+@pytest.mark.parametrize('beginning', ['', 'base.', 'scale.', 'module.scale.', 'scale.module.base.'])
+def test_converted_caffe_weights_load(beginning, tmp_path):
+    state = small().backbone.state_dict()
+    assert converted('bn1.running_mean') == 'layer1.conv1.bn.running_mean'
+    assert converted('layer3.1.conv2.weight') == 'layer4.block2.conv3x3.conv.weight'
+    assert converted('layer4.0.downsample.1.bias') == 'layer5.block1.shortcut.bn.bias'
+    heads = {f'{beginning}{name}': torch.zeros(2) for name in ('aspp.c0.weight', 'fc.bias', 'aspp.stages.c1.bias')}
+    torch.save(heads | {beginning + converted(key): value for key, value in state.items()}, tmp_path / 'caffe.pth')
+    backbone = Small(3, stride_first=True, ceil_mode=True).backbone
+    assert weights.load_pretrained(backbone, str(tmp_path / 'caffe.pth')) == weights.digest(state)
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    torch.save({'layer1.conv1.norm.weight': torch.zeros(2)} | state, tmp_path / 'other.pth')
+    with pytest.raises(UserError, match='1 unknown .first: layer1.conv1.norm.weight'):
+        weights.load_pretrained(backbone, str(tmp_path / 'other.pth'))
+
+
 def test_the_depth_is_checked_before_the_first_stage(command, tmp_path, capsys):
     torch.save(small().backbone.state_dict(), tmp_path / 'backbone.pth')
     assert command('train_seg', pretrained=tmp_path / 'backbone.pth', seg_batch_size=4,
@@ -150,6 +196,17 @@ def test_the_maximum_over_the_scales():
     torch.testing.assert_close(outputs[-1], expected)
     assert ((expected > one) & (expected == resized[1])).any()
     assert len(segmentation.at_scales(net, x, [1.0])) == 1
+    torch.testing.assert_close(segmentation.at_scales(net, x, [0.5, 1.0, 0.75])[-1], expected)  # in any order
+
+
+def test_the_gradient_of_equal_maxima_goes_to_one_of_them():
+    net = torch.nn.Conv2d(3, 2, 1)
+    x = torch.ones(1, 3, 4, 4)
+    outputs = segmentation.at_scales(net, x, [1.0, 1.0])
+    for logits in outputs[:2]:
+        logits.retain_grad()
+    outputs[-1].sum().backward()
+    assert sorted(logits.grad.unique().tolist() for logits in outputs[:2]) == [[0.0], [1.0]]
 
 
 def test_shrinking_samples_at_exactly_the_scale():
@@ -392,20 +449,25 @@ def trained(command):
 def test_stages_on_true_masks(trained, capsys):
     assert trained('make_seg', 'eval_seg', seg_crf=True, **QUICK) == 0
     folders = {name: {path.name for path in (trained.folder / name).iterdir()} for name in ('seg', 'seg_crf')}
-    assert folders['seg'] == {'_settings.json', *(f'{image_id}.{ending}' for image_id in IDS for ending in ('png', 'npz'))}
-    assert folders['seg_crf'] == {'_settings.json', *(f'{image_id}.png' for image_id in IDS)}
+    assert folders['seg'] == {'_settings.json', *(f'{image_id}.png' for image_id in IDS)}
+    assert folders['seg_crf'] == folders['seg'] | {'logits', '.logits.lock'}
+    assert [path.name for path in (trained.folder / 'seg_crf' / 'logits').iterdir()] == ['_settings.json']
     scores = trained.scores()
     assert (scores['eval_seg']['split'], scores['eval_seg']['images']) == ('val', 4)
     assert (scores['eval_seg']['scales'], scores['eval_seg']['flip']) == ([1.0, 0.75, 0.5], False)
     assert 'miou' in scores['eval_seg_crf']
     record = json.loads((trained.folder / 'seg.json').read_text())
     assert (record['steps'], record['loss'], record['input']) == (2, 'balanced', 'torchvision')
+    net = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
+                                {'stride_first': False, 'ceil_mode': False})[0]
+    inference.prepare(net, CPU, 'fp32')
     for image_id in IDS:
         image = imutils.read_image(trained.tree / 'JPEGImages' / f'{image_id}.jpg')
-        logits = torch.from_numpy(np.load(trained.folder / 'seg' / f'{image_id}.npz')['logits'])
+        x = torch.from_numpy(imutils.to_chw(imutils.INPUTS['torchvision'](image)))[None]
+        logits = segmentation.predict(net, x, [1.0, 0.75, 0.5], False, CPU, 'fp32')
         stored = labels.load(trained.folder / 'seg' / f'{image_id}.png')
         assert np.array_equal(stored, segmentation.label_map(logits, image.shape[:2]))
-        refined = crf.refine_probabilities(image, segmentation.probabilities(logits, image.shape[:2]).numpy())
+        refined = crf.refine_probabilities(image, segmentation.probabilities(logits.half().float(), image.shape[:2]).numpy())
         assert np.array_equal(labels.load(trained.folder / 'seg_crf' / f'{image_id}.png'), refined)
 
 
@@ -414,10 +476,37 @@ def test_label_maps_without_crf_are_taken_up_with_it(trained, capsys):
     before = (trained.folder / 'seg' / f'{IDS[0]}.png').read_bytes()
     assert trained('make_seg', seg_crf=True, **QUICK) == 0
     assert (trained.folder / 'seg' / f'{IDS[0]}.png').read_bytes() == before
-    (trained.folder / 'seg' / f'{IDS[1]}.npz').write_bytes(b'no archive')
-    (trained.folder / 'seg_crf' / f'{IDS[1]}.png').unlink()
-    assert trained('make_seg', seg_crf=True, **QUICK) == 1
-    assert f'{IDS[1]}.npz: cannot be read' in capsys.readouterr().err
+
+
+def test_the_crf_is_taken_up_where_it_was_stopped(trained, monkeypatch, capsys):
+    real, logits = crf.refine_probabilities, trained.folder / 'seg_crf' / 'logits'
+    assert trained('make_seg', seg_crf=True, **QUICK) == 0
+    expected = {path.name: path.read_bytes() for path in (trained.folder / 'seg_crf').glob('*.png')}
+    calls = []
+
+    def stop_at_the_third(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crf, 'refine_probabilities', stop_at_the_third)
+        assert trained('make_seg', seg_crf=True, overwrite=True, **QUICK) == 130
+    assert sorted(path.stem for path in logits.glob('*.npz')) == IDS[2:]
+    (logits / f'{IDS[1]}.npz').write_bytes(b'stopped between the refined label map and the end of its logits')
+    whole = (logits / f'{IDS[2]}.npz').read_bytes()
+    for broken in (whole[:len(whole) // 2], b'no archive'):
+        (logits / f'{IDS[2]}.npz').write_bytes(broken)
+        with monkeypatch.context() as patch:
+            patch.setattr(segmentation, 'predict', stop_at_the_third)  # the network has nothing to do
+            assert trained('make_seg', seg_crf=True, **QUICK) == 1
+        assert f'{IDS[2]}.npz: cannot be read' in capsys.readouterr().err
+    assert [path.stem for path in logits.glob('*.npz')] == [IDS[2]]
+    (logits / f'{IDS[2]}.npz').unlink()
+    assert trained('make_seg', seg_crf=True, **QUICK) == 0
+    assert {path.name: path.read_bytes() for path in (trained.folder / 'seg_crf').glob('*.png')} == expected
+    assert list(logits.glob('*.npz')) == []
 
 
 def test_the_form_of_the_input_comes_with_the_weights(trained, capsys):
@@ -439,7 +528,7 @@ def test_images_without_labels_and_the_servers_layout(trained):
     assert trained('make_seg', seg_list='test', seg_crf=True, **QUICK) == 0
     for name in ('seg', 'seg_crf'):
         folder = trained.folder / name / 'results' / 'VOC2012' / 'Segmentation' / 'comp6_test_cls'
-        assert sorted(path.stem for path in folder.glob('*.png')) == IDS[:2]
+        assert {path.name for path in folder.iterdir()} == {'_settings.json', *(f'{image_id}.png' for image_id in IDS[:2])}
 
 
 def test_missing_label_maps_are_told_of_before_the_first_stage(command, capsys):
@@ -451,6 +540,73 @@ def test_missing_label_maps_are_told_of_before_the_first_stage(command, capsys):
     assert 'run --make_sem_seg_pass True --infer_list train_aug first' in line
     assert command('train_seg', seg_label_dir=command.folder / 'mine', **QUICK) == 1
     assert 'mine: label maps of 4 of the 4 images' in capsys.readouterr().err
+
+
+def test_label_maps_of_another_folder_are_not_already_learnt(trained, tmp_path, capsys):
+    flags = QUICK | {'seg_label_dir': trained.tree / 'SegmentationClass'}
+    assert trained('train_seg', **flags) == 0
+    assert 'already trained' in capsys.readouterr().out
+    other = Path(shutil.copytree(trained.tree / 'SegmentationClass', tmp_path / 'other'))
+    assert trained('train_seg', **flags | {'seg_label_dir': other}) == 1
+    assert f'label_maps: was {trained.tree / "SegmentationClass"}, now {other}' in capsys.readouterr().err
+    (other / '_settings.json').write_text('{}')
+    assert train_seg.label_maps_of(other) == records.fingerprint({})
+
+
+def test_the_positions_of_resized_are_made_once():
+    train_seg._nearest.cache_clear()
+    for _ in range(3):
+        train_seg.resized(torch.zeros(1, 50, 50, dtype=torch.long), (7, 4))
+    assert train_seg._nearest.cache_info()[:2] == (4, 2)
+
+
+def test_the_refined_label_maps_are_asked_for_before_the_first_stage(trained, capsys):
+    assert trained('make_seg', **QUICK) == 0
+    assert trained('eval_seg', seg_crf=True, **QUICK) == 1
+    told = capsys.readouterr()
+    assert f'eval_seg needs {trained.folder / "seg_crf"}: run --make_seg_pass True first' in told.err
+    assert '=== eval_seg' not in told.out
+
+
+def test_labels_of_the_infer_list_are_for_trainings_that_need_them(command):
+    for image_id in IDS:
+        (command.tree / 'Annotations' / f'{image_id}.xml').unlink()
+    args = options.build_parser().parse_args(command.words('make_sem_seg', 'train_seg'))
+    args.source = VOC12(command.tree)
+    stages = {stage.name: stage for stage in options.STAGES}
+    preflight.check_lists(args, [stages['make_sem_seg'], stages['train_seg']])
+    with pytest.raises(UserError, match='xml'):
+        preflight.check_lists(args, [stages['train_irn'], stages['make_sem_seg']])
+
+
+def test_what_is_read_is_pinned_for_the_device(trained, monkeypatch):
+    from tests.tiny.irn import Net as TinyIRN
+    weights.save_state(TinyIRN(), trained.folder / 'irn.pth')
+    for name in ('cam', 'amn_cam'):
+        (trained.folder / name).mkdir()
+    parameters, given = inspect.signature(inference.for_each_image), []
+    monkeypatch.setattr(inference, 'for_each_image', lambda *values, **named: given.append(
+        parameters.bind(*values, **named).arguments.get('device')))
+    assert trained('make_sem_seg', 'make_ins_seg', 'make_seg', device='cpu', **QUICK) == 0
+    assert given == [CPU] * 3
+
+
+@pytest.mark.parametrize('words', [
+    ['--num_workers', '-1'], ['--seg_scales', 'nan'], ['--seg_scales', '0'], ['--seg_scale', '1'], ['--precision', 'fp8']])
+def test_segment_refuses_wrong_flags(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        segment.main(['photographs', '--out', 'x', *words])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith('error: ')
+
+
+def test_segments_defaults(tmp_path, capsys):
+    args = segment.parse(['photographs', '--work_dir', str(tmp_path)])
+    assert (args.seg_network, args.seg_scales, args.seg_weights_name) == (None, [1.0, 0.75, 0.5], None)
+    assert segment.main([str(GOLDEN / 'tree' / 'JPEGImages'), '--out', 'x', '--work_dir', str(tmp_path)]) == 1
+    assert f'{tmp_path}/sess/seg.pth: no such weights' in capsys.readouterr().err
 
 
 def test_scoring_needs_every_mask_of_the_list(trained, capsys):
@@ -573,7 +729,6 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
     for words, told in (((folder,), 'what to do?'), ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
                         ((tmp_path / 'empty', '--out', 'x'), 'no photograph in it'), ((folder, '--out', folder), 'lie there'),
                         ((tmp_path / 'twice', '--out', 'x'), 'have one name'),
-                        ((folder, '--out', 'x', '--seg_scales', '0'), 'above 0'),
                         ((folder, '--out', 'x', '--seg_network', 'json'), '--seg_network json'),
                         ((folder, '--out', 'x', '--seg_network', 'net.resnet50_deeplab'), 'not the weights of')):
         assert segmented(trained, *words) == 1
