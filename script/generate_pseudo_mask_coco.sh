@@ -10,6 +10,7 @@
 # 100th image alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. script/words.sh
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 root='' flags=() gpus=1 expected='' scores=result/scores.jsonl work_dir=.
 for word in "$@"; do
@@ -26,6 +27,7 @@ for word in "$@"; do
   esac
   if [ -z "$root" ] && [ ${#flags[@]} = 0 ] && [ "${word#-}" = "$word" ]; then root=$word; else flags+=("$word"); fi
 done
+[ "$expected" != --gpus ] || gpus=''
 if [ -z "$root" ]; then sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 list=$root/ImageSets/train2014.txt
 [ -f "$list" ] || { echo "error: $list is missing: python -m coco14.prepare --coco_root $root makes it" >&2; exit 1; }
@@ -41,7 +43,8 @@ settings=(--dataset coco14 --data_root "$root" --cam_dtype float16 --sem_seg_bg_
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
   --train_irn_pass ${flags[@]+"${flags[@]}"}
-"${run[@]}" "${settings[@]}" --make_sem_seg_pass --eval_sem_seg_pass ${flags[@]+"${flags[@]}"}
+"${run[@]}" "${settings[@]}" --make_sem_seg_pass --eval_sem_seg_pass --analyze_threshold_pass --report_pass \
+  ${flags[@]+"${flags[@]}"}
 
 [ "$scores" != result/scores.jsonl ] || scores=$work_dir/$scores
 "$python" script/score_table.py "$scores" --published
