@@ -109,10 +109,9 @@ def seeded(args: argparse.Namespace, chosen: list[Stage], seed: int) -> argparse
     """`args` with another seed: what the chosen stages write, and their scores, move to the folder seed_N of --work_dir
     (of their own folder, where they lie elsewhere)."""
     def moved(path: str) -> str:
-        work_dir = Path(args.work_dir)
-        inside = Path(path).is_relative_to(work_dir)
-        base, name = (work_dir, Path(path).relative_to(work_dir)) if inside else (Path(path).parent, Path(path).name)
-        return str(base / f'seed_{seed}' / name)
+        work_dir, whole = (Path(os.path.abspath(each)) for each in (args.work_dir, path))  # 'result/../..' is no part of it
+        base = work_dir if whole.is_relative_to(work_dir) else whole.parent
+        return str(base / f'seed_{seed}' / whole.relative_to(base))
 
     outputs = {stage.writes for stage in chosen if stage.writes} | {'scores_file'}
     if 'seg_out_dir' in outputs:
@@ -121,17 +120,27 @@ def seeded(args: argparse.Namespace, chosen: list[Stage], seed: int) -> argparse
         outputs.add('walked_out_dir')
     if 'sem_seg_out_dir' in outputs and args.seg_label_dir == args.sem_seg_out_dir:
         outputs.add('seg_label_dir')
+    if 'ins_seg_out_dir' in outputs and args.ins_seg_coco_json is not None:
+        outputs.add('ins_seg_coco_json')
+    if preflight.trainings_of(chosen) and args.tensorboard is not None:
+        outputs.add('tensorboard')
     return argparse.Namespace(**vars(args) | {'seed': seed} | {name: moved(getattr(args, name)) for name in outputs})
 
 
 def report_spread(repeats: list[argparse.Namespace], chosen: list[Stage]) -> None:
-    """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in the log."""
+    """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in the log. A score that
+    is not defined for one of them is left out."""
+    scored = [stage.name for stage in chosen if stage.name.startswith('eval_')]
+    if not scored:
+        return
+    if 'eval_seg' in scored and repeats[0].seg_crf:
+        scored.append('eval_seg_crf')
     last = [scores.read_scores(one.scores_file) for one in repeats]
     rows = []
-    for stage in (stage.name for stage in chosen if all(stage.name in one for one in last)):
-        for name, title in (('miou', stage), ('best_miou', f'{stage}, at its best threshold')):
-            if name in last[0][stage]:
-                values = [one[stage][name] for one in last]
+    for stage in scored:
+        for name, title in (('miou', stage), ('best_miou', f'{stage}, at its best threshold'), ('map', f'{stage}, mean AP')):
+            values = [one[stage].get(name) for one in last]
+            if None not in values:
                 rows.append((title, statistics.mean(values), statistics.stdev(values), *values))
     if rows:
         log.info('%s', scores.table(('mIoU in %', 'mean', 'deviation', *(f'seed {one.seed}' for one in repeats)), rows))

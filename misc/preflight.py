@@ -10,6 +10,9 @@ from misc import labels, records, training, weights
 from misc.options import FILES, NETWORKS, STAGES, Stage
 from misc.pyutils import UserError
 
+IF_THERE = {'analyze_threshold': ('cam_out_dir', 'amn_cam_out_dir'),  # what a stage reads of what it finds
+            'report': ('cam_out_dir', 'ir_label_out_dir', 'amn_cam_out_dir', 'amn_ir_label_out_dir', 'sem_seg_out_dir')}
+
 
 def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """Everything that can be known before the first stage: lists, labels, networks, and inputs that no stage will make.
@@ -18,7 +21,10 @@ def check(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """
     if args.cam_resize_long[0] > args.cam_resize_long[1]:
         raise UserError(f'--cam_resize_long {args.cam_resize_long[0]} {args.cam_resize_long[1]}: LOW is above HIGH')
-    check_analysis(args)
+    if args.repeat > 1 and not trainings_of(chosen):
+        raise UserError(f'--repeat {args.repeat}: none of the chosen stages depends on the seed; name a training with them, '
+                        'whose runs differ')
+    check_analysis(args, chosen)
     check_networks(args)
     check_lists(args, chosen)
     if any(stage.name == 'eval_ins_seg' for stage in chosen):
@@ -112,8 +118,9 @@ def check_objects(args: argparse.Namespace) -> None:
                         'eval_ins_seg needs that of every image of --eval_set')
 
 
-def check_analysis(args: argparse.Namespace) -> None:
-    """--analyze_dirs and --walked_out_dir. Raises UserError where names or folders are taken, or a folder is missing."""
+def check_analysis(args: argparse.Namespace, chosen: list[Stage]) -> None:
+    """What analysis and report read, --analyze_dirs and --walked_out_dir. Raises UserError where names or folders are taken, a
+    folder is missing, or was made for other classes."""
     taken = {'cam', 'amn_cam', 'sem_seg'}
     for name, folder in args.analyze_dirs:
         if name in taken:
@@ -121,9 +128,21 @@ def check_analysis(args: argparse.Namespace) -> None:
         if not Path(folder).is_dir():
             raise UserError(f'--analyze_dirs {name}={folder}: no such folder')
         taken.add(name)
-    for name in FILES:
-        if args.walked_out_dir is not None and Path(args.walked_out_dir).absolute() == Path(getattr(args, name)).absolute():
-            raise UserError(f'--walked_out_dir {args.walked_out_dir} is --{name}, too: the walk needs a folder of its own')
+    if args.walked_out_dir is not None:
+        others = {f'--{name}': getattr(args, name) for name in FILES}
+        for flag, folder in (others | {f'--analyze_dirs {name}': folder for name, folder in args.analyze_dirs}).items():
+            if Path(args.walked_out_dir).resolve() == Path(folder).resolve():
+                raise UserError(f'--walked_out_dir {args.walked_out_dir} is {flag}, too: the walk needs a folder of its own')
+    running, made = {stage.name for stage in chosen}, {stage.writes for stage in chosen}
+    if 'analyze_threshold' in running and 'make_sem_seg' not in running and args.walked_out_dir is not None \
+            and not Path(args.walked_out_dir).is_dir():
+        raise UserError(f'--walked_out_dir {args.walked_out_dir}: no such folder; run --make_sem_seg_pass True with it, too')
+    read = [getattr(args, name) for stage, names in IF_THERE.items() if stage in running for name in names if name not in made]
+    if 'analyze_threshold' in running:
+        read += [folder for _, folder in args.analyze_dirs]
+    for folder in read:
+        if Path(folder).is_dir():
+            records.check_classes(folder, args.source.classes)
 
 
 def inputs(stage: Stage, args: argparse.Namespace) -> list[str]:

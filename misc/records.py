@@ -38,32 +38,43 @@ def weights_record(weights: str | os.PathLike) -> Path:
 
 
 def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...],
-                overwrite: bool) -> None:
+                overwrite: bool, only_own: bool = False) -> None:
     """Make `folder` ready for files ID + one of `suffixes` made with `settings`.
 
-    With overwrite, files of an earlier run are removed. Else raises UserError where they were made with other settings;
-    files without a record (made elsewhere) are used, which the log says. Locks the folder against other runs.
+    With overwrite, files of an earlier run are removed, those without a record (made elsewhere) too, unless `only_own`: then
+    that raises UserError. Else raises UserError where they were made with other settings; files without a record are used,
+    which the log says. Raises UserError where another stage made the folder. Locks the folder against other runs.
     """
     folder = Path(folder)
     if torchutils.is_main():
-        _open_folder(folder, settings, suffixes, overwrite)
+        _open_folder(folder, settings, suffixes, overwrite, only_own)
     torchutils.wait_for_all()
 
 
-def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool) -> None:
+def lock_folder(folder: Path) -> None:
+    """Keep other runs from `folder` (pyutils.lock)."""
+    lock(folder.with_name(f'.{folder.name}.lock'), f'{folder}')
+
+
+def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool, only_own: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder}: a file stands where the output folder should be')
-    lock(folder.with_name(f'.{folder.name}.lock'), f'{folder}')
-    remove_unfinished(folder)
+    lock_folder(folder)
     settings = as_stored(settings)
     record = folder / FOLDER_RECORD
+    old = _read(record)
+    if old is not None and old.get('stage', settings['stage']) != settings['stage']:
+        raise UserError(f'{folder} holds what {old["stage"]} made: name another folder')
+    remove_unfinished(folder)
     there = [path for suffix in suffixes for path in folder.glob(f'[!.]*{suffix}')]
     if there and overwrite:
+        if only_own and old is None:
+            raise UserError(f'{folder} holds {len(there)} files without a record of their settings (made elsewhere), which '
+                            '--overwrite would delete: name another folder')
         for path in there:
             with writing(path):
                 path.unlink()  # the record stays until all are gone: a run stopped here leaves nothing that looks new
     elif there:
-        old = _read(record)
         if old is None:
             log.info('%s: %d files without a record of their settings (made elsewhere) are used', folder, len(there))
             return

@@ -1,11 +1,12 @@
 """Measure every way of misc/auto_threshold.py to choose a threshold without ground truth, on images that have it.
 
-    python script/compare_thresholds.py --voc12_root ROOT [--work_dir DIR] [--activations FOLDER ...] [--eval_set train]
+    python script/compare_thresholds.py [--dataset NAME] --data_root ROOT [--work_dir DIR] [--activations FOLDER ...]
 
 For each folder of activations: way, threshold, mIoU there, points lost against the best threshold, seconds. The masks of
 --eval_set are read for the mIoU alone, never for a threshold.
 """
 import argparse
+import functools
 import os
 import sys
 import time
@@ -15,17 +16,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, auto_threshold, datasets, imutils, scores, torchutils  # noqa: E402
+from misc import activations, auto_threshold, datasets, imutils, options, scores, torchutils  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
-from voc12.dataloader import VOC12  # noqa: E402
 
 REMEDY = 'run --make_cam_pass True, --make_amn_cam_pass True first'
 
 
-def crf_threshold(source: VOC12, folder: Path, ids: list[str], num_workers: int) -> float:
+def crf_threshold(source: datasets.Source, folder: Path, ids: list[str], num_workers: int) -> float:
     """The threshold at which label maps and their CRF refinements agree best, by the mean of the images' mIoU."""
     def agreement(image_id: str) -> np.ndarray | None:
-        planes = activations.load(folder, image_id, REMEDY).without_background().high_res
+        _, planes = activations.class_planes(folder, image_id, REMEDY)
         image = imutils.read_image(source.image_path(image_id))
         return auto_threshold.crf_agreement(image, planes) if len(planes) else None
 
@@ -36,14 +36,10 @@ def crf_threshold(source: VOC12, folder: Path, ids: list[str], num_workers: int)
     return auto_threshold.best(np.mean(values, axis=0), np.array(auto_threshold.CRF_GRID))
 
 
-def compare(source: VOC12, folder: Path, args: argparse.Namespace) -> str:
+def compare(source: datasets.Source, folder: Path, args: argparse.Namespace) -> str:
     """The table of one folder."""
     ids = source.names(args.eval_set)
-
-    def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        activation = activations.load(folder, image_id, REMEDY).without_background()
-        return activation.keys, activation.high_res
-
+    load = functools.partial(activations.class_planes, folder, remedy=REMEDY)
     result = scores.score_activations(source, ids, load, scores.GRID[0], args.num_workers)
     best, best_miou = result.best()
     rows = [('best, by the masks', f'{best:.2f}', best_miou, 0.0, '')]
@@ -69,18 +65,20 @@ def compare(source: VOC12, folder: Path, args: argparse.Namespace) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--voc12_root', required=True)
+    options.add_data_flags(parser.add_argument)
     parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
     parser.add_argument('--activations', type=Path, nargs='+', metavar='FOLDER',
                         help='folders of activations (default: result/cam and result/amn_cam of --work_dir)')
-    parser.add_argument('--eval_set', default='train', help='a split of the root or a list file; its masks are needed')
+    parser.add_argument('--eval_set', help="a split of the root or a list file; its masks are needed (default: run_sample.py's "
+                        '--eval_set)')
     parser.add_argument('--list', help='the images that thresholds are chosen from, where these are others than --eval_set: '
                         'a split or a list file')
     parser.add_argument('--crf_images', type=int, default=60, help='images of the CRF way, about 2 s each; 0 leaves it out')
     parser.add_argument('--num_workers', type=int, default=max(1, (os.cpu_count() or 1) // 2))
     args = parser.parse_args()
     try:
-        source = VOC12(args.voc12_root)
+        source = options.open_source(args)
+        args.eval_set = args.eval_set or options.DATASETS[args.dataset].eval_set
         for folder in args.activations or [args.work_dir / 'result' / name for name in ('cam', 'amn_cam')]:
             print(compare(source, folder, args) + '\n')
     except UserError as error:

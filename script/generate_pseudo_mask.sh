@@ -8,10 +8,12 @@
 #                    result/ir_label (CAM's refined seeds of train_aug)
 #   --segmentation   then train the segmentation network, predict val and score it (script/train_segmentation.sh); with
 #                    --seg_label_dir DIR that alone, on the label maps there
-# Pseudo-masks are made for train, scored, and then for train_aug, to train a segmentation network on. It can be stopped
-# and run again: the same command goes on. PYTHON names the interpreter (else .venv, else python3).
+# Pseudo-masks are made for train, scored, and then for train_aug, to train a segmentation network on; the walks are kept in
+# result/walked (--walked_out_dir). It can be stopped and run again: the same command goes on. PYTHON names the interpreter
+# (else .venv, else python3).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. script/words.sh
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 root=() released='' segmentation='' flags=() gpus=1 expected=''
 for word in "$@"; do
@@ -19,10 +21,11 @@ for word in "$@"; do
   elif [ "$word" = --gpus ]; then expected=gpus
   elif [ "$word" = --from_released ]; then released=yes
   elif [ "$word" = --segmentation ]; then segmentation=yes
-  elif [ "$word" = --help ] || [ "$word" = -h ]; then sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0
+  elif [ "$word" = --help ] || [ "$word" = -h ]; then sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0
   elif [ ${#root[@]} = 0 ] && [ ${#flags[@]} = 0 ] && [ "${word#-}" = "$word" ]; then root=(--voc12_root "$word")
   else flags+=("$word"); fi
 done
+[ -z "$expected" ] || gpus=''
 
 amn=(--make_amn_cam_pass --eval_amn_cam_pass)
 irn=(--make_sem_seg_pass --eval_sem_seg_pass --analyze_threshold_pass --report_pass)
@@ -37,23 +40,26 @@ fi
 case $gpus in ''|*[!0-9]*|0) echo "error: --gpus $gpus: a number of GPUs, or all" >&2; exit 2 ;; esac
 run=("$python" run_sample.py)
 [ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- run_sample.py)
-scores='' work_dir=. label_dir=''
+scores='' work_dir=. label_dir='' seg_out=''
 for ((number = 0; number < ${#flags[@]}; number++)); do
   case ${flags[number]} in
-    --scores_file) scores=${flags[number + 1]} ;;
-    --work_dir) work_dir=${flags[number + 1]} ;;
-    --seg_label_dir) label_dir=${flags[number + 1]} ;;
+    --scores_file) scores=${flags[number + 1]-} ;;
+    --work_dir) work_dir=${flags[number + 1]-} ;;
+    --seg_label_dir) label_dir=${flags[number + 1]-} ;;
+    --seg_out_dir) seg_out=${flags[number + 1]-} ;;
   esac
 done
 
 if [ -z "$segmentation" ] || [ -z "$label_dir" ]; then
   # the published thresholds (CAM 0.15, 0.30, 0.05; AMN 0.25, 0.45, 0.15) are each stage's own defaults
-  "${run[@]}" ${root[@]+"${root[@]}"} "${stages[@]}" ${flags[@]+"${flags[@]}"}
-  "${run[@]}" ${root[@]+"${root[@]}"} --make_sem_seg_pass --infer_list voc12/train_aug.txt ${flags[@]+"${flags[@]}"}
+  walked=(--walked_out_dir "$work_dir/result/walked")
+  "${run[@]}" ${root[@]+"${root[@]}"} "${stages[@]}" "${walked[@]}" ${flags[@]+"${flags[@]}"}
+  "${run[@]}" ${root[@]+"${root[@]}"} --make_sem_seg_pass --infer_list voc12/train_aug.txt "${walked[@]}" \
+    ${flags[@]+"${flags[@]}"}
 fi
 if [ -n "$segmentation" ]; then
-  "${run[@]}" ${root[@]+"${root[@]}"} --train_seg_pass --make_seg_pass --eval_seg_pass --seg_scales 1 \
-    --seg_out_dir "$work_dir/result/seg_one_scale" ${flags[@]+"${flags[@]}"}
+  "${run[@]}" ${root[@]+"${root[@]}"} --train_seg_pass --make_seg_pass --eval_seg_pass ${flags[@]+"${flags[@]}"} \
+    --seg_scales 1 --seg_crf False --seg_out_dir "${seg_out:-$work_dir/result/seg}_one_scale"
   "${run[@]}" ${root[@]+"${root[@]}"} --make_seg_pass --eval_seg_pass --seg_crf ${flags[@]+"${flags[@]}"}
 fi
 "$python" script/score_table.py "${scores:-$work_dir/result/scores.jsonl}" --published

@@ -10,6 +10,7 @@
 # 100th image alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. script/words.sh
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 root='' flags=() gpus=1 expected='' scores='' work_dir=.
 for word in "$@"; do
@@ -26,6 +27,7 @@ for word in "$@"; do
   esac
   if [ -z "$root" ] && [ ${#flags[@]} = 0 ] && [ "${word#-}" = "$word" ]; then root=$word; else flags+=("$word"); fi
 done
+[ "$expected" != --gpus ] || gpus=''
 if [ -z "$root" ]; then sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 list=$root/ImageSets/train2014.txt
 [ -f "$list" ] || { echo "error: $list is missing: python -m coco14.prepare --coco_root $root makes it" >&2; exit 1; }

@@ -5,6 +5,7 @@
 # usage: bash script/quickstart.sh [further flags of run_sample.py]. It can be stopped and run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. script/words.sh
 out=result/quickstart
 data=$out/sample
 bash script/make_env.sh

@@ -8,6 +8,7 @@
 # published. It can be stopped and run again: it goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. script/words.sh
 if [ $# -lt 2 ]; then sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 root=$1 weights=$2; shift 2
 out=${OUT:-result/small_run}

@@ -11,6 +11,9 @@ How each is defined: misc/analysis.py. Of a method:
   title, images, made_by      for people; number of images; fingerprint of the folder's settings
   threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too, --eval_amn_cam_thres,
                               --sem_seg_bg_thres), and the mIoU there
+  threshold_from              'auto', where the threshold in use was chosen from the activations; else not there
+  threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold published for VOC 2012, and
+  loss_published              best_miou - the mIoU there
   best_threshold, best_miou   the best global threshold, the lowest of equals; loss_used: best_miou - miou_used
   within_1_point,             [lowest, highest] threshold of the stretch around the best that comes within 0.01
   within_5_points             and 0.05 of it
@@ -39,29 +42,38 @@ from typing import Any
 
 import numpy as np
 
-from misc import activations, analysis, auto_threshold, plots, records, scores, torchutils
+from misc import activations, analysis, auto_threshold, options, plots, records, scores, torchutils
 from misc.pyutils import UserError, atomic_path, log, write_json
 from step import make_sem_seg
+
+_OF_FLAGS = {own: value for own, _, value in options.THRESHOLDS}
+PUBLISHED = {'cam': _OF_FLAGS['eval_cam_thres'], 'amn_cam': _OF_FLAGS['eval_amn_cam_thres'],
+             'sem_seg': 0.25}  # the default of --sem_seg_bg_thres
 
 
 @dataclasses.dataclass
 class Method:
-    """A folder of activations: load(id) gives keys (K,) and planes (K, H, W)."""
+    """A folder of activations: load(id) gives keys (K,) and planes (K, H, W). is_auto: its threshold was chosen from them."""
 
     title: str
     folder: str
     threshold: float
     load: Callable[[str], tuple[np.ndarray, np.ndarray]]
+    is_auto: bool = False
 
 
 def run(args: Namespace) -> None:
+    if torchutils.is_main():
+        records.lock_folder(Path(args.analysis_out_dir))
+    torchutils.wait_for_all()
     ids = args.source.names(args.eval_set)
     summaries, images = {}, []
     for name, method in methods_of(args, ids).items():
         log.info('%s: %s', method.title, method.folder)
         result = analysis.analyse(args.source, ids, method.load, method.threshold, args.num_workers)
         summary = analysis.summary(result, method.title, method.threshold, args.source.classes)
-        summaries[name] = _rounded(summary | {'made_by': records.made_by(method.folder)})
+        chosen = {'threshold_from': auto_threshold.AUTO} if method.is_auto else {}
+        summaries[name] = _rounded(summary | published(name, result) | chosen | {'made_by': records.made_by(method.folder)})
         images += image_rows(name, result)
     if torchutils.is_main():
         write(args, len(ids), summaries, images)
@@ -93,9 +105,18 @@ def methods_of(args: Namespace, ids: list[str]) -> dict[str, Method]:
 
 
 def _method(args: Namespace, ids: list[str], title: str, folder: str, threshold: float | str, remedy: str) -> Method:
-    if threshold == auto_threshold.AUTO:
+    is_auto = threshold == auto_threshold.AUTO
+    if is_auto:
         threshold = auto_threshold.threshold_of(folder, ids, remedy, args.num_workers)
-    return Method(title, folder, threshold, functools.partial(activations.class_planes, folder, remedy=remedy))
+    return Method(title, folder, threshold, functools.partial(activations.class_planes, folder, remedy=remedy), is_auto)
+
+
+def published(name: str, result: analysis.Analysis) -> dict[str, float]:
+    """What the published threshold costs; nothing for further folders."""
+    if name not in PUBLISHED:
+        return {}
+    return {'threshold_published': PUBLISHED[name],
+            'loss_published': result.curve.best()[1] - result.curve.at(PUBLISHED[name]).miou}
 
 
 def _pseudo_masks(args: Namespace, ids: list[str]) -> Method:

@@ -24,13 +24,14 @@ def run(args: Namespace) -> None:
     loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
     inference.prepare(net, args.device, args.precision)
     walk_settings = {
-        'stage': 'make_sem_seg', 'network': args.irn_network, 'weights': loaded,
+        'stage': 'walk', 'network': args.irn_network, 'weights': loaded,
         'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
         'power': args.sem_seg_power, 'canvas': args.sem_seg_canvas, 'precision': args.precision}
-    records.open_folder(args.sem_seg_out_dir, walk_settings | {'bg_thres': args.sem_seg_bg_thres}, ('.png',), args.overwrite)
     if args.walked_out_dir is not None:  # the same walk is kept even where the masks are to be made anew
         records.open_folder(args.walked_out_dir, walk_settings, ('.npz',),
-                            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings))
+                            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings), only_own=True)
+    records.open_folder(args.sem_seg_out_dir, walk_settings | {'stage': 'make_sem_seg', 'bg_thres': args.sem_seg_bg_thres},
+                        ('.png',), args.overwrite)
 
     def is_walked(image_id: str) -> bool:
         return args.walked_out_dir is not None and activations.exists(args.walked_out_dir, image_id)

@@ -1,5 +1,6 @@
 """The threshold analysis against numbers worked out by hand, written-out loops, and separate evaluations; kept walks."""
 import csv
+import fcntl
 import json
 import math
 import shutil
@@ -306,7 +307,9 @@ def test_all_files_are_there(made):
     assert found['thresholds'] == list(scores.GRID)
     assert {name: (method['title'], method['threshold_used']) for name, method in found['methods'].items()} == {
         'cam': ('CAM', 0.15), 'amn_cam': ('AMN', 0.25), 'again': ('again', 0.15), 'sem_seg': ('pseudo-mask', 0.25)}
-    assert found['methods']['cam'] | {'title': 'again'} == found['methods']['again']
+    cam = dict(found['methods']['cam'])
+    assert (cam.pop('threshold_published'), cam.pop('loss_published')) == (0.15, cam['loss_used'])
+    assert cam | {'title': 'again'} == found['methods']['again']  # nothing is published of it
 
 
 def test_the_analysis_agrees_with_the_eval_stages(made):
@@ -399,7 +402,7 @@ def test_masks_do_not_depend_on_whether_the_walk_is_kept(made, fresh):
     record = json.loads((made.folder / 'walked' / '_settings.json').read_text())
     assert 'bg_thres' not in record
     assert record == {key: value for key, value in json.loads(
-        (made.folder / 'sem_seg' / '_settings.json').read_text()).items() if key != 'bg_thres'}
+        (made.folder / 'sem_seg' / '_settings.json').read_text()).items() if key != 'bg_thres'} | {'stage': 'walk'}
 
 
 def test_another_threshold_costs_no_walk_and_is_what_the_analysis_says(made, fresh, counted):
@@ -472,8 +475,61 @@ def test_a_walk_of_another_image_is_refused(made, fresh, capsys):
 
 
 def test_the_walk_needs_a_folder_of_its_own(fresh, capsys):
-    assert walked(fresh, 'make_sem_seg', walked_out_dir=fresh.folder / 'amn_cam') == 1
-    assert 'the walk needs a folder of its own' in capsys.readouterr().err
+    (fresh.folder / 'link').symlink_to(fresh.folder / 'amn_cam')
+    further = shutil.copytree(fresh.folder / 'cam', fresh.folder / 'further')
+    for folder, flag in (('amn_cam', 'amn_cam_out_dir'), ('link', 'amn_cam_out_dir'), ('cam/../amn_cam', 'amn_cam_out_dir'),
+                         ('further', 'analyze_dirs x')):
+        assert walked(fresh, 'make_sem_seg', walked_out_dir=fresh.folder / folder, overwrite=True,
+                      analyze_dirs=f'x={further}') == 1
+        assert f'{folder} is --{flag}, too: the walk needs a folder of its own' in capsys.readouterr().err
+    assert not (fresh.folder / 'run.log').exists()
+
+
+@pytest.mark.parametrize(('stage', 'told'), [
+    (None, 'holds 4 files without a record of their settings (made elsewhere), which --overwrite would delete'),
+    ('make_cam', 'holds what make_cam made: name another folder')])
+def test_a_walk_deletes_nothing_but_walks(made, fresh, capsys, stage, told):
+    folder = shutil.copytree(fresh.folder / 'cam', fresh.folder / 'photos')
+    (folder / records.FOLDER_RECORD).unlink()
+    if stage:
+        write_json(folder / records.FOLDER_RECORD, {'stage': stage})
+    shutil.copytree(made.folder / 'sem_seg', fresh.folder / 'sem_seg')
+    assert walked(fresh, 'make_sem_seg', walked_out_dir=folder, overwrite=True) == 1
+    assert f'{folder} {told}' in capsys.readouterr().err
+    assert len(list(folder.glob('*.npz'))) == len(list((fresh.folder / 'sem_seg').glob('*.png'))) == 4
+
+
+def test_what_the_analysis_reads_is_checked_before_the_first_stage(fresh, capsys):
+    assert walked(fresh, 'eval_cam', 'analyze_threshold') == 1
+    assert f'{fresh.folder / "walked"}: no such folder; run --make_sem_seg_pass True' in capsys.readouterr().err
+    other = shutil.copytree(fresh.folder / 'cam', fresh.folder / 'other')
+    for folder, stage in (('other', 'analyze_threshold'), ('amn_cam', 'analyze_threshold'), ('amn_cam', 'report')):
+        write_json(fresh.folder / folder / records.FOLDER_RECORD, {'classes': ['cat']})
+        assert fresh('eval_cam', stage, analyze_dirs=f'x={other}') == 1
+        assert f'{fresh.folder / folder}: made for 1 classes, this data set has 20' in capsys.readouterr().err
+        (fresh.folder / folder / records.FOLDER_RECORD).unlink()
+    assert not (fresh.folder / 'run.log').exists()
+
+
+def test_what_auto_and_published_thresholds_cost(made, fresh, unplotted):
+    assert walked(fresh, 'analyze_threshold', walked_out_dir=made.folder / 'walked', cam_eval_thres='auto',
+                  sem_seg_bg_thres=0.4) == 0
+    found = analysis_of(fresh)['methods']
+    assert [found[name].get('threshold_from') for name in ('cam', 'amn_cam', 'sem_seg')] == ['auto', 'auto', None]
+    for name, threshold in (('cam', 0.15), ('amn_cam', 0.25), ('sem_seg', 0.25)):
+        assert found[name]['threshold_published'] == threshold
+        assert found[name]['loss_published'] == pytest.approx(
+            found[name]['best_miou'] - found[name]['curve'][round(100 * threshold)], abs=2e-6)
+    assert found['sem_seg']['threshold_used'] == 0.4
+
+
+def test_a_second_analysis_waits(fresh, unplotted, capsys):
+    path = fresh.folder / '.analysis.lock'
+    with open(path, 'a') as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert fresh('analyze_threshold') == 1
+    assert f'{fresh.folder / "analysis"} is in use by another run' in capsys.readouterr().err
+    assert not (fresh.folder / 'analysis').exists()
 
 
 def test_walks_are_read_as_they_were_written(tmp_path):

@@ -11,6 +11,7 @@ import run_sample
 from misc import activations, auto_threshold, labels, options, scores
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN, Command
+from tests.test_folder import lay_out
 from tests.tiny import QUICK
 from voc12.dataloader import PALETTE
 
@@ -344,3 +345,15 @@ def test_compare_thresholds(made):
     row = next(row for row in rows if row and row[0] == 'cross')
     assert row[3:6] == [f'{line["threshold"]:.2f}', f'{100 * line["miou"]:.1f}',
                         f'{100 * (line["best_miou"] - line["miou"]):.1f}']
+
+
+def test_compare_thresholds_on_ones_own_photographs(tmp_path):
+    root = lay_out(tmp_path / 'own', 'a,cat\n', masks=['a'])
+    plane = np.linspace(0, 1, 48, dtype=np.float32).reshape(1, 6, 8)
+    activations.save(tmp_path / 'cam', 'a', activations.Activation(np.array([0]), plane[:, :2, :2], plane))
+    done = subprocess.run([sys.executable, 'script/compare_thresholds.py', '--dataset', 'folder', '--data_root', root,
+                           '--activations', tmp_path / 'cam', '--num_workers', '0', '--crf_images', '0'],
+                          cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    best = next(line.split() for line in done.stdout.splitlines() if line.startswith('best, by the masks'))
+    assert best[4:] == ['1.00', '100.0', '0.0']  # its mask is all background

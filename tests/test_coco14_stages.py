@@ -103,6 +103,9 @@ def test_script(drawn, tmp_path):
     settings = json.loads((tmp_path / 'result' / 'sem_seg' / '_settings.json').read_text())
     assert (settings['bg_thres'], settings['canvas'], settings['power']) == (0.22, 0, 1.3)
     assert json.loads((tmp_path / 'result' / 'cam' / '_settings.json').read_text())['dtype'] == 'uint8'
+    analysis = json.loads((tmp_path / 'result' / 'analysis' / 'analysis.json').read_text())
+    assert (analysis['images'], analysis['methods'].keys()) == (8, {'cam', 'amn_cam'})
+    assert (tmp_path / 'result' / 'report' / 'index.html').is_file()
     table = done.stdout[done.stdout.index('mIoU in %'):]
     for title, published in (('CAM seed', '33.1'), ('AMN seed', '40.3'), ('pseudo-mask', '46.7')):
         assert any(line.startswith(title) and line.endswith(f'train2014 (8)       {published}') for line in table.splitlines())

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import resource
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -543,3 +544,66 @@ def test_work_dir_holds_what_is_not_named():
     args = parse('--work_dir', 'first', *(word for name, path in options.FILES.items() for word in (f'--{name}', path)))
     options.resolve_files(args)
     assert {name: getattr(args, name) for name in options.FILES} == options.FILES  # a named path stays
+
+
+# --repeat
+
+def chosen_stages(*names):
+    return [stage for stage in options.STAGES if stage.name in names]
+
+
+def test_repeat_needs_what_depends_on_the_seed(tiny, command, capsys):
+    assert tiny('make_cam', 'eval_cam', repeat=2) == 1
+    assert '--repeat 2: none of the chosen stages depends on the seed' in the_error(capsys)
+    assert not (command.folder / 'cam').exists()
+
+
+def test_repeat_of_a_training_alone(command):
+    assert command('train_cam', **QUICK, repeat=2, work_dir=command.folder) == 0
+    assert all((command.folder / f'seed_{seed}' / 'cam.pth').is_file() for seed in (0, 1))
+
+
+def seeded(*stages, **flags):
+    args = parse(*(word for name, value in flags.items() for word in (f'--{name}', str(value))))
+    options.resolve_files(args)
+    options.resolve_recipe(args)
+    return run_sample.seeded(args, chosen_stages(*stages), 7)
+
+
+def test_everything_that_a_repeat_writes_moves(tmp_path):
+    flags = {'work_dir': tmp_path, 'ins_seg_coco_json': tmp_path / 'all.json', 'tensorboard': tmp_path / 'board'}
+    one = seeded('train_irn', 'make_ins_seg', **flags)
+    assert (one.ins_seg_coco_json, one.tensorboard) == (f'{tmp_path}/seed_7/all.json', f'{tmp_path}/seed_7/board')
+    other = seeded('eval_cam', **flags)
+    assert (other.ins_seg_coco_json, other.tensorboard) == (f'{tmp_path}/all.json', f'{tmp_path}/board')
+
+
+@pytest.mark.parametrize(('work_dir', 'given', 'moved'), [
+    ('work', 'work/../cam.pth', 'seed_7/cam.pth'), ('work', 'elsewhere/cam.pth', 'elsewhere/seed_7/cam.pth'),
+    ('work/.', 'other/../work/a/cam.pth', 'work/seed_7/a/cam.pth'), ('.', 'a/cam.pth', 'seed_7/a/cam.pth'),
+    ('.', '../cam.pth', '../seed_7/cam.pth')])
+def test_where_a_repeat_writes(tmp_path, monkeypatch, work_dir, given, moved):
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert seeded('train_cam', work_dir=work_dir, cam_weights_name=given).cam_weights_name == str(
+        (tmp_path / 'here' / moved).resolve())
+
+
+def test_the_spread_of_every_score(tmp_path, monkeypatch):
+    """Of two stages not run now, one was scored long ago; one score is not defined for a seed."""
+    told = []
+    monkeypatch.setattr(run_sample.log, 'info', lambda text, *values: told.append(text % values))
+    repeats = []
+    for seed, value in enumerate((0.25, 0.75)):
+        path = tmp_path / f'{seed}.jsonl'
+        lines = [{'stage': 'eval_seg', 'miou': value}, {'stage': 'eval_seg_crf', 'miou': value / 2},
+                 {'stage': 'eval_ins_seg', 'map': value / 4}, {'stage': 'eval_cam', 'miou': 1.0},
+                 {'stage': 'eval_sem_seg', 'miou': None if seed else 0.5}]
+        path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+        repeats.append(SimpleNamespace(seed=seed, scores_file=path, seg_crf=True))
+    run_sample.report_spread(repeats, chosen_stages('train_seg', 'eval_sem_seg', 'eval_ins_seg', 'eval_seg'))
+    assert [line.split() for line in told[0].splitlines()[2:]] == [
+        ['eval_ins_seg,', 'mean', 'AP', '12.5', '8.8', '6.2', '18.8'], ['eval_seg', '50.0', '35.4', '25.0', '75.0'],
+        ['eval_seg_crf', '25.0', '17.7', '12.5', '37.5']]
+    run_sample.report_spread([SimpleNamespace(scores_file=tmp_path / 'none')] * 2, chosen_stages('train_cam', 'report'))
+    assert len(told) == 1

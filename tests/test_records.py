@@ -54,6 +54,26 @@ def test_overwrite_removes_the_files_of_the_stage_only(tmp_path):
     assert stored(tmp_path)['scales'] == [2.0]
 
 
+@pytest.mark.parametrize('overwrite', [False, True])
+@pytest.mark.parametrize('name', ['x.npz', 'x.png'])
+def test_what_another_stage_made_is_left_alone(tmp_path, overwrite, name):
+    open_folder(tmp_path)
+    (tmp_path / name).write_text('1')
+    with pytest.raises(UserError, match='holds what make_cam made: name another folder'):
+        open_folder(tmp_path, overwrite, stage='make_amn_cam')
+    assert (tmp_path / name).exists()
+    assert stored(tmp_path)['stage'] == 'make_cam'
+
+
+def test_overwrite_and_files_made_elsewhere(tmp_path):
+    (tmp_path / 'x.npz').write_text('1')
+    with pytest.raises(UserError, match='holds 1 files without a record .* which --overwrite would delete'):
+        records.open_folder(tmp_path, SETTINGS, ('.npz',), overwrite=True, only_own=True)
+    assert [path.name for path in tmp_path.iterdir()] == ['x.npz']
+    open_folder(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ['_settings.json']
+
+
 @pytest.mark.parametrize('name', ['x.npz', 'x.npy'])
 def test_files_made_elsewhere_are_used_and_get_no_record(tmp_path, caplog, name):
     (tmp_path / name).write_text('1')

@@ -52,6 +52,9 @@ def test_generate_pseudo_mask_runs_all_stages_and_goes_on(tmp_path):
     assert sorted(path.name for path in (tmp_path / 'sess').glob('*.pth')) == ['res50_amn.pth', 'res50_cam.pth',
                                                                               'res50_irn.pth']
     assert len(list((tmp_path / 'result' / 'sem_seg').glob('*.png'))) == 4
+    analysis = json.loads((tmp_path / 'result' / 'analysis' / 'analysis.json').read_text())
+    assert analysis['methods'].keys() == {'cam', 'amn_cam', 'sem_seg'}
+    assert len(list((tmp_path / 'result' / 'walked').glob('*.npz'))) == 4
     table = done.stdout[done.stdout.index('mIoU in %'):]
     for title, published in (('CAM seed', '48.8'), ('AMN seed', '62.1'), ('pseudo-mask', '72.2')):
         assert any(line.startswith(title) and line.endswith(published) for line in table.splitlines())
@@ -90,6 +93,55 @@ def test_train_segmentation_scores_one_scale_several_and_crf(tmp_path):
     assert 'segmentation: VOC val' in table[5]
     assert {path.name for path in (tmp_path / 'result').iterdir() if path.is_dir()} == {'seg', 'seg_crf', 'seg_one_scale'}
     assert not (tmp_path / 'result' / 'cam').exists()
+
+
+def calls(tmp_path, name, *words):
+    """The arguments of every call of a script's interpreter, in whose place stands one that only writes them down."""
+    python = tmp_path / 'python'
+    python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$*" >> "$0.calls"\n')
+    python.chmod(0o755)
+    done = script(name, *words, PYTHON=str(python))
+    assert done.returncode == 0, done.stderr
+    return Path(f'{python}.calls').read_text().splitlines()
+
+
+def test_flags_with_an_equals_sign(tmp_path):
+    told = calls(tmp_path, 'train_segmentation.sh', f'--work_dir={tmp_path}', '--seg_label_dir=masks=2',
+                 '--scores_file=a.jsonl', '--gpus=2')
+    assert len(told) == 3  # no pseudo-masks
+    assert f'--work_dir {tmp_path} --seg_label_dir masks=2 --scores_file a.jsonl --seg_scales 1' in told[0]
+    assert '--nproc_per_node 2 ' in told[0]
+    assert told[0].endswith(f'--seg_out_dir {tmp_path}/result/seg_one_scale')
+    assert told[2] == 'script/score_table.py a.jsonl --published'
+
+
+def test_label_maps_of_one_scale_lie_beside_the_others(tmp_path):
+    told = calls(tmp_path, 'train_segmentation.sh', '--seg_label_dir', 'masks', '--seg_out_dir', 'maps', '--seg_crf')
+    assert told[0].endswith('--seg_out_dir maps --seg_crf --seg_scales 1 --seg_crf False --seg_out_dir maps_one_scale')
+    assert told[1].endswith('--seg_crf --seg_label_dir masks --seg_out_dir maps --seg_crf')
+
+
+@pytest.mark.parametrize('flag', ['--scores_file', '--work_dir', '--seg_label_dir', '--seg_out_dir', '--gpus'])
+@pytest.mark.parametrize('name', ['generate_pseudo_mask.sh', 'generate_pseudo_mask_coco.sh', 'train_segmentation.sh'])
+def test_a_flag_without_its_value_is_told_of_in_one_line(tmp_path, name, flag):
+    root = tmp_path / 'root'
+    (root / 'ImageSets').mkdir(parents=True)
+    (root / 'ImageSets' / 'train2014.txt').write_text('')
+    done = script(name, root, '--work_dir', tmp_path, flag)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ')
+    assert len(done.stderr.splitlines()) == 1
+    assert flag in done.stderr
+
+
+@pytest.mark.parametrize('name', ['quickstart.sh', 'small_run.sh', 'generate_pseudo_mask.sh', 'generate_pseudo_mask_coco.sh',
+                                  'train_segmentation.sh'])
+@pytest.mark.parametrize('words', [['--repeat', '2'], ['--repeat=2']])
+def test_scripts_do_not_repeat(name, words):
+    done = script(name, 'root', 'weights', *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: --repeat: not in this script')
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(('name', 'words', 'code', 'told'), [
