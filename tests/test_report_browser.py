@@ -326,7 +326,7 @@ def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
     report.run(arguments(made, source=Many(made), report_out_dir=str(tmp_path / 'report')))
     unlock()
     browser.get((tmp_path / 'report' / 'index.html').as_uri())
-    assert browser.execute_script('return document.querySelectorAll(".card").length') == MANY
+    until(browser, lambda: browser.execute_script('return document.querySelectorAll(".card").length') == MANY)
     built = 'return document.querySelectorAll(".card canvas").length / 2'
     drawn = 'return document.querySelectorAll(".card")[arguments[0]].querySelectorAll("canvas[aria-label]").length'
     for position in (0, 1000, 1500):
