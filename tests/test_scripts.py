@@ -90,7 +90,7 @@ def test_train_segmentation_scores_one_scale_several_and_crf(tmp_path):
     assert [line.rsplit('  ', 1)[0].split('  ')[0] for line in table[2:5]] == [
         'segmentation, one scale', 'segmentation, multi-scale', 'segmentation, CRF']
     assert table[3].endswith('69.5')
-    assert 'segmentation: VOC val' in table[5]
+    assert 'segmentation: val' in table[5]
     assert {path.name for path in (tmp_path / 'result').iterdir() if path.is_dir()} == {'seg', 'seg_crf', 'seg_one_scale'}
     assert not (tmp_path / 'result' / 'cam').exists()
 
