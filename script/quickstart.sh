@@ -29,4 +29,5 @@ since=$SECONDS
 "$python" script/contact_sheet.py --voc12_root "$data" --list train --work_dir "$out" --out "$out/sheet.png"
 "$python" script/score_table.py "$out/result/scores.jsonl"
 echo "Pictures: $out/sheet.png. The report, for a browser: $PWD/$out/result/report/index.html"
+echo "From a folder of your own photographs to masks in three commands: README.md, 'Your own photographs'."
 echo "Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."
