@@ -1,7 +1,7 @@
 """The command line: `python run_sample.py --data_root ROOT --train_cam_pass True --make_cam_pass True ...`
 
 Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order they were named in. The
-stages, and every flag with its default, stand in misc/options.py.
+stages, and every flag with its default, stand in misc/command/options.py.
 """
 import argparse
 import importlib
@@ -15,9 +15,11 @@ from pathlib import Path
 
 import torch
 
-from misc import checking, options, preflight, scores, torchutils
-from misc.options import Stage
+from misc import torchutils
+from misc.command import checking, options, preflight
+from misc.command.options import Stage
 from misc.pyutils import UserError, elapsed, log, start_log, stop_log, unlock
+from misc.score import scores
 
 VERSION = '0.1.0'
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from misc.labels import PALETTE
+from misc.data.sources import Check
+from misc.files.labels import PALETTE
 from misc.pyutils import UserError, atomic_path
-from misc.sources import Check
 from voc12.dataloader import read_list
 
 SPLITS = ('train2014', 'val2014')

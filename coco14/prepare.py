@@ -40,7 +40,8 @@ from coco14.dataloader import (
     mask_folder,
     save_labels,
 )
-from misc import inference, labels, records, torchutils
+from misc import inference, torchutils
+from misc.files import labels, records
 from misc.pyutils import UserError, atomic_path
 from voc12.prepare import counted, named
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from misc import labels
+from misc.data.sources import Check, some
+from misc.files import labels
 from misc.pyutils import UserError
-from misc.sources import Check, some
 
 ENDINGS = ('.jpg', '.jpeg', '.png')
 MOST_CLASSES = labels.IGNORE - 1

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from misc import datasets, torchutils
+from misc import torchutils
+from misc.data import datasets
 from misc.pyutils import UserError, WriteError, log
 
 Save = Callable[[], None]

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from misc import datasets, records, torchutils, weights
+from misc import torchutils
+from misc.data import datasets
+from misc.files import records, weights
 from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
 
 ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps

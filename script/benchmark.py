@@ -25,19 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import (  # noqa: E402
-    activations,
-    crf,
-    datasets,
-    imutils,
-    indexing,
-    inference,
-    losses,
-    scores,
-    seeds,
-    torchutils,
-    training,
-)
+from misc import imutils, indexing, inference, torchutils, training  # noqa: E402
+from misc.data import datasets  # noqa: E402
+from misc.files import activations  # noqa: E402
+from misc.method import crf, losses, seeds  # noqa: E402
+from misc.score import scores  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
 from step import make_amn_cam, make_cam, make_sem_seg, train_amn, train_cam, train_irn  # noqa: E402
 from voc12 import sample  # noqa: E402

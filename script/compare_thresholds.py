@@ -1,4 +1,4 @@
-"""Measure every way of misc/auto_threshold.py to choose a threshold without ground truth, on images that have it.
+"""Measure every way of misc/score/auto_threshold.py to choose a threshold without ground truth, on images that have it.
 
     python script/compare_thresholds.py [--dataset NAME] --data_root ROOT [--work_dir DIR] [--activations FOLDER ...]
 
@@ -16,8 +16,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, auto_threshold, datasets, imutils, options, scores, torchutils  # noqa: E402
+from misc import imutils, torchutils  # noqa: E402
+from misc.command import options  # noqa: E402
+from misc.data import datasets  # noqa: E402
+from misc.files import activations  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
+from misc.score import auto_threshold, scores  # noqa: E402
 
 REMEDY = 'run --make_cam_pass True, --make_amn_cam_pass True first'
 

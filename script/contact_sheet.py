@@ -10,7 +10,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, datasets, drawing, imutils, labels, options  # noqa: E402
+from misc import imutils  # noqa: E402
+from misc.command import options  # noqa: E402
+from misc.data import datasets  # noqa: E402
+from misc.draw import drawing  # noqa: E402
+from misc.files import activations, labels  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 
 HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')

@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc.pyutils import UserError  # noqa: E402
-from misc.scores import read_scores, table  # noqa: E402
+from misc.score.scores import read_scores, table  # noqa: E402
 from step.scoring import TITLES, row_of  # noqa: E402
 
 # mIoU, seeds at their best threshold: table 2 of the LPCAM paper (CVPR 2023), which lists AMN

@@ -7,7 +7,7 @@ Only this stage: python run_sample.py --analyze_threshold_pass True
 
 analysis.json: "split", "data", "images" (their number), "version", "commit", "thresholds" (scores.GRID) and "methods", an
 object for each of "cam", "amn_cam", "sem_seg" and the names of --analyze_dirs. Scores are shares (0.45), null: not defined.
-How each is defined: misc/analysis.py. Of a method:
+How each is defined: misc/score/analysis.py. Of a method:
   title, images, made_by      for people; number of images; fingerprint of the folder's settings
   threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too, --eval_amn_cam_thres,
                               --sem_seg_bg_thres), and the mIoU there
@@ -42,8 +42,12 @@ from typing import Any
 
 import numpy as np
 
-from misc import activations, analysis, auto_threshold, options, plots, records, scores, torchutils
+from misc import torchutils
+from misc.command import options
+from misc.draw import plots
+from misc.files import activations, records
 from misc.pyutils import UserError, atomic_path, log, write_json
+from misc.score import analysis, auto_threshold, scores
 from step import make_sem_seg
 
 _OF_FLAGS = {own: value for own, _, value in options.THRESHOLDS}
@@ -79,7 +83,7 @@ def run(args: Namespace) -> None:
         write(args, len(ids), summaries, images)
     for summary in summaries.values():
         log.info('%s, IoU and the rest of each class in %%\n%s\n', summary['title'], class_table(summary))
-    log.info('%s, %d images; what each line is: misc/analysis.py\n%s', args.eval_set, len(ids), table(summaries))
+    log.info('%s, %d images; what each line is: misc/score/analysis.py\n%s', args.eval_set, len(ids), table(summaries))
     log.info('analysis: %s', args.analysis_out_dir)
 
 

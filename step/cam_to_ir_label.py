@@ -5,9 +5,12 @@ Only this stage: python run_sample.py --cam_to_ir_label_pass True
 """
 from argparse import Namespace
 
-from misc import activations, auto_threshold, imutils, inference, labels, records, seeds
-from misc.auto_threshold import AUTO
+from misc import imutils, inference
+from misc.files import activations, labels, records
+from misc.method import seeds
 from misc.pyutils import UserError, log
+from misc.score import auto_threshold
+from misc.score.auto_threshold import AUTO
 
 
 def run(args: Namespace) -> None:

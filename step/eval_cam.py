@@ -6,7 +6,8 @@ Only this stage: python run_sample.py --eval_cam_pass True
 import functools
 from argparse import Namespace
 
-from misc import activations, auto_threshold, scores
+from misc.files import activations
+from misc.score import auto_threshold, scores
 from step import scoring
 
 

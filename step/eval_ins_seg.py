@@ -7,7 +7,9 @@ Only this stage: python run_sample.py --eval_ins_seg_pass True
 import functools
 from argparse import Namespace
 
-from misc import average_precision, instances, records
+from misc.files import records
+from misc.method import instances
+from misc.score import average_precision
 from step import scoring
 
 

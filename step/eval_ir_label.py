@@ -5,9 +5,10 @@ Only this stage: python run_sample.py --eval_ir_label_pass True
 """
 from argparse import Namespace
 
-from misc import labels, records, scores
-from misc.auto_threshold import AUTO
+from misc.files import labels, records
 from misc.pyutils import UserError
+from misc.score import scores
+from misc.score.auto_threshold import AUTO
 from step import scoring
 
 

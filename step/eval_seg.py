@@ -6,7 +6,8 @@ Only this stage: python run_sample.py --eval_seg_pass True
 """
 from argparse import Namespace
 
-from misc import labels, records, scores
+from misc.files import labels, records
+from misc.score import scores
 from step import scoring
 from step.make_seg import folder
 

@@ -5,7 +5,8 @@ Only this stage: python run_sample.py --eval_sem_seg_pass True
 """
 from argparse import Namespace
 
-from misc import labels, records, scores
+from misc.files import labels, records
+from misc.score import scores
 from step import scoring
 
 

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from misc import activations, datasets, imutils, inference, labels, records, torchutils, weights
+from misc import imutils, inference, torchutils
+from misc.data import datasets
+from misc.files import activations, labels, records, weights
 
 PLANES = 8  # of the softmax at full size at a time
 

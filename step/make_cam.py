@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from misc import activations, datasets, imutils, inference, records, torchutils, weights
+from misc import imutils, inference, torchutils
+from misc.data import datasets
+from misc.files import activations, records, weights
 
 
 def run(args: Namespace) -> None:

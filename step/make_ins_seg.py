@@ -11,7 +11,10 @@ from collections.abc import Callable
 
 import torch
 
-from misc import activations, datasets, imutils, inference, instances, records, torchutils, weights
+from misc import imutils, inference, torchutils
+from misc.data import datasets
+from misc.files import activations, records, weights
+from misc.method import instances
 from misc.pyutils import UserError, log, write_json
 from step.make_sem_seg import edge_of
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from misc import crf, imutils, inference, labels, records, segmentation, weights
+from misc import imutils, inference
+from misc.files import labels, records, weights
+from misc.method import crf, segmentation
 from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from misc import activations, datasets, imutils, indexing, inference, labels, records, seeds, torchutils, weights
+from misc import imutils, indexing, inference, torchutils
+from misc.data import datasets
+from misc.files import activations, labels, records, weights
+from misc.method import seeds
 from misc.pyutils import UserError
 
 

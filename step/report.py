@@ -18,9 +18,13 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from misc import activations, auto_threshold, datasets, gallery, inference, records, scores, torchutils
-from misc.gallery import Measured, Method
+from misc import inference, torchutils
+from misc.data import datasets
+from misc.draw import gallery
+from misc.draw.gallery import Measured, Method
+from misc.files import activations, records
 from misc.pyutils import UserError, atomic_path, log, writing
+from misc.score import auto_threshold, scores
 from step import scoring
 
 TEMPLATES = Path(gallery.__file__).parent / 'templates'

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from misc import average_precision, scores, torchutils
+from misc import torchutils
 from misc.pyutils import append_json_line, log
+from misc.score import average_precision, scores
 
 TITLES = {'eval_cam': 'CAM seed', 'eval_ir_label': 'CAM seed, refined', 'eval_amn_cam': 'AMN seed',
           'eval_amn_ir_label': 'AMN seed, refined', 'eval_sem_seg': 'pseudo-mask',

@@ -16,7 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from misc import crf, drawing, imutils, inference, labels, options, records, segmentation, torchutils, weights
+from misc import imutils, inference, torchutils
+from misc.command import options
+from misc.draw import drawing
+from misc.files import labels, records, weights
+from misc.method import crf, segmentation
 from misc.pyutils import UserError, is_whole, start_log, stop_log, unlock
 from step.make_seg import load_network
 

@@ -16,22 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from misc import (
-    activations,
-    datasets,
-    drawing,
-    imutils,
-    inference,
-    labels,
-    options,
-    preflight,
-    records,
-    seeds,
-    torchutils,
-    weights,
-)
-from misc.auto_threshold import AUTO
+from misc import imutils, inference, torchutils
+from misc.command import options, preflight
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import activations, labels, records, weights
+from misc.method import seeds
 from misc.pyutils import UserError
+from misc.score.auto_threshold import AUTO
 from step import make_amn_cam, make_cam, make_sem_seg
 from voc12.dataloader import CLASSES, PALETTE
 

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
+from misc import imutils, inference, torchutils, training
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import records, weights
+from misc.method import losses
 from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)

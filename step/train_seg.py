@@ -12,7 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from misc import datasets, drawing, imutils, labels, losses, records, segmentation, torchutils, training, weights
+from misc import imutils, torchutils, training
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import labels, records, weights
+from misc.method import losses, segmentation
 
 PICTURES = 4  # a round, for TensorBoard
 HEAD, BIAS = 10, 20  # times the learning rate of the backbone (kazuto1011/deeplab-pytorch)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import run_sample
-from misc import weights
+from misc.files import weights
 from tests.formula import formula
 
 GOLDEN = Path(__file__).parent / 'golden'

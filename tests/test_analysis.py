@@ -10,8 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, analysis, inference, plots, records, scores, seeds, weights
+from misc import inference
+from misc.draw import plots
+from misc.files import activations, records, weights
+from misc.method import seeds
 from misc.pyutils import UserError, write_json
+from misc.score import analysis, scores
 from step import make_sem_seg
 from tests.conftest import GOLDEN, Command
 from tests.test_scores import confusion_of, random_activations, source_of

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import run_sample
-from misc import activations, auto_threshold, labels, options, scores
+from misc.command import options
+from misc.files import activations, labels
 from misc.pyutils import UserError
+from misc.score import auto_threshold, scores
 from tests.conftest import GOLDEN, Command
 from tests.test_folder import lay_out
 from tests.tiny import QUICK
@@ -156,7 +158,7 @@ def test_crf_agreement(monkeypatch):
 @pytest.fixture
 def made(command, monkeypatch):
     """The golden activations of the authors' code in the folders of the command; seeds without a CRF, which is slow."""
-    monkeypatch.setattr('misc.seeds.dense_crf', lambda image, labelings, n_labels: labelings)
+    monkeypatch.setattr('misc.method.seeds.dense_crf', lambda image, labelings, n_labels: labelings)
     for name in ('cam', 'amn_cam'):
         for image_id in IDS:
             golden = np.load(GOLDEN / 'expected' / f'{image_id}_activations.npz')

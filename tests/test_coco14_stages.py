@@ -13,8 +13,10 @@ from PIL import Image
 import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
-from misc import activations, inference, labels, options
-from misc.scores import read_scores
+from misc import inference
+from misc.command import options
+from misc.files import activations, labels
+from misc.score.scores import read_scores
 from step import make_amn_cam
 from tests.conftest import Command
 from tests.tiny import QUICK

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import run_sample
-from misc import activations, options, weights
+from misc.command import options
+from misc.files import activations, weights
 from misc.pyutils import UserError, log
 from tests.conftest import Command
 from tests.tiny import NETWORKS, QUICK

@@ -16,21 +16,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from misc import (
-    crf,
-    datasets,
-    drawing,
-    imutils,
-    inference,
-    labels,
-    losses,
-    options,
-    preflight,
-    records,
-    segmentation,
-    training,
-    weights,
-)
+from misc import imutils, inference, training
+from misc.command import options, preflight
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import labels, records, weights
+from misc.method import crf, losses, segmentation
 from misc.pyutils import UserError
 from net import resnet50_deeplab, resnet101_deeplab
 from step import make_seg, segment, train_seg

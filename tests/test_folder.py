@@ -12,7 +12,8 @@ from PIL import Image
 
 import run_sample
 from folder.dataloader import Folder
-from misc import checking, labels, options, weights
+from misc.command import checking, options
+from misc.files import labels, weights
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK

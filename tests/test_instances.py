@@ -13,9 +13,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from misc import average_precision, indexing, inference, instances, labels, seeds
-from misc.instances import Instances
+from misc import indexing, inference
+from misc.files import labels
+from misc.method import instances, seeds
+from misc.method.instances import Instances
 from misc.pyutils import UserError
+from misc.score import average_precision
 from net import resnet50_irn
 from step.make_ins_seg import edge_and_displacement
 from step.make_sem_seg import edge_of

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from misc import inference, torchutils, weights
+from misc import inference, torchutils
+from misc.files import weights
 from net import resnet50_amn, resnet50_cam, resnet50_irn
 from net.resnet50 import FixedBatchNorm
 from tests.formula import formula

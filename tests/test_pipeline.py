@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, datasets, inference, labels, options, training, weights
+from misc import inference, training
+from misc.command import options
+from misc.data import datasets
+from misc.files import activations, labels, weights
 from misc.pyutils import UserError
-from misc.scores import read_scores
+from misc.score.scores import read_scores
 from net import resnet50_amn
 from step import train_amn, train_cam, train_irn
 from tests.conftest import GOLDEN, Command

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from misc import activations, auto_threshold, drawing, gallery, labels, plots, scores, seeds
+from misc.draw import drawing, gallery, plots
+from misc.files import activations, labels
+from misc.method import seeds
 from misc.pyutils import UserError, append_json_line, unlock, write_json
+from misc.score import auto_threshold, scores
 from step import report, scoring
 from tests.conftest import GOLDEN
 from tests.tiny import QUICK

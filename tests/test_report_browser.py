@@ -11,8 +11,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from misc import activations, labels, scores
+from misc.files import activations, labels
 from misc.pyutils import unlock
+from misc.score import scores
 from step import report
 from tests.test_report import HOSTILE, IDS, THRESHOLDS, Source, arguments, draw
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import labels, weights
+from misc.files import labels, weights
 from misc.pyutils import UserError
 from net.resnet50 import ResNet50
 from script import pretrain_backbone

@@ -8,7 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, drawing, imutils, labels, options, records, weights
+from misc import imutils
+from misc.command import options
+from misc.draw import drawing
+from misc.files import activations, labels, records, weights
 from step import show
 from tests.conftest import GOLDEN, Command
 from tests.tiny import NETWORKS, QUICK

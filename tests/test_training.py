@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from misc import labels, training
+from misc import training
+from misc.files import labels
 from net import resnet50_amn, resnet50_cam, resnet50_irn
 from step import train_amn, train_cam, train_irn
 from tests.conftest import GOLDEN, formula_state

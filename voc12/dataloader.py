@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from misc.labels import PALETTE
+from misc.data.sources import Check, some
+from misc.files.labels import PALETTE
 from misc.pyutils import UserError
-from misc.sources import Check, some
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
            'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from misc import labels
+from misc.files import labels
 from misc.pyutils import UserError, write_json
 from voc12.dataloader import CLASSES, PALETTE
 

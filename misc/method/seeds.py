@@ -1,8 +1,8 @@
 """Activation -> label map: by one global threshold, and as the refined seed that the next network learns from."""
 import numpy as np
 
-from misc.crf import dense_crf
-from misc.labels import IGNORE
+from misc.files.labels import IGNORE
+from misc.method.crf import dense_crf
 
 
 def arg_max(planes: np.ndarray, threshold: float) -> np.ndarray:

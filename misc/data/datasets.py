@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch.utils import data
 
-from misc import imutils, labels, torchutils
+from misc import imutils, torchutils
+from misc.data.sources import Check
+from misc.files import labels
 from misc.pyutils import UserError, unlock
-from misc.sources import Check
 
 
 class Source(Protocol):

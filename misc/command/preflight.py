@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from misc import labels, records, training, weights
-from misc.options import FILES, NETWORKS, STAGES, Stage
+from misc import training
+from misc.command.options import FILES, NETWORKS, STAGES, Stage
+from misc.files import labels, records, weights
 from misc.pyutils import UserError
 
 IF_THERE = {'analyze_threshold': ('cam_out_dir', 'amn_cam_out_dir'),  # what a stage reads of what it finds

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from misc import datasets, labels, torchutils
+from misc import torchutils
+from misc.data import datasets
+from misc.files import labels
 from misc.pyutils import UserError
 
 GRID = tuple(number / 100 for number in range(101))  # thresholds of the curve

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from misc import datasets, imutils, torchutils
-from misc.auto_threshold import AUTO
+from misc import imutils, torchutils
+from misc.data import datasets
 from misc.pyutils import UserError
+from misc.score.auto_threshold import AUTO
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from misc.pyutils import atomic_path
-from misc.scores import GRID
+from misc.score.scores import GRID
 
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 LINES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)))

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from misc import datasets, indexing, inference
+from misc import indexing, inference
+from misc.data import datasets
 from misc.pyutils import UserError, atomic_path, is_whole
 
 ROUNDS = 300  # of following the displacement (authors)

@@ -13,8 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from misc import activations, datasets, drawing, imutils, labels, scores
+from misc import imutils
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import activations, labels
 from misc.pyutils import UserError, atomic_path
+from misc.score import scores
 
 GRID = np.array(scores.GRID)
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from misc import datasets, imutils, scores
+from misc import imutils
+from misc.data import datasets
+from misc.data.sources import Check, some
 from misc.pyutils import UserError
-from misc.sources import Check, some
+from misc.score import scores
 
 LOOKED_AT = 5000  # image and mask files that are opened; of more, this many drawn evenly
 TOLD = 20  # problems; of more, their number

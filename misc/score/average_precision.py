@@ -8,9 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from misc import datasets, labels, scores, torchutils
-from misc.instances import Instances
+from misc import torchutils
+from misc.data import datasets
+from misc.files import labels
+from misc.method.instances import Instances
 from misc.pyutils import UserError
+from misc.score import scores
 
 IOU = 0.5  # from which a prediction matches an object
 

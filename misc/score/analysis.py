@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from misc import datasets, scores
+from misc.data import datasets
 from misc.pyutils import UserError
+from misc.score import scores
 
 BINS = 1000  # of activation, even from 0 to 1
 NAN = float('nan')

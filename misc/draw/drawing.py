@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from misc import imutils
-from misc.labels import IGNORE
+from misc.files.labels import IGNORE
 from misc.pyutils import atomic_path
 
 HATCH_PERIOD = 8  # pixels along a row from one light line to the next; half of it is light, half dark

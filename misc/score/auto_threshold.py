@@ -11,9 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from misc import activations, scores, seeds, torchutils
-from misc.crf import dense_crf
+from misc import torchutils
+from misc.files import activations
+from misc.method import seeds
+from misc.method.crf import dense_crf
 from misc.pyutils import UserError, log
+from misc.score import scores
 
 AUTO = 'auto'  # in the place of a number
 LARGEST_SAMPLE = 1000  # images that a threshold is chosen from; on our data any 100 gave it to 0.02

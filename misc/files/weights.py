@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from misc import records, torchutils
+from misc import torchutils
+from misc.files import records
 from misc.pyutils import UserError, atomic_path, log
 
 NOT_WEIGHTS = ('path_indices', 'disp_target')  # tables that the authors' IRN files hold beside the weights
