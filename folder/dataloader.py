@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from misc.data.sources import Check, some
+from misc.contract.sources import Check, Source, some
 from misc.files import labels
 from misc.pyutils import UserError
 
@@ -30,15 +30,16 @@ SPLITS = ('all', 'masked', 'some')
 LAYOUT = 'a row is the name of an image, a comma, and its classes with ; between them'
 
 
-class Folder:
+class Folder(Source):
     """A folder of photographs with its labels.csv.
 
-    name, classes (C names), n_classes, palette (uint8 (256, 3)) describe the data; the methods say where things lie.
     Raises UserError where `root` is no such folder, where a file cannot be read, and for no class or more than 254. What
     is wrong with single rows is kept for `check`, so that it is told all at once.
     """
 
     name = 'folder'
+    root_is = 'the folder that holds images/ and labels.csv'
+    lists = {'train_list': 'all', 'val_list': 'some', 'infer_list': 'all', 'eval_set': 'masked', 'seg_list': 'all'}
     palette = labels.PALETTE
 
     def __init__(self, root: str | os.PathLike):
@@ -56,7 +57,6 @@ class Folder:
         given = self._read_classes()
         rows = self._read_rows(given)
         self.classes = given or tuple(sorted({name for names in rows.values() for name in names}))
-        self.n_classes = len(self.classes)
         if not self.classes and self._wrong:
             raise UserError(f'{root}: {self._wrong[0]} (no row is good)')
         if not 1 <= self.n_classes <= MOST_CLASSES:

@@ -2,22 +2,19 @@
 import collections
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from misc import torchutils
+from misc.contract.stages import Job
 from misc.data import datasets
 from misc.pyutils import UserError, WriteError, log
 
-Save = Callable[[], None]
-
-MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go through the network one after the other
+AHEAD = 16  # files that may wait to be written
 
 
-class _Job:
+class _Read:
     """read(id) in a worker; a UserError belongs to its image and does not end the stage."""
 
     def __init__(self, read: Callable[[str], Any]):
@@ -30,62 +27,87 @@ class _Job:
             return image_id, error
 
 
-def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
-                   compute: Callable[[str, Any], Save | None] | None = None,
-                   device: torch.device = torch.device('cpu')) -> None:  # noqa: B008 -- a constant
-    """Make what is missing for `ids`.
+class Batch(NamedTuple):
+    """Images that go through a network together: their ids, and what was read of each."""
 
-    read(id) runs in worker processes, ahead. compute(id, item) runs here, with the network, and returns a function that
-    saves, which runs in a thread, behind; stages without a network do everything in read. An image that fails is
-    named at the end and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once.
-    With several processes each takes its share of the images. device: where compute sends what was read.
+    ids: list[str]
+    items: list[Any]
+
+
+class Images:
+    """The images of a stage that are still to be made.
+
+        with Images(ids, is_done, num_workers, device) as images:
+            for image_id, item in images.todo(read):
+                images.save(write, path, compute(item))
+
+    read(id) runs in worker processes, ahead; what `save` is given runs in a thread, behind. An image that fails is named when
+    the block ends, and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once. With
+    several processes each takes its share of the images.
     """
-    def alone(ids: list[str], items: list[Any]) -> list[Save | None]:
-        return [compute(ids[0], items[0])]
 
-    for_each_batch(ids, is_done, read, num_workers, alone if compute else None, 1, lambda item: None, device)
+    def __init__(self, ids: list[str], is_done: Callable[[str], bool], num_workers: int,
+                 device: torch.device = torch.device('cpu')):  # noqa: B008 -- a constant
+        self.ids, self.num_workers, self.device = ids, num_workers, device
+        mine = torchutils.share(ids)
+        self._todo = [image_id for image_id in mine if not is_done(image_id)]
+        done = sum(torchutils.gather([len(mine) - len(self._todo)]))
+        if done:
+            log.info('%d of %d images are already done', done, len(ids))
+        self._failed: dict[str, str] = {}
+        self._saving: collections.deque[Future] = collections.deque()
+        self._saver = ThreadPoolExecutor(1)
 
+    @classmethod
+    def of(cls, job: Job, flag: str, is_done: Callable[[str], bool]) -> 'Images':
+        """The images of the list of a flag."""
+        return cls(job.ids(flag), is_done, job.run.num_workers, job.device)
 
-def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
-                   compute: Callable[[list[str], list[Any]], list[Save | None]] | None, batch_size: int,
-                   like: Callable[[Any], Hashable], device: torch.device) -> None:
-    """`for_each_image` for up to `batch_size` images at a time whose like(item) is equal (their size): compute(ids, items)
-    returns a function that saves for each of them."""
-    mine = torchutils.share(ids)
-    todo = [image_id for image_id in mine if not is_done(image_id)]
-    done = sum(torchutils.gather([len(mine) - len(todo)]))
-    if done:
-        log.info('%d of %d images are already done', done, len(ids))
-    failed: dict[str, str] = {}
-    saving: collections.deque[Future] = collections.deque()
-    with ThreadPoolExecutor(1) as saver:
-        items = datasets.read_ahead(_Job(read), todo, num_workers, pin_memory=device.type == 'cuda')
-        items = torchutils.progress(items, total=len(todo), unit='image')
-        for batch in _batches(_readable(items, failed), batch_size, like):
-            for save in compute(*map(list, zip(*batch, strict=True))) if compute else ():
-                if save is not None:
-                    saving.append(saver.submit(save))
-            while len(saving) > 4 * batch_size or (saving and saving[0].done()):
-                saving.popleft().result()
-        for future in saving:
-            future.result()
-    failed = dict(sum(torchutils.gather([list(failed.items())]), []))
-    if failed:
+    def __enter__(self) -> 'Images':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        with self._saver:
+            if kind is None:
+                while self._saving:
+                    self._saving.popleft().result()
+        if kind is None:
+            self._tell_failed()
+
+    def todo(self, read: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
+        """(id, read(id)) of each image that is still to be made and can be read."""
+        items = datasets.read_ahead(_Read(read), self._todo, self.num_workers, pin_memory=self.device.type == 'cuda')
+        for image_id, item in torchutils.progress(items, total=len(self._todo), unit='image'):
+            if isinstance(item, WriteError):
+                datasets.checked(item)
+            if isinstance(item, UserError):
+                self._failed[image_id] = str(item)
+            else:
+                yield image_id, item
+
+    def batches(self, read: Callable[[str], Any], size: int, like: Callable[[Any], Hashable]) -> Iterator[Batch]:
+        """The same for up to `size` images at a time whose like(item) is equal (their size)."""
+        for batch in _batches(self.todo(read), size, like):
+            yield Batch(*map(list, zip(*batch, strict=True)))
+
+    def make(self, make: Callable[[str], None]) -> None:
+        """A stage without a network: the workers do everything."""
+        for _ in self.todo(make):
+            pass
+
+    def save(self, write: Callable[..., None], *values: Any) -> None:
+        """write(*values), later: it may wait for the device, which then need not wait for the disk."""
+        self._saving.append(self._saver.submit(write, *values))
+        while len(self._saving) > AHEAD or (self._saving and self._saving[0].done()):
+            self._saving.popleft().result()
+
+    def _tell_failed(self) -> None:
+        failed = dict(sum(torchutils.gather([list(self._failed.items())]), []))
         for image_id, reason in failed.items():
             log.info('failed: %s: %s', image_id, reason)
-        first, reason = next(iter(failed.items()))
-        raise UserError(f'{len(failed)} of {len(ids)} images failed, the others are done; first {first}: {reason}')
-
-
-def _readable(items: Iterable[tuple[str, Any]], failed: dict[str, str]) -> Iterator[tuple[str, Any]]:
-    """The items that could be read; the others' errors go to `failed`, but for a disk that refuses."""
-    for image_id, item in items:
-        if isinstance(item, WriteError):
-            datasets.checked(item)
-        if isinstance(item, UserError):
-            failed[image_id] = str(item)
-        else:
-            yield image_id, item
+        if failed:
+            first, reason = next(iter(failed.items()))
+            raise UserError(f'{len(failed)} of {len(self.ids)} images failed, the others are done; first {first}: {reason}')
 
 
 def _batches(items: Iterable[tuple[str, Any]], size: int, like: Callable[[Any], Hashable]) -> Iterator[list[tuple[str, Any]]]:
@@ -100,45 +122,3 @@ def _batches(items: Iterable[tuple[str, Any]], size: int, like: Callable[[Any], 
         elif sum(map(len, waiting.values())) > 4 * size:
             yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()
-
-
-def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
-    """Make a network with loaded weights ready for inference, and for nothing else: on the device, channels last, batch
-    norms folded, the backbone's weights in `precision` once instead of at every image."""
-    net.eval().requires_grad_(False)
-    net.to(device, memory_format=torch.channels_last)
-    backbone = net.backbone if hasattr(net, 'backbone') else net.resnet50
-    fold = getattr(backbone, 'fold_norms', None)
-    if fold is not None:  # a network of one's own need not have it
-        fold()
-        backbone.to(torchutils.PRECISIONS[precision])
-
-
-def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """forward on N images (N, 3, H, W) and their left-right mirrors as one batch: both results, (N, ..., h, w), the mirrors'
-    flipped back.
-
-    Large images and their mirrors are taken one after the other, which halves the memory.
-    """
-    both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
-    number = len(images)
-    parts = both.split(number) if images.shape[2] * images.shape[3] > MIRRORED_APART else (both,)
-    result = torch.cat([forward(part).float() for part in parts])
-    return result[:number], result[number:].flip(-1)
-
-
-def resize(planes: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
-    """Bilinear, (K, h, w) -> (K, H, W)."""
-    return F.interpolate(planes[None], hw, mode='bilinear', align_corners=False)[0]
-
-
-def strided_hw(hw: tuple[int, int]) -> tuple[int, int]:
-    """Stride-4 size."""
-    return (hw[0] - 1) // 4 + 1, (hw[1] - 1) // 4 + 1
-
-
-def up16_hw(hw: tuple[int, int]) -> tuple[int, int]:
-    """The size rounded up to a multiple of 16."""
-    return ((hw[0] - 1) // 16 + 1) * 16, ((hw[1] - 1) // 16 + 1) * 16
-
-

@@ -14,26 +14,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from misc import torchutils
+from misc.contract.stages import Job
 from misc.data import datasets
 from misc.files import records, weights
+from misc.method.objectives import Batch, Learner, Objective
 from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
 
 ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
-Batch = dict[str, Any]
-Parts = dict[str, torch.Tensor]
-
-
-@dataclasses.dataclass
-class Objective:
-    """What is learnt.
-
-    counts(batch): how many targets of each kind the whole batch holds, over all processes; None for a batch without
-    anything to learn from, which is skipped and counted. loss(net, part, counts): the share of a part of that batch in
-    its loss, and in the loss's parts by name; the shares of all parts add up.
-    """
-
-    counts: Callable[[Batch], torch.Tensor | None]
-    loss: Callable[[nn.Module, Batch, torch.Tensor], tuple[torch.Tensor, Parts]]
 
 
 @dataclasses.dataclass
@@ -63,6 +50,15 @@ class Training:
     tensorboard: str | None = None
     resume: bool = True
     steps: int | None = None
+
+    @classmethod
+    def of(cls, job: Job, stage: str, flag: str, told: Any, batch_size: int, **inputs: Any) -> 'Training':
+        """A stage's training. flag: names its weights; told: its settings, all of which go into the record; inputs: what else
+        the weights depend on."""
+        run = job.run
+        return cls(stage, job.files[flag], {'stage': stage, **told.record(), **inputs}, batch_size,
+                   getattr(told, 'epochs', None), told.seed, job.device, told.precision, run.num_workers, run.overwrite,
+                   run.accumulate, run.save_every, run.tensorboard, run.resume, getattr(told, 'steps', None))
 
     def length(self, images: int) -> tuple[int, int]:
         """(steps in all, steps of an epoch, or of a round where `steps` is given).
@@ -148,7 +144,7 @@ def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: fl
                            lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
 
 
-def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,
+def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,
          objective: Objective, training: Training) -> tuple[torch.Tensor, list[str]] | None:
     """One update: the values of loss and parts, and their names; None for a batch that was skipped.
 
@@ -163,9 +159,9 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.Gra
     parts = list(_parts(batch, training.accumulate))
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
-        with contextlib.nullcontext() if last or net is unwrapped(net) else net.no_sync():
+        with contextlib.nullcontext() if last or isinstance(learner, Learner) else learner.no_sync():
             with torchutils.autocast(training.precision, training.device):
-                loss, others = objective.loss(net, part, counts)
+                loss, others = learner(part, counts)
             scaler.scale(loss).backward()
         total = total + torch.stack([loss.detach(), *(value.detach() for value in others.values())])
     scaler.step(optimizer)
@@ -179,11 +175,6 @@ def _parts(batch: Batch, number: int) -> Iterator[Batch]:
     length = math.ceil(size / number)
     for first in range(0, size, length):
         yield {name: value[first:first + length] for name, value in batch.items()}
-
-
-def unwrapped(net: nn.Module) -> nn.Module:
-    """The network itself, without what shares its gradients."""
-    return net.module if isinstance(net, DistributedDataParallel) else net
 
 
 def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
@@ -205,9 +196,9 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     state = _State(training, net, optimizer, scaler)
     if training.resume and not training.overwrite:
         state.resume()
-    parallel = net
+    learner: nn.Module = Learner(net, objective)
     if torchutils.world()[1] > 1:
-        parallel = DistributedDataParallel(net, broadcast_buffers=False)  # every batch norm is fixed
+        learner = DistributedDataParallel(learner, broadcast_buffers=False)  # every batch norm is fixed
     keys = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step, max_step)
     batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
@@ -223,7 +214,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
             batch = datasets.checked(next(batches))
-            result = step(parallel, optimizer, scaler, batch, objective, training)
+            result = step(learner, optimizer, scaler, batch, objective, training)
             state.skipped += result is None
             means.add(number, batch, result)
             state.step = number + 1

@@ -25,10 +25,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import imutils, indexing, inference, torchutils, training  # noqa: E402
+from misc import (  # noqa: E402
+    imutils,
+    indexing,
+    inference,
+    networks,  # noqa: E402
+    torchutils,
+    training,
+)
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
-from misc.method import crf, losses, seeds  # noqa: E402
+from misc.method import (  # noqa: E402
+    crf,
+    losses,
+    maps,  # noqa: E402
+    seeds,
+)
 from misc.score import scores  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
 from step import make_amn_cam, make_cam, make_sem_seg, train_amn, train_cam, train_irn  # noqa: E402
@@ -105,12 +117,12 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
                 forward(torch.cat([one, one.flip(-1)]).to(args.device))
 
     plain_seconds, work = seconds(plain, args), gigaflop(plain)
-    inference.prepare(net, args.device, args.precision)
+    networks.prepare(net, args.device, args.precision)
 
     def network() -> None:
         with torch.inference_mode(), torchutils.autocast(args.precision, args.device):
             for one in images:
-                inference.with_mirror(forward, one.to(args.device))
+                maps.with_mirror(forward, one.to(args.device))
 
     network_seconds = seconds(network, args)
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +211,7 @@ def case_refine_parallel(args: argparse.Namespace) -> dict[str, Any]:
 def case_walk(args: argparse.Namespace) -> dict[str, Any]:
     """The walk of two classes by a sparse matrix. Bytes: in each step every number of the matrix with its column, and both
     vectors. Plain: by planes, each the map shifted by an offset."""
-    h, w = inference.strided_hw(tuple(args.size))
+    h, w = maps.strided_hw(tuple(args.size))
     x, edge = torch.rand(2, h, w, device=args.device), torch.rand(1, h, w, device=args.device)
     taken = seconds(lambda: indexing.propagate_to_edge(x, edge), args)
     matrix = indexing._transitions(edge[0].double(), 5, 10)
@@ -226,13 +238,13 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     """Edge map of an image and its mirror, walk of two classes. Plain: the walk by a dense matrix, on a 48 x 48 map,
     against the sparse one there."""
     net = resnet50_irn.Net()
-    inference.prepare(net, args.device, args.precision)
+    networks.prepare(net, args.device, args.precision)
     image = datasets.scaled_images(drawn_image(args), [1.0])[0].to(args.device)
     hw = tuple(args.size)
-    strided = torch.rand(2, *inference.strided_hw(hw), device=args.device)
+    strided = torch.rand(2, *maps.strided_hw(hw), device=args.device)
     work = gigaflop(lambda: make_sem_seg.edge_of(net, image, args.precision, 512))
     network = seconds(lambda: make_sem_seg.edge_of(net, image, args.precision, 512), args)
-    edge = torch.rand(1, *inference.strided_hw(hw), device=args.device)
+    edge = torch.rand(1, *maps.strided_hw(hw), device=args.device)
     walk = seconds(lambda: make_sem_seg.planes_of(activations.Walked(
         np.arange(2), make_sem_seg.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
     small, small_edge = torch.rand(2, 48, 48, device=args.device), torch.rand(1, 48, 48, device=args.device)

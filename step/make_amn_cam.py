@@ -5,49 +5,57 @@ Writes --amn_cam_out_dir/ID.npz, background plane first.
 Only this stage: python run_sample.py --make_amn_cam_pass True
 """
 import functools
-import importlib
-from argparse import Namespace
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from misc import imutils, inference, torchutils
+from misc import imutils, inference, networks, torchutils
+from misc.contract.settings import AmnActivations
+from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
-from misc.files import activations, labels, records, weights
+from misc.files import activations, labels, records
+from misc.method import maps
 
 PLANES = 8  # of the softmax at full size at a time
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.train_list)
-    net = importlib.import_module(args.amn_network).Net(source.n_classes, label_conditioning=args.amn_label_conditioning)
-    loaded = weights.load_checkpoint(net, args.amn_weights_name, 'run --train_amn_pass True first', source.classes)
-    inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.amn_cam_out_dir, {
-        'stage': 'make_amn_cam', 'network': args.amn_network, 'weights': loaded, 'classes': source.classes,
-        'seeds': records.made_by(args.ir_label_out_dir), 'scales': args.cam_scales,
-        'precision': args.precision, 'dtype': args.cam_dtype},
-        activations.SUFFIXES, args.overwrite)
+class Scales(NamedTuple):
+    """An image at each scale, normalised (1, 3, h, w), the classes present, bool (C,), and its refined seed (H, W); no scale
+    where it shows no class."""
 
-    def read(image_id: str) -> tuple:
+    present: np.ndarray
+    seed: np.ndarray
+    images: list[torch.Tensor]
+
+    def kind(self) -> tuple:
+        """Equal for images that can go through the network together."""
+        return (*self.seed.shape, len(self.images))
+
+
+def run(job: Job, told: AmnActivations) -> None:
+    source, folder, seeds = job.source, job.files['amn_cam_out_dir'], job.files['ir_label_out_dir']
+    net, digest = networks.load(
+        told.network, source.n_classes, label_conditioning=told.label_conditioning, backbone=told.backbone,
+        path=job.files['amn_weights_name'], remedy=job.remedy('amn_weights_name'), classes=source.classes, device=job.device,
+        precision=told.precision)
+    record = {'stage': 'make_amn_cam', **told.record(), 'weights': digest, 'classes': source.classes,
+              'seeds': records.made_by(seeds)}
+    records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite)
+
+    def read(image_id: str) -> Scales:
         image = imutils.read_image(source.image_path(image_id))
         present = source.labels(image_id)
-        seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes,
-                                  'run --cam_to_ir_label_pass True first')
-        return present, seed, datasets.scaled_images(image, args.cam_scales) if present.any() else []
+        seed = datasets.read_seed(seeds, image_id, image.shape[:2], source.n_classes, job.remedy('ir_label_out_dir'))
+        return Scales(present, seed, datasets.scaled_images(image, told.scales) if present.any() else [])
 
-    def compute(image_ids: list[str], items: list[tuple]) -> list[inference.Save]:
-        present, refined, images = zip(*items, strict=True)
-        found = amn_cams_of(net, present, refined, [torch.cat(scale) for scale in zip(*images, strict=True)], args.device,
-                            args.precision)
-        return [functools.partial(save, image_id, activation) for image_id, activation in zip(image_ids, found, strict=True)]
-
-    def save(image_id: str, activation: activations.Activation) -> None:
-        activations.save(args.amn_cam_out_dir, image_id, activation, args.cam_dtype)
-
-    inference.for_each_batch(ids, lambda image_id: activations.exists(args.amn_cam_out_dir, image_id), read, args.num_workers,
-                             compute, args.inference_batch_size, lambda item: (item[1].shape, len(item[2])), args.device)
+    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder)) as images:
+        for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
+            present, refined, scales = zip(*items, strict=True)
+            scales = [torch.cat(scale) for scale in zip(*scales, strict=True)]
+            for image_id, made in zip(ids, amn_cams_of(net, present, refined, scales, job.device, told.precision), strict=True):
+                images.save(activations.save, folder, image_id, made, told.dtype)
 
 
 @torch.inference_mode()
@@ -59,14 +67,14 @@ def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Se
     present: of each image bool (C,); refined: CAM's refined seed of each (H, W). Each softmax plane is stretched to 0..1,
     except where the seed is sure background: there it stays as it is (authors' code).
     """
-    sizes = inference.strided_hw(refined[0].shape), refined[0].shape
+    sizes = maps.strided_hw(refined[0].shape), refined[0].shape
     if not images:
         return [activations.Activation(np.flatnonzero(shown), *(torch.ones(1, *size) for size in sizes)) for shown in present]
     encoded = torchutils.to_device(torch.from_numpy(np.stack(present).astype(np.float32)), device)
     logits = []
     for image in images:
         with torchutils.autocast(precision, device):
-            plain, mirrored = inference.with_mirror(lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
+            plain, mirrored = maps.with_mirror(lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
                                                     torchutils.to_device(image, device))
         logits.append((plain + mirrored) / 2)
     found = []
@@ -91,9 +99,9 @@ def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) 
     """
     highest, total, planes = torch.tensor(-torch.inf, device=logits[0].device), 0.0, []
     for first in range(0, len(logits[0]), PLANES):
-        mean = inference.resize(logits[0][first:first + PLANES], hw).div_(len(logits))
+        mean = maps.resize(logits[0][first:first + PLANES], hw).div_(len(logits))
         for scale in logits[1:]:
-            mean += inference.resize(scale[first:first + PLANES], hw).div_(len(logits))
+            mean += maps.resize(scale[first:first + PLANES], hw).div_(len(logits))
         here = kept[(first <= kept) & (kept < first + PLANES)] - first
         planes.append(mean[here])
         higher = torch.maximum(highest, mean.amax(0))
@@ -108,3 +116,10 @@ def _stretched(planes: torch.Tensor, seed: np.ndarray) -> torch.Tensor:
     stretched = (planes - low) / (high - low + 1e-5)
     sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0).to(planes.device)
     return torch.where(sure_background, planes, stretched)
+
+
+STAGE = Stage(
+    'make_amn_cam', "AMN's activations", run, (AmnActivations,),
+    reads=(Input('amn_weights_name'), Input('ir_label_out_dir')),
+    writes=(Output('amn_cam_out_dir', 'result/amn_cam', exists=activations.exists, megabytes=1.6, authors=True),),
+    shown=Shown('AMN', 'activation', 'eval_amn_cam_thres'))

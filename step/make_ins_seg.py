@@ -5,57 +5,48 @@ Reads --irn_weights_name, --cam_out_dir, images of --infer_list. Writes --ins_se
 Only this stage: python run_sample.py --make_ins_seg_pass True
 """
 import functools
-import importlib
-from argparse import Namespace
-from collections.abc import Callable
 
 import torch
 
-from misc import imutils, inference, torchutils
+from misc import imutils, inference, networks, torchutils
+from misc.contract.settings import InstanceMasks
+from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
-from misc.files import activations, records, weights
+from misc.files import activations, records
 from misc.method import instances
 from misc.pyutils import UserError, log, write_json
-from step.make_sem_seg import edge_of
+from step.make_sem_seg import LISTED, Unwalked, edge_of
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.infer_list)
-    net = importlib.import_module(args.irn_network).Net()
+def run(job: Job, told: InstanceMasks) -> None:
+    source, folder, cam, ids = job.source, job.files['ins_seg_out_dir'], job.files['cam_out_dir'], job.ids('infer_list')
+    net, digest = networks.load(told.network, path=job.files['irn_weights_name'], remedy=job.remedy('irn_weights_name'),
+                                device=job.device, precision=told.precision)
     if not hasattr(net, 'displacement'):
-        raise UserError(f'--irn_network {args.irn_network}: instance masks need its method displacement(stages)')
-    loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
-    inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.ins_seg_out_dir, {
-        'stage': 'make_ins_seg', 'network': args.irn_network, 'weights': loaded,
-        'activations': records.made_by(args.cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
-        'bg_thres': args.ins_seg_bg_thres, 'canvas': args.sem_seg_canvas, 'precision': args.precision},
-        ('.npz',), args.overwrite)
+        raise UserError(f'--irn_network {told.network}: instance masks need its method displacement(stages)')
+    record = {'stage': 'make_ins_seg', **told.record(), 'weights': digest, 'activations': records.made_by(cam)}
+    records.open_folder(folder, record, ('.npz',), job.run.overwrite)
 
-    def read(image_id: str) -> tuple:
+    def read(image_id: str) -> Unwalked:
         image = imutils.read_image(source.image_path(image_id))
-        activation = activations.load(args.cam_out_dir, image_id,
-                                      'run --make_cam_pass True with a --train_list that holds it').without_background()
-        if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
-            raise UserError(f'{args.cam_out_dir}: the activation of {image_id} has another size than its image')
-        return activation.keys, activation.strided, image.shape[:2], datasets.scaled_images(image, [1.0])[0]
+        hw = image.shape[:2]
+        activation = activations.of_image(cam, image_id, hw, job.remedy('cam_out_dir', LISTED))
+        return Unwalked(activation.keys, activation.strided, hw, datasets.scaled_images(image, [1.0])[0])
 
-    def compute(image_id: str, item: tuple) -> Callable[[], None]:
-        keys, strided, hw, image = item
-        found = instances.nothing(hw)
-        if len(keys):
-            edge, displacement = edge_and_displacement(net, torchutils.to_device(image, args.device), args.precision,
-                                                       args.sem_seg_canvas)
-            found = instances.find(keys, torch.from_numpy(strided).to(args.device), edge, displacement,
-                                   args.ins_seg_bg_thres, args.beta, args.exp_times, hw)
-        return functools.partial(instances.save, args.ins_seg_out_dir, image_id, found)
-
-    inference.for_each_image(ids, lambda image_id: instances.exists(args.ins_seg_out_dir, image_id), read, args.num_workers,
-                             compute, args.device)
-    if args.ins_seg_coco_json is not None and torchutils.is_main():
-        content = instances.to_coco(source, ids, functools.partial(instances.load, args.ins_seg_out_dir))
-        write_json(args.ins_seg_coco_json, content)
-        log.info('%s: %d instances in %d images', args.ins_seg_coco_json, len(content['annotations']), len(ids))
+    with inference.Images.of(job, 'infer_list', functools.partial(instances.exists, folder)) as images:
+        for image_id, item in images.todo(read):
+            found = instances.nothing(item.hw)
+            if len(item.keys):
+                edge, displacement = edge_and_displacement(net, torchutils.to_device(item.image, job.device), told.precision,
+                                                           told.canvas)
+                found = instances.find(item.keys, torch.from_numpy(item.strided).to(job.device), edge, displacement,
+                                       told.bg_thres, told.beta, told.exp_times, item.hw)
+            images.save(instances.save, folder, image_id, found)
+    path = job.files['ins_seg_coco_json']
+    if path is not None and torchutils.is_main():
+        content = instances.to_coco(source, ids, functools.partial(instances.load, folder))
+        write_json(path, content)
+        log.info('%s: %d instances in %d images', path, len(content['annotations']), len(ids))
 
 
 @torch.inference_mode()
@@ -71,3 +62,12 @@ def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: 
 
     edge = edge_of(net, image, precision, canvas_side, of_the_image)
     return edge, displacement[0][:, :edge.shape[1], :edge.shape[2]]
+
+
+STAGE = Stage(
+    'make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's displacements", run, (InstanceMasks,),
+    reads=(Input('irn_weights_name'), Input('cam_out_dir')),
+    writes=(Output('ins_seg_out_dir', 'result/ins_seg', exists=instances.exists, megabytes=0.01, authors=True),
+            Output('ins_seg_coco_json', None, help="make_ins_seg also writes its masks there, in COCO's format, to train an "
+                   'instance network on (ours)', metavar='FILE', holds='the file')),
+    lists=('infer_list',))

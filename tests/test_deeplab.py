@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from misc import imutils, inference, training
+from misc import imutils, inference, networks, training
 from misc.command import options, preflight
 from misc.data import datasets
 from misc.draw import drawing
@@ -166,7 +166,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
 def test_prepared_for_inference_computes_the_same(precision):
     net, x = small(), image_batch(number=1)
     before = segmentation.predict(net, x, [1.0, 0.5], True, CPU, 'fp32')
-    inference.prepare(net, CPU, precision)
+    networks.prepare(net, CPU, precision)
     after = segmentation.predict(net, x, [1.0, 0.5], True, CPU, precision)
     assert (after - before).abs().max() <= {'fp32': 1e-4, 'bf16': 5e-2}[precision] * before.abs().max()
 
@@ -451,7 +451,7 @@ def test_stages_on_true_masks(trained, capsys):
     assert (record['steps'], record['loss'], record['input']) == (2, 'balanced', 'torchvision')
     net = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
                                 {'stride_first': False, 'ceil_mode': False})[0]
-    inference.prepare(net, CPU, 'fp32')
+    networks.prepare(net, CPU, 'fp32')
     for image_id in IDS:
         image = imutils.read_image(trained.tree / 'JPEGImages' / f'{image_id}.jpg')
         x = torch.from_numpy(imutils.to_chw(imutils.INPUTS['torchvision'](image)))[None]
@@ -736,7 +736,7 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
 def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
     net = TinyNet(3)
     net.load_state_dict(formula_state(net))
-    inference.prepare(net, CPU, 'fp32')
+    networks.prepare(net, CPU, 'fp32')
     photographs = [np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8) for hw in ((40, 90), (131, 33))]
     segmentation.export(net, input_form, [1.0, 0.75, 0.5], str(tmp_path / 'net.pt'), photographs)
     exported = torch.jit.load(str(tmp_path / 'net.pt'))
@@ -751,7 +751,7 @@ def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
 
 def test_an_export_that_differs_is_refused(tmp_path, monkeypatch):
     net = TinyNet(3)
-    inference.prepare(net, CPU, 'fp32')
+    networks.prepare(net, CPU, 'fp32')
     monkeypatch.setattr(segmentation, 'label_map', lambda logits, hw: torch.full(hw, 9, dtype=torch.uint8))
     with pytest.raises(UserError, match='not written, because the exported network gives another label map .* 30 x 20'):
         segmentation.export(net, 'torchvision', [1.0], str(tmp_path / 'net.pt'), [np.zeros((20, 30, 3), np.uint8)])

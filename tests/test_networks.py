@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from misc import inference, torchutils
+from misc import networks, torchutils
 from misc.files import weights
 from net import resnet50_amn, resnet50_cam, resnet50_irn
 from net.resnet50 import FixedBatchNorm
@@ -83,7 +83,7 @@ def test_golden_irn(golden):
 def test_prepared_for_inference_computes_the_same(golden, precision):
     net = formula_net('cam')
     before = net.activations(golden['x'])
-    inference.prepare(net, torch.device('cpu'), precision)
+    networks.prepare(net, torch.device('cpu'), precision)
     assert not any(isinstance(module, FixedBatchNorm) for module in net.modules())
     with torchutils.autocast(precision, torch.device('cpu')):
         after = net.activations(golden['x'])

@@ -14,6 +14,7 @@ from misc import inference, training
 from misc.command import options
 from misc.data import datasets
 from misc.files import activations, labels, weights
+from misc.method import maps
 from misc.pyutils import UserError
 from misc.score.scores import read_scores
 from net import resnet50_amn
@@ -65,7 +66,7 @@ def test_all_stages_leave_all_files(whole):
             stored = activations.load(whole.folder / folder, image_id)
             assert stored.keys.tolist() == present.tolist()
             assert stored.high_res.shape == (len(present) + extra, *hw)
-            assert stored.strided.shape == (len(present) + extra, *inference.strided_hw(hw))
+            assert stored.strided.shape == (len(present) + extra, *maps.strided_hw(hw))
         for folder in ('ir_label', 'amn_ir_label', 'sem_seg'):
             label_map = labels.load(whole.folder / folder / f'{image_id}.png')
             assert label_map.shape == hw

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from misc import imutils
+from misc.contract.sources import Check, Source, some
 from misc.data import datasets
-from misc.data.sources import Check, some
 from misc.pyutils import UserError
 from misc.score import scores
 
@@ -18,7 +18,7 @@ WIDE = 110  # characters of the table of classes, where there are too many for o
 LONG = 40  # its rows
 
 
-def page(source: datasets.Source, lists: dict[str, str], num_workers: int) -> tuple[str, bool]:
+def page(source: Source, lists: dict[str, str], num_workers: int) -> tuple[str, bool]:
     """The text, and whether stages can run. lists: flag -> list or split; num_workers: processes that open files."""
     found, wrong = _checks(source, lists)
     whole = source.check(())
@@ -42,7 +42,7 @@ def page(source: datasets.Source, lists: dict[str, str], num_workers: int) -> tu
     return '\n\n'.join(part for part in parts if part), not wrong
 
 
-def _checks(source: datasets.Source, lists: dict[str, str]) -> tuple[dict[str, tuple[list[str], Check]], list[str]]:
+def _checks(source: Source, lists: dict[str, str]) -> tuple[dict[str, tuple[list[str], Check]], list[str]]:
     """list -> (ids, what a check of them found), each list once; and what is wrong with lists, labels and masks."""
     found: dict[str, tuple[list[str], Check]] = {}
     wrong = []
@@ -64,7 +64,7 @@ def _checks(source: datasets.Source, lists: dict[str, str]) -> tuple[dict[str, t
     return found, wrong
 
 
-def _first_error(source: datasets.Source, image_id: str) -> str:
+def _first_error(source: Source, image_id: str) -> str:
     try:
         source.labels(image_id)
     except UserError as error:
@@ -82,7 +82,7 @@ class _File:
     problem: str = ''
 
 
-def _look_at_files(source: datasets.Source, ids: list[str], num_workers: int) -> list[_File]:
+def _look_at_files(source: Source, ids: list[str], num_workers: int) -> list[_File]:
     """The headers of images, and their masks where there are some; of many, those drawn."""
     if len(ids) > LOOKED_AT:
         ids = [ids[position] for position in np.sort(np.random.default_rng(0).choice(len(ids), LOOKED_AT, replace=False))]
@@ -129,7 +129,7 @@ def _table_of_lists(lists: dict[str, str], found: dict[str, tuple[list[str], Che
     return scores.table(('list', 'images', 'without labels', 'without class', 'without mask'), rows) if rows else ''
 
 
-def _table_of_classes(source: datasets.Source, found: dict[str, tuple[list[str], Check]]) -> str:
+def _table_of_classes(source: Source, found: dict[str, tuple[list[str], Check]]) -> str:
     """How many images of each list show each class; many classes side by side."""
     if not found:
         return ''

@@ -4,34 +4,17 @@ Everything random comes from (seed, epoch, image), so that the items do not depe
 """
 import dataclasses
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils import data
 
 from misc import imutils, torchutils
-from misc.data.sources import Check
+from misc.contract.sources import Source
 from misc.files import labels
 from misc.pyutils import UserError, unlock
-
-
-class Source(Protocol):
-    """What a data set offers, and all that a stage may ask of it."""
-
-    name: str
-    classes: tuple[str, ...]
-    n_classes: int
-    palette: np.ndarray
-    root: Any
-
-    def names(self, list_or_split: Any) -> list[str]: ...
-    def image_path(self, image_id: str) -> Any: ...
-    def labels(self, image_id: str) -> np.ndarray: ...
-    def mask_path(self, image_id: str) -> Any: ...
-    def check(self, ids: Iterable[str]) -> Check: ...
-    def object_mask_path(self, image_id: str) -> Any: ...  # only where instance masks are scored
 
 
 class _Guarded(data.Dataset):

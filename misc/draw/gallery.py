@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from misc import imutils
+from misc.contract.sources import Source
 from misc.data import datasets
 from misc.draw import drawing
 from misc.files import activations, labels
@@ -32,6 +33,7 @@ class Method:
     folder: str
     kind: str  # 'activation', 'seed' (not scored: much of it is ignored) or 'mask'
     threshold: float | None = None
+    maker: str = ''  # its stage
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -52,7 +54,7 @@ class Parts(NamedTuple):
     made: dict[str, activations.Activation | np.ndarray]
 
 
-def load(source: datasets.Source, image_id: str, methods: list[Method]) -> Parts:
+def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
     """What there is of an image. Raises UserError for what is there but broken, of another size or of other classes."""
     image = imutils.read_image(source.image_path(image_id))
     hw, made = image.shape[:2], {}
@@ -92,7 +94,7 @@ class Measured:
     miou: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def measure(source: datasets.Source, image_id: str, methods: list[Method]) -> Measured:
+def measure(source: Source, image_id: str, methods: list[Method]) -> Measured:
     """Score what there is of an image against its truth, at every threshold."""
     parts = load(source, image_id, methods)
     true = _occurring(parts.truth) if parts.truth is not None else []
@@ -150,7 +152,7 @@ def choose(miou: np.ndarray, number: int, seed: int) -> dict[int, str]:
     return dict(sorted(groups.items()))
 
 
-def write_image(folder: Path, number: int, source: datasets.Source, image_id: str, methods: list[Method]) -> None:
+def write_image(folder: Path, number: int, source: Source, image_id: str, methods: list[Method]) -> None:
     """images/N_image.jpg; to be laid over it images/N_PART.png of the truth and each seed or mask; data/N.js."""
     parts = load(source, image_id, methods)
     drawing.save(folder / 'images' / f'{number}_image.jpg', parts.image)

@@ -94,19 +94,32 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
     return _checked(_read(path, Activation, remedy), path)
 
 
+def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int], remedy: str) -> Activation:
+    """The activation of an image of size `hw`, without background. Raises UserError where it is of another size, too."""
+    activation = load(folder, image_id, remedy).without_background()
+    strided = tuple((side - 1) // 4 + 1 for side in hw)
+    if activation.high_res.shape[1:] != tuple(hw) or activation.strided.shape[1:] != strided:
+        raise UserError(f'{folder}: the activation of {image_id} has another size than its image; make it anew')
+    return activation
+
+
 def class_planes(folder: str | os.PathLike, image_id: str, remedy: str) -> tuple[np.ndarray, np.ndarray]:
     """What is scored of an activation: keys (K,) and high_res (K, H, W), without background."""
     activation = load(folder, image_id, remedy).without_background()
     return activation.keys, activation.high_res
 
 
-def load_walked(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Walked:
-    """Read ID.npz of the random walk. Raises UserError, with `remedy`, where there is none or it is broken."""
+def load_walked(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here',
+                hw: tuple[int, int] | None = None) -> Walked:
+    """Read ID.npz of the random walk. Raises UserError, with `remedy`, where there is none, it is broken, or, where `hw` is
+    told, of an image of another size."""
     path = activation_path(folder, image_id)
     stored = _read(path, Walked, remedy)
     if stored.walked.ndim != 3 or stored.hw.shape != (2,) or \
             stored.walked.shape != (len(stored.keys), *((stored.hw - 1) // 4 + 1)):
         raise UserError(f'{path}: its arrays do not fit each other; delete it and make it anew')
+    if hw is not None and tuple(stored.hw) != tuple(hw):
+        raise UserError(f'{folder}: the walk of {image_id} has another size than its image')
     return stored
 
 

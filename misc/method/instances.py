@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from misc import indexing, inference
-from misc.data import datasets
+from misc import indexing
+from misc.contract.sources import Source
+from misc.method import maps
 from misc.pyutils import UserError, atomic_path, is_whole
 
 ROUNDS = 300  # of following the displacement (authors)
@@ -114,7 +115,7 @@ def _winners(strided: torch.Tensor, cluster_map: torch.Tensor, walk: indexing.Ra
         for plane, walked in zip(group, walk(planes, least), strict=True):
             if walked.max() <= least:
                 continue
-            full = inference.resize(walked, size)[0, :hw[0], :hw[1]]
+            full = maps.resize(walked, size)[0, :hw[0], :hw[1]]
             higher = full > value
             value[higher], winner[higher] = full[higher], plane
     highest = value.max()
@@ -176,7 +177,7 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
     return found
 
 
-def to_coco(source: datasets.Source, ids: Iterable[str], load: Callable[[str], Instances]) -> dict[str, Any]:
+def to_coco(source: Source, ids: Iterable[str], load: Callable[[str], Instances]) -> dict[str, Any]:
     """The instances of `ids` as the content of a COCO annotation file, to train an instance network on.
 
     load(id) gives an image's instances. Images are numbered from 1 in the order of `ids`; category_id is the class from

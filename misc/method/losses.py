@@ -28,6 +28,11 @@ def image_counts(labels: torch.Tensor) -> torch.Tensor:
     return sum_over_processes(torch.full((1,), labels.shape[0], dtype=torch.int64, device=labels.device))
 
 
+def share_of_mean(mean: torch.Tensor, images: int, counts: torch.Tensor) -> torch.Tensor:
+    """This process's share of a loss, from the mean over `images` images of a batch of counts.sum()."""
+    return world()[1] * mean * images / counts.sum().to(mean.device)
+
+
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
     """Multi-label soft margin loss, mean over classes and images.
 

@@ -1,5 +1,6 @@
 """The segmentation network around its forward pass: pixels in, several scales and their maximum, label maps out (DeepLab-V2
 of kazuto1011/deeplab-pytorch)."""
+import functools
 import warnings
 from collections.abc import Sequence
 
@@ -8,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from misc import imutils, inference, torchutils
+from misc import imutils, torchutils
+from misc.files import labels
+from misc.method import maps
 from misc.pyutils import UserError, atomic_path
 
 
@@ -36,6 +39,24 @@ def at_scales(net: nn.Module, x: torch.Tensor, scales: Sequence[float]) -> list[
     return [*logits, torch.stack(resized).max(0).values]  # amax would share the gradient out among equal ones
 
 
+@torch.no_grad()
+def output_sizes(net: torch.nn.Module, crop_size: int, scales: Sequence[float]) -> list[tuple[int, int]]:
+    """(h, w) of the logits at each scale, and of their maximum."""
+    outputs = at_scales(net, torch.zeros(1, 3, crop_size, crop_size), scales)
+    return [tuple(logits.shape[2:]) for logits in outputs]
+
+
+def resized(label_map: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
+    """(N, H, W) -> (N, h, w), as PIL's nearest."""
+    rows, columns = (_nearest(side, target, label_map.device) for side, target in zip(label_map.shape[1:], hw, strict=True))
+    return label_map[:, rows[:, None], columns]
+
+
+@functools.lru_cache
+def _nearest(side: int, target: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(labels.nearest(side, target)).to(device)  # once: a copy at each step would wait for the GPU
+
+
 @torch.inference_mode()
 def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: bool, device: torch.device,
             precision: str) -> torch.Tensor:
@@ -48,18 +69,18 @@ def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: 
     with torchutils.autocast(precision, device):
         if not flip:
             return forward(image)[0].float()
-        plain, mirrored = inference.with_mirror(forward, image)
+        plain, mirrored = maps.with_mirror(forward, image)
     return (plain[0] + mirrored[0]) / 2
 
 
 def label_map(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
     """(C+1, h, w) -> uint8 (H, W): the strongest of all classes at full size."""
-    return inference.resize(logits, hw).argmax(0).to(torch.uint8)
+    return maps.resize(logits, hw).argmax(0).to(torch.uint8)
 
 
 def probabilities(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
     """(C+1, h, w) -> softmax at full size, (C+1, H, W)."""
-    return inference.resize(logits, hw).softmax(0)
+    return maps.resize(logits, hw).softmax(0)
 
 
 class Standalone(nn.Module):

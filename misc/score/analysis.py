@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from misc.data import datasets
+from misc.contract.sources import Source
 from misc.pyutils import UserError
 from misc.score import scores
 
@@ -79,7 +79,7 @@ class Analysis:
                          for row in self.rows])
 
 
-def analyse(source: datasets.Source, ids: list[str], load: Callable[[str], tuple[np.ndarray, np.ndarray]],
+def analyse(source: Source, ids: list[str], load: Callable[[str], tuple[np.ndarray, np.ndarray]],
             threshold: float, num_workers: int) -> Analysis:
     """One pass over `ids`; load(id) gives keys (K,) and planes (K, H, W). `threshold` joins scores.GRID.
 

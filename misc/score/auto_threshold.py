@@ -12,13 +12,13 @@ from collections.abc import Callable
 import numpy as np
 
 from misc import torchutils
+from misc.contract.settings import AUTO
 from misc.files import activations
 from misc.method import seeds
 from misc.method.crf import dense_crf
 from misc.pyutils import UserError, log
 from misc.score import scores
 
-AUTO = 'auto'  # in the place of a number
 LARGEST_SAMPLE = 1000  # images that a threshold is chosen from; on our data any 100 gave it to 0.02
 STEP = 5  # the stability compares masks at t - 0.05 and t + 0.05
 CRF_GRID = tuple(number / 20 for number in range(1, 16))  # 0.05 to 0.75

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from misc import torchutils
+from misc.contract.sources import Source
 from misc.data import datasets
 from misc.files import labels
 from misc.method.instances import Instances
@@ -28,7 +29,7 @@ class InstanceScore:
     images: int
 
 
-def read_objects(source: datasets.Source, image_id: str, hw: tuple[int, int]) -> Instances:
+def read_objects(source: Source, image_id: str, hw: tuple[int, int]) -> Instances:
     """The true objects (scores are 1), each with the class that its pixels have in the true label map.
 
     Pixels 255 belong to no object. Raises UserError where a mask is missing or of another size than (H, W), or an object
@@ -87,7 +88,7 @@ def average_precision(found_scores: np.ndarray, matched: np.ndarray, objects: in
     return float((np.diff(true, prepend=0) / objects * envelope).sum())
 
 
-def score(source: datasets.Source, ids: list[str], load: Callable[[str], Instances], num_workers: int) -> InstanceScore:
+def score(source: Source, ids: list[str], load: Callable[[str], Instances], num_workers: int) -> InstanceScore:
     """The score over `ids`, read in parallel, by all processes; load(id) gives the instances found.
 
     Raises the first image's UserError, and one where the images hold no object.

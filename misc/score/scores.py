@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from misc import torchutils
+from misc.contract.sources import Source
 from misc.data import datasets
 from misc.files import labels
 from misc.pyutils import UserError
@@ -60,7 +61,7 @@ def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return positions, counts[positions]
 
 
-def read_truth(source: datasets.Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
+def read_truth(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
     """The true label map. Raises UserError where it is missing, of another size, or holds other classes."""
     path = source.mask_path(image_id)
     truth = labels.load(path, 'a score needs the mask of every image of the split')
@@ -203,7 +204,7 @@ class ThresholdScores:
         return float(self.thresholds[low]), float(self.thresholds[high])
 
 
-def score_activations(source: datasets.Source, ids: list[str], load: Callable[[str], Any], threshold: float,
+def score_activations(source: Source, ids: list[str], load: Callable[[str], Any], threshold: float,
                       num_workers: int) -> ThresholdScores:
     """Counts for activations over `ids`; load(id) gives (keys, planes (K, H, W)). `threshold` joins the grid."""
     thresholds = np.array(sorted({*GRID, threshold}))
@@ -217,7 +218,7 @@ def score_activations(source: datasets.Source, ids: list[str], load: Callable[[s
     return ThresholdScores(add_up(ids, count, int(np.prod(shape)), num_workers).reshape(shape), thresholds, len(ids))
 
 
-def count_label_maps(source: datasets.Source, ids: list[str], load: Callable[[str], np.ndarray],
+def count_label_maps(source: Source, ids: list[str], load: Callable[[str], np.ndarray],
                      num_workers: int) -> np.ndarray:
     """(C+1 truths, C+2 predictions) over `ids`, the last column 255; load(id) gives (H, W)."""
     def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
