@@ -1,6 +1,6 @@
 """Instance masks: CAM's activations, cut where displacements part objects, spread by a random walk to IRN's boundaries.
 
-Reads --irn_weights_name, --cam_out_dir, images of --infer_list. Writes --ins_seg_out_dir/ID.npz, and all of them to
+Reads --irn_weights_name, --cam_out_dir, images of --mask_list. Writes --ins_seg_out_dir/ID.npz, and all of them to
 --ins_seg_coco_json, if that is given.
 Only this stage: python run_sample.py --make_ins_seg_pass True
 """
@@ -19,7 +19,7 @@ from step.make_sem_seg import LISTED, Unwalked, edge_of
 
 
 def run(job: Job, told: InstanceMasks) -> None:
-    source, folder, cam, ids = job.source, job.files['ins_seg_out_dir'], job.files['cam_out_dir'], job.ids('infer_list')
+    source, folder, cam, ids = job.source, job.files['ins_seg_out_dir'], job.files['cam_out_dir'], job.ids('mask_list')
     net, digest = networks.load(told.network, path=job.files['irn_weights_name'], remedy=job.remedy('irn_weights_name'),
                                 device=job.device, precision=told.precision)
     if not hasattr(net, 'displacement'):
@@ -33,7 +33,7 @@ def run(job: Job, told: InstanceMasks) -> None:
         activation = activations.of_image(cam, image_id, hw, job.remedy('cam_out_dir', LISTED))
         return Unwalked(activation.keys, activation.strided, hw, datasets.scaled_images(image, [1.0])[0])
 
-    with inference.Images.of(job, 'infer_list', functools.partial(instances.exists, folder)) as images:
+    with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder)) as images:
         for image_id, item in images.todo(read):
             found = instances.nothing(item.hw)
             if len(item.keys):
@@ -68,6 +68,7 @@ STAGE = Stage(
     'make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's displacements", run, (InstanceMasks,),
     reads=(Input('irn_weights_name'), Input('cam_out_dir')),
     writes=(Output('ins_seg_out_dir', 'result/ins_seg', exists=instances.exists, megabytes=0.01, authors=True),
-            Output('ins_seg_coco_json', None, help="make_ins_seg also writes its masks there, in COCO's format, to train an "
-                   'instance network on (ours)', metavar='FILE', holds='the file')),
-    lists=('infer_list',))
+            Output('ins_seg_coco_json', 'result/ins_seg.json', kept=False, metavar='FILE', holds='the file',
+                   help="make_ins_seg also writes its masks there, in COCO's format, to train an instance network on (ours; "
+                   'without FILE in result/ins_seg.json)')),
+    lists=('mask_list',), labelled=False)

@@ -30,7 +30,8 @@ class Pixels(NamedTuple):
 
 def run(job: Job, form: SegForm, told: SegMaps) -> None:
     source, ids = job.source, job.ids('seg_list')
-    form, net, digest = load_network(job, form, told.precision)
+    form, net, digest = load_network(job.files['seg_weights_name'], form, source.n_classes, job.remedy('seg_weights_name'),
+                                     job.device, told.precision)
     folder, crf_folder = (server_folder(job, job.files[flag]) for flag in ('seg_out_dir', 'seg_crf_out_dir'))
     logits = Path(job.files['seg_crf_out_dir']) / 'logits'
     record = {'stage': 'make_seg', **form.record(), **told.record(), 'weights': digest}
@@ -59,13 +60,13 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
         refine(job, ids, logits, crf_folder)
 
 
-def load_network(job: Job, form: SegForm, precision: str) -> tuple[SegForm, torch.nn.Module, str]:
+def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: torch.device,
+                 precision: str) -> tuple[SegForm, torch.nn.Module, str]:
     """The trained network and the digest of its weights; and its form, which is what the record beside the weights tells, else
     the flags."""
-    path = job.files['seg_weights_name']
     form = form.as_trained(records.read_weights_record(path) or {})
-    net, digest = networks.load(form.network, job.source.n_classes, stride_first=form.stride_first, ceil_mode=form.ceil_mode,
-                                path=path, remedy=job.remedy('seg_weights_name'), device=job.device, precision=precision)
+    net, digest = networks.load(form.network, n_classes, stride_first=form.stride_first, ceil_mode=form.ceil_mode, path=path,
+                                remedy=remedy, device=device, precision=precision)
     return form, net, digest
 
 

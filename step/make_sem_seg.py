@@ -1,6 +1,6 @@
 """Pseudo-masks: AMN's activations spread by a random walk that stops at IRN's class boundaries.
 
-Reads --irn_weights_name, --amn_cam_out_dir, images of --infer_list. Writes --sem_seg_out_dir/ID.png, and the walk itself,
+Reads --irn_weights_name, --amn_cam_out_dir, images of --mask_list. Writes --sem_seg_out_dir/ID.png, and the walk itself,
 where it is asked for, to --walked_out_dir/ID.npz: what is there is not walked again, so that masks at another
 --sem_seg_bg_thres cost next to nothing.
 Only this stage: python run_sample.py --make_sem_seg_pass True
@@ -56,7 +56,7 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         activation = activations.of_image(amn, image_id, hw, job.remedy('amn_cam_out_dir', LISTED))
         return Unwalked(activation.keys, activation.strided, hw, datasets.scaled_images(image, [1.0])[0])
 
-    with inference.Images.of(job, 'infer_list', is_done) as images:
+    with inference.Images.of(job, 'mask_list', is_done) as images:
         for image_id, item in images.todo(read):
             walked = item if isinstance(item, Walked) else walked_of(net, item, told, job.device)
             label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), masks.bg_thres)]
@@ -123,7 +123,8 @@ STAGE = Stage(
     'make_sem_seg', "pseudo-masks: random walk over AMN's activations", run, (Walk, PseudoMasks),
     reads=(Input('irn_weights_name'), Input('amn_cam_out_dir')),
     writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=labels.exists, megabytes=0.009, authors=True),
-            Output('walked_out_dir', None, help='keep the walk of each image there (0.05 MB an image and class): make_sem_seg '
-                   'then makes masks at another --sem_seg_bg_thres without walking again, analyze_threshold tries them all '
-                   '(ours; default: not kept)', metavar='DIR', holds='the walk', exists=activations.exists, megabytes=0.08)),
-    lists=('infer_list',), shown=Shown('Pseudo-mask', 'mask'))
+            Output('walked_out_dir', 'result/walked', kept=False, help='keep the walk of each image there (0.05 MB '
+                   'an image and class): make_sem_seg then makes masks at another --sem_seg_bg_thres without walking again, '
+                   'analyze_threshold tries them all (ours; default: not kept; without DIR in result/walked)', metavar='DIR',
+                   holds='the walk', exists=activations.exists, megabytes=0.08)),
+    lists=('mask_list',), labelled=False, shown=Shown('Pseudo-mask', 'mask'))

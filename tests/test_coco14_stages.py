@@ -13,11 +13,11 @@ from PIL import Image
 import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
-from misc.command import options
 from misc.files import activations, labels
 from misc.method import maps
 from misc.score.scores import read_scores
 from step import make_amn_cam
+from step.pipeline import STAGES
 from tests.conftest import Command
 from tests.tiny import QUICK
 
@@ -35,7 +35,7 @@ def drawn(tmp_path_factory):
 
 
 def test_every_stage(drawn, tmp_path):
-    words = Command(None, tmp_path).words(*(stage.name for stage in options.STAGES if stage.name != 'eval_ins_seg'), **{
+    words = Command(None, tmp_path).words(*(stage.name for stage in STAGES if stage.name != 'eval_ins_seg'), **{
         **FLAGS, 'dataset': 'coco14', 'data_root': drawn, 'train_list': 'train2014', 'val_list': 'val2014',
         'infer_list': 'train2014', 'eval_set': 'train2014', 'seg_list': 'val2014'})
     words = words[:words.index('--voc12_root')] + words[words.index('--voc12_root') + 2:]

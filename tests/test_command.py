@@ -15,11 +15,12 @@ import run_sample
 from misc.command import options
 from misc.files import activations, weights
 from misc.pyutils import UserError, log
+from step.pipeline import STAGES
 from tests.conftest import Command
 from tests.tiny import NETWORKS, QUICK
 from voc12.dataloader import VOC12
 
-STAGES = [stage.name for stage in options.STAGES]
+NAMES = [stage.name for stage in STAGES]
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 # issue 6: every flag and its default
@@ -60,7 +61,7 @@ RESOLVED = {
 
 
 def parse(*words):
-    return options.build_parser().parse_args(words)
+    return options.build_parser(STAGES).parse_args(words)
 
 
 def the_error(capsys):
@@ -91,9 +92,9 @@ def test_defaults(name, default):
 def test_defaults_of_lists_and_files(name, default):
     args = parse()
     options.resolve_lists(args)
-    options.resolve_files(args)
+    options.resolve_files(STAGES, args)
     assert getattr(args, name) == default
-    shown = ' '.join(options.build_parser().format_help().split())
+    shown = ' '.join(options.build_parser(STAGES).format_help().split())
     assert default in shown[shown.index(f'--{name} {name.upper()}'):][:400]
 
 
@@ -115,7 +116,7 @@ def test_half_the_cores_by_default(monkeypatch):
 
 
 def test_every_flag_has_a_help_text_and_a_group():
-    parser = options.build_parser()
+    parser = options.build_parser(STAGES)
     titled = {group.title for group in parser._action_groups}
     assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk', 'segmentation network',
             'files'} <= titled
@@ -164,14 +165,14 @@ def test_the_split_to_score_on_has_two_names():
     ('--cam_eval_thres 0.2 --eval_amn_cam_thres 0 --amn_conf_bg_thres 0', (0.2, 0.30, 0.05), (0.0, 0.45, 0.0))])
 def test_thresholds_own_then_shared_then_published(words, cam, amn):
     args = parse(*words.split())
-    options.resolve_thresholds(args)
+    options.resolve_settings(STAGES, args)
     assert (args.eval_cam_thres, args.cam_conf_fg_thres, args.cam_conf_bg_thres) == cam
     assert (args.eval_amn_cam_thres, args.amn_conf_fg_thres, args.amn_conf_bg_thres) == amn
 
 
 def test_background_above_foreground_is_refused():
     with pytest.raises(UserError, match='AMN seeds: the background threshold 0.5 is above the foreground threshold 0.45'):
-        options.resolve_thresholds(parse('--amn_conf_bg_thres', '0.5'))
+        options.resolve_settings(STAGES, parse('--amn_conf_bg_thres', '0.5'))
 
 
 def test_no_stage_lists_the_stages(capsys):
@@ -179,7 +180,7 @@ def test_no_stage_lists_the_stages(capsys):
     captured = capsys.readouterr()
     assert captured.out == ''
     assert 'no stage is named' in captured.err
-    assert re.findall(r'--(\w+)_pass', captured.err) == STAGES
+    assert re.findall(r'--(\w+)_pass', captured.err) == NAMES
 
 
 # the root
@@ -267,10 +268,10 @@ def test_a_missing_input_names_the_stage_that_makes_it(stage, maker, command, ca
 
 def test_an_earlier_stage_of_the_same_command_is_an_input(command, monkeypatch):
     order = []
-    for name in STAGES:
+    for name in NAMES:
         monkeypatch.setattr(importlib.import_module(f'step.{name}'), 'run', lambda args, name=name: order.append(name))
-    assert command(*reversed(STAGES), **QUICK) == 0
-    assert order == STAGES
+    assert command(*reversed(NAMES), **QUICK) == 0
+    assert order == NAMES
 
 
 def test_images_that_the_root_lacks_are_counted_and_named(command, capsys):
@@ -538,19 +539,19 @@ def test_photographs_that_are_not_plain_rgb(tiny, command):
 
 def test_work_dir_holds_what_is_not_named():
     args = parse('--work_dir', 'first', '--cam_out_dir', 'elsewhere/cam')
-    options.resolve_files(args)
+    options.resolve_files(STAGES, args)
     assert args.cam_out_dir == 'elsewhere/cam'
     assert (args.cam_weights_name, args.amn_cam_out_dir) == ('first/sess/res50_cam.pth', 'first/result/amn_cam')
     assert args.scores_file == 'first/result/scores.jsonl'
-    args = parse('--work_dir', 'first', *(word for name, path in options.FILES.items() for word in (f'--{name}', path)))
-    options.resolve_files(args)
-    assert {name: getattr(args, name) for name in options.FILES} == options.FILES  # a named path stays
+    args = parse('--work_dir', 'first', *(word for name, path in STAGES.files().items() for word in (f'--{name}', path)))
+    options.resolve_files(STAGES, args)
+    assert {name: getattr(args, name) for name in STAGES.files()} == STAGES.files()  # a named path stays
 
 
 # --repeat
 
 def chosen_stages(*names):
-    return [stage for stage in options.STAGES if stage.name in names]
+    return [stage for stage in STAGES if stage.name in names]
 
 
 def test_repeat_needs_what_depends_on_the_seed(tiny, command, capsys):
@@ -566,8 +567,8 @@ def test_repeat_of_a_training_alone(command):
 
 def seeded(*stages, **flags):
     args = parse(*(word for name, value in flags.items() for word in (f'--{name}', str(value))))
-    options.resolve_files(args)
-    options.resolve_recipe(args)
+    options.resolve_files(STAGES, args)
+    options.resolve_settings(STAGES, args)
     return run_sample.seeded(args, chosen_stages(*stages), 7)
 
 

@@ -1,4 +1,5 @@
 """The segmentation network against a plain written-out version; its loss, rates, crops, scales; its stages by the command."""
+import dataclasses
 import functools
 import inspect
 import json
@@ -6,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -18,14 +18,16 @@ from torch.nn import functional as F
 
 from misc import imutils, inference, networks, training
 from misc.command import options, preflight
+from misc.contract.settings import SegForm, SegTraining
 from misc.data import datasets
 from misc.draw import drawing
 from misc.files import labels, records, weights
-from misc.method import crf, losses, segmentation
+from misc.method import crf, losses, objectives, segmentation
 from misc.pyutils import UserError
 from net import resnet50_deeplab, resnet101_deeplab
 from step import make_seg, segment, train_seg
-from tests.conftest import GOLDEN, Command, formula_state
+from step.pipeline import STAGES
+from tests.conftest import GOLDEN, Command, formula_state, job_of, told
 from tests.test_datasets import Coordinates
 from tests.tiny import QUICK
 from tests.tiny.seg import Net as TinyNet
@@ -34,8 +36,7 @@ from voc12.dataloader import VOC12
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device('cpu')
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
-ARGS = Namespace(device=CPU, seg_learning_rate=0.01, seg_weight_decay=0.1, seg_momentum=0.9, seg_loss='balanced',
-                 seg_train_scales=[1.0, 0.75, 0.5])
+TOLD = told(SegTraining, learning_rate=0.01, weight_decay=0.1, momentum=0.9, loss='balanced', scales=(1.0, 0.75, 0.5))
 
 
 class Small(resnet101_deeplab.DeepLab):
@@ -235,7 +236,7 @@ def test_rates_at_steps_by_hand():
 
 def test_learning_rate_groups():
     net = small()
-    groups = train_seg.sgd(net, Namespace(seg_learning_rate=2.5e-4, seg_weight_decay=5e-4, seg_momentum=0.9)).param_groups
+    groups = train_seg.sgd(net, told(SegTraining)).param_groups
     assert [(group['lr'], group['weight_decay'], group['momentum']) for group in groups] == [
         (2.5e-4, 5e-4, 0.9), (pytest.approx(2.5e-3), 5e-4, 0.9), (pytest.approx(5e-3), 0, 0.9)]
     names = {id(parameter): name for name, parameter in net.named_parameters()}
@@ -252,7 +253,7 @@ def test_nearest_is_pils():
         line = rng.permutation(400)[:side].astype(np.uint8)
         assert np.array_equal(line[labels.nearest(side, target)], labels.resize(line[None], (1, target))[0])
     label_map = torch.from_numpy(rng.integers(0, 21, (2, 50, 30)))
-    for one, expected in zip(train_seg.resized(label_map, (7, 4)), label_map, strict=True):
+    for one, expected in zip(segmentation.resized(label_map, (7, 4)), label_map, strict=True):
         assert np.array_equal(one, labels.resize(expected.numpy().astype(np.uint8), (7, 4)))
 
 
@@ -282,7 +283,7 @@ def batch_of(size=2):
 
 @pytest.mark.parametrize(('loss', 'accumulate'), [('ce', 1), ('balanced', 2)])
 def test_one_step_is_the_plain_version(loss, accumulate):
-    net, args = small(), Namespace(**{**vars(ARGS), 'seg_loss': loss})
+    net, learning = small(), dataclasses.replace(TOLD, loss=loss)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     leaves = {key: value.clone().requires_grad_() for key, value in before.items() if value.is_floating_point()}
     outputs = [plain(leaves, image_batch(), False)]
@@ -293,9 +294,10 @@ def test_one_step_is_the_plain_version(loss, accumulate):
     expected = plain_loss(outputs, label_batch(), loss == 'balanced')
     expected.backward()
 
-    learnt = train_seg.objective(args, [tuple(logits.shape[2:]) for logits in outputs])
+    learnt = objectives.Segmentation(learning, CPU, [tuple(logits.shape[2:]) for logits in outputs])
     job = training.Training('test', 'unused.pth', {}, 2, None, 0, CPU, 'fp32', 0, False, accumulate, steps=1)
-    values, names = training.step(net.train(), train_seg.sgd(net, args), torch.amp.GradScaler('cpu', enabled=False),
+    values, names = training.step(objectives.Learner(net.train(), learnt), train_seg.sgd(net, learning),
+                                  torch.amp.GradScaler('cpu', enabled=False),
                                   batch_of(), learnt, job)
     assert names == ['loss', 'maximum']
     assert values[0].item() == pytest.approx(expected.item(), rel=1e-5)
@@ -316,15 +318,16 @@ def test_pixels_of_one_kind_and_of_none():
     logits = torch.randn(1, 4, 2, 2, requires_grad=True)
     ignored = torch.full((1, 2, 2), 255)
     for name in ('ce', 'balanced'):
-        foreground = train_seg.pixel_loss(name, logits, torch.full((1, 2, 2), 2), torch.tensor([0, 4]))
+        loss_of = objectives.Segmentation(dataclasses.replace(TOLD, loss=name), CPU, []).of_output
+        foreground = loss_of(logits, torch.full((1, 2, 2), 2), torch.tensor([0, 4]))
         assert foreground.item() == pytest.approx(-logits.log_softmax(1)[:, 2].mean().item(), rel=1e-6)
-        nothing = train_seg.pixel_loss(name, logits, ignored, torch.tensor([0, 0]))
+        nothing = loss_of(logits, ignored, torch.tensor([0, 0]))
         assert nothing.item() == 0
         nothing.backward()
         assert not logits.grad.any()
         logits.grad = None
     assert losses.cross_entropy_loss(logits, ignored).item() == 0
-    counts = train_seg.objective(ARGS, [(2, 2), (1, 1)]).counts
+    counts = objectives.Segmentation(TOLD, CPU, [(2, 2), (1, 1)]).counts
     assert counts({'label_map': ignored}) is None
     assert counts({'label_map': torch.tensor([[[0, 1], [255, 3]]])}).tolist() == [[1, 2], [0, 1]]  # (1, 1) takes the last
 
@@ -405,8 +408,8 @@ def test_crf_of_probabilities_is_the_librarys():
 # the flags
 
 def resolved(*words):
-    args = options.build_parser().parse_args(words)
-    options.resolve_recipe(args)
+    args = options.build_parser(STAGES).parse_args(words)
+    options.resolve(STAGES, args)
     return args
 
 
@@ -449,9 +452,8 @@ def test_stages_on_true_masks(trained, capsys):
     assert 'miou' in scores['eval_seg_crf']
     record = json.loads((trained.folder / 'seg.json').read_text())
     assert (record['steps'], record['loss'], record['input']) == (2, 'balanced', 'torchvision')
-    net = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
-                                {'stride_first': False, 'ceil_mode': False})[0]
-    networks.prepare(net, CPU, 'fp32')
+    net = make_seg.load_network(trained.folder / 'seg.pth', SegForm('tests.tiny.seg', 'caffe', '1x1', True), 20, '', CPU,
+                                'fp32')[1]
     for image_id in IDS:
         image = imutils.read_image(trained.tree / 'JPEGImages' / f'{image_id}.jpg')
         x = torch.from_numpy(imutils.to_chw(imutils.INPUTS['torchvision'](image)))[None]
@@ -501,13 +503,11 @@ def test_the_crf_is_taken_up_where_it_was_stopped(trained, monkeypatch, capsys):
 
 
 def test_the_form_of_the_input_comes_with_the_weights(trained, capsys):
-    net, form, _ = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
-                                         {'input': 'caffe', 'stride_first': True, 'ceil_mode': True})
-    assert form == {'input': 'torchvision', 'stride_first': False, 'ceil_mode': False}
+    other = SegForm('tests.tiny.seg', 'caffe', '1x1', True)
+    form = make_seg.load_network(trained.folder / 'seg.pth', other, 20, '', CPU, 'fp32')[0]
+    assert form == SegForm('tests.tiny.seg', 'torchvision', '3x3', False)
     (trained.folder / 'seg.json').unlink()
-    form = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
-                                 {'input': 'caffe', 'stride_first': True, 'ceil_mode': True})[1]
-    assert form['input'] == 'caffe'
+    assert make_seg.load_network(trained.folder / 'seg.pth', other, 20, '', CPU, 'fp32')[0] == other
 
 
 def test_images_without_labels_and_the_servers_layout(trained):
@@ -545,10 +545,10 @@ def test_label_maps_of_another_folder_are_not_already_learnt(trained, tmp_path, 
 
 
 def test_the_positions_of_resized_are_made_once():
-    train_seg._nearest.cache_clear()
+    segmentation._nearest.cache_clear()
     for _ in range(3):
-        train_seg.resized(torch.zeros(1, 50, 50, dtype=torch.long), (7, 4))
-    assert train_seg._nearest.cache_info()[:2] == (4, 2)
+        segmentation.resized(torch.zeros(1, 50, 50, dtype=torch.long), (7, 4))
+    assert segmentation._nearest.cache_info()[:2] == (4, 2)
 
 
 def test_the_refined_label_maps_are_asked_for_before_the_first_stage(trained, capsys):
@@ -559,15 +559,16 @@ def test_the_refined_label_maps_are_asked_for_before_the_first_stage(trained, ca
     assert '=== eval_seg' not in told.out
 
 
-def test_labels_of_the_infer_list_are_for_trainings_that_need_them(command):
+def test_labels_of_the_infer_list_are_for_trainings_that_need_them(command, tmp_path):
     for image_id in IDS:
         (command.tree / 'Annotations' / f'{image_id}.xml').unlink()
-    args = options.build_parser().parse_args(command.words('make_sem_seg', 'train_seg'))
-    args.source = VOC12(command.tree)
-    stages = {stage.name: stage for stage in options.STAGES}
-    preflight.check_lists(args, [stages['make_sem_seg'], stages['train_seg']])
+    args = options.build_parser(STAGES).parse_args(command.words('make_sem_seg', 'train_seg'))
+    options.resolve(STAGES, args)
+    job = job_of(VOC12(command.tree), tmp_path, lists={name: getattr(args, name) for name in options.LISTS})
+    stages = {stage.name: stage for stage in STAGES}
+    preflight.check_lists(args, job, [stages['make_sem_seg'], stages['train_seg']])
     with pytest.raises(UserError, match='xml'):
-        preflight.check_lists(args, [stages['train_irn'], stages['make_sem_seg']])
+        preflight.check_lists(args, job, [stages['train_irn'], stages['make_sem_seg']])
 
 
 def test_what_is_read_is_pinned_for_the_device(trained, monkeypatch):
@@ -717,7 +718,7 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
     (tmp_path / 'twice').mkdir()
     for name in ('a.jpg', 'a.png'):
         (tmp_path / 'twice' / name).write_bytes(b'')
-    for words, told in (((folder,), 'what to do?'), ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
+    for words, expected in (((folder,), 'what to do?'), ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
                         ((tmp_path / 'empty', '--out', 'x'), 'no photograph in it'), ((folder, '--out', folder), 'lie there'),
                         ((tmp_path / 'twice', '--out', 'x'), 'have one name'),
                         ((folder, '--out', 'x', '--seg_network', 'json'), '--seg_network json'),
@@ -726,7 +727,7 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
         line = capsys.readouterr().err.splitlines()
         assert len(line) == 1
         assert line[0].startswith('error: ')
-        assert told in line[0]
+        assert expected in line[0]
     (trained.folder / 'seg.pth').unlink()
     assert segmented(trained, folder, '--out', 'x') == 1
     assert 'no such weights; run --train_seg_pass True first' in capsys.readouterr().err

@@ -3,7 +3,6 @@ import importlib
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,18 +11,21 @@ from PIL import Image
 
 from misc import inference, training
 from misc.command import options
+from misc.contract.settings import IrnTraining
 from misc.data import datasets
 from misc.files import activations, labels, weights
 from misc.method import maps
+from misc.method.objectives import Learner, Objective
 from misc.pyutils import UserError
 from misc.score.scores import read_scores
 from net import resnet50_amn
 from step import train_amn, train_cam, train_irn
-from tests.conftest import GOLDEN, Command
+from step.pipeline import STAGES
+from tests.conftest import GOLDEN, Command, job_of, told
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
 
-ALL = [stage.name for stage in options.STAGES if not stage.name.startswith('analyze')]  # has tests of its own
+ALL = [stage.name for stage in STAGES if not stage.name.startswith('analyze')]  # has tests of its own
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 
@@ -414,7 +416,6 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
         object_mask_path = mask_path  # an object of each class
 
     real = VOC12(tree)
-    Other.n_classes = n_classes
     for image_id in IDS:
         mask, renamed = labels.load(real.mask_path(image_id)), np.zeros(256, np.uint8)
         renamed[255] = 255
@@ -422,7 +423,7 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
             if name in VOC12.classes:
                 renamed[VOC12.classes.index(name) + 1] = number
         labels.save(tmp_path / 'masks' / f'{image_id}.png', renamed[mask], VOC12.palette)
-    monkeypatch.setattr('voc12.dataloader.VOC12', Other)
+    monkeypatch.setitem(options.DATASETS, 'voc12', Other)
     command = Command(tree, tmp_path / 'out')
     assert command(*ALL, **QUICK) == 0
     scores = command.scores()
@@ -437,7 +438,7 @@ def test_a_training_with_the_real_networks(formula_weights, tmp_path, monkeypatc
     command = Command(GOLDEN / 'tree', tmp_path)
     (tmp_path / 'two.txt').write_text('\n'.join(IDS[:2]))
     shutil.copytree(GOLDEN / 'expected' / 'ir_label', tmp_path / 'ir_label')
-    monkeypatch.setattr(train_amn, '_log_score', lambda args, net: None)
+    monkeypatch.setattr(train_amn, 'log_score', lambda job, told, net: None)
     assert command('train_amn', train_list=tmp_path / 'two.txt', amn_batch_size=2, amn_crop_size=32, amn_num_epoches=1) == 0
     trained = weights.read_state(tmp_path / 'amn.pth')
     torch.manual_seed(0)
@@ -469,9 +470,15 @@ def test_layers_without_a_gradient_are_not_moved_by_weight_decay():
     net = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
     before = net[1].weight.clone()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.5)
-    objective = training.Objective(lambda batch: torch.ones(1), lambda net, part, counts: (net[0](torch.ones(1, 2)).sum(), {}))
+
+    class Sum(Objective):
+        def mean(self, net, part):
+            return net[0](torch.ones(1, 2)).sum()
+
+    objective = Sum(None, torch.device('cpu'))
     job = training.Training('test', 'unused.pth', {}, 1, 1, 0, torch.device('cpu'), 'fp32', 0, False)
-    training.step(net, optimizer, torch.amp.GradScaler('cpu', enabled=False), {'index': torch.zeros(1)}, objective, job)
+    training.step(Learner(net, objective), optimizer, torch.amp.GradScaler('cpu', enabled=False), {'index': torch.zeros(1)},
+                  objective, job)
     assert torch.equal(net[1].weight, before)
     assert net[1].weight.grad is None
 
@@ -479,13 +486,12 @@ def test_layers_without_a_gradient_are_not_moved_by_weight_decay():
 def test_mean_displacement_of_less_than_a_batch(whole, tmp_path):
     """Four images and batches of 32: the short batch is used."""
     trained = weights.read_state(whole.folder / 'irn.pth')
-    args = SimpleNamespace(source=VOC12(whole.tree), infer_list='train', irn_batch_size=32, irn_crop_size=64, num_workers=0,
-                           precision='fp32', device=torch.device('cpu'))
+    job = job_of(VOC12(whole.tree), tmp_path)
     net = importlib.import_module('tests.tiny.irn').Net()
     net.load_state_dict(trained)
     net.eval()
-    train_irn._store_mean_displacement(args, net)
-    images = torch.stack([torch.from_numpy(datasets.top_left_crop(args.source, image_id, 64)['image']) for image_id in IDS])
+    train_irn.store_mean_displacement(job, told(IrnTraining, batch_size=32, crop_size=64), net)
+    images = torch.stack([torch.from_numpy(datasets.top_left_crop(job.source, image_id, 64)['image']) for image_id in IDS])
     with torch.no_grad():
         raw = net.train()(images)[1].mean((0, 2, 3))
     torch.testing.assert_close(net.mean_shift.running_mean, raw)

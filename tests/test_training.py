@@ -1,23 +1,25 @@
 """Three training steps of each network against the authors'; resuming; what the loop does with bad batches."""
 import json
-from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 
 from misc import training
+from misc.contract.settings import AmnTraining
 from misc.files import labels
+from misc.method import objectives
+from misc.method.objectives import Learner
 from net import resnet50_amn, resnet50_cam, resnet50_irn
-from step import train_amn, train_cam, train_irn
-from tests.conftest import GOLDEN, formula_state
+from step import train_amn
+from tests.conftest import GOLDEN, formula_state, told
 
 STEPS = json.loads((GOLDEN / 'steps.json').read_text())
 INPUT = np.load(GOLDEN / 'steps_input.npz')
 IMAGES = torch.from_numpy(np.random.default_rng(3).standard_normal((3, 2, 3, 128, 128)).astype(np.float32))
 LABELS = torch.from_numpy(INPUT['labels'])
-ARGS = Namespace(device=torch.device('cpu'), eps=0.4, amn_balanced=True, amn_learning_rate=[5e-6, 1e-4],
-                 amn_weight_decay=1e-4)
+CPU = torch.device('cpu')
+AMN = told(AmnTraining)
 NO_SCALER = torch.amp.GradScaler('cpu', enabled=False)
 
 
@@ -51,7 +53,7 @@ def run_three_steps(net, optimizer, objective, schedule, max_step, accumulate, s
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group['lr'] = rate * schedule(number, max_step)
         rates.append(optimizer.param_groups[0]['lr'])
-        values, _ = training.step(net, optimizer, NO_SCALER, batch(number, side), objective, job)
+        values, _ = training.step(Learner(net, objective), optimizer, NO_SCALER, batch(number, side), objective, job)
         seen.append(values)
     return torch.stack(seen), rates, before
 
@@ -78,7 +80,8 @@ def compare(name, net, seen, before, fixed):
 def test_golden_steps_cam(accumulate):
     net = resnet50_cam.Net(20)
     optimizer = training.sgd(net.parameter_groups(), 0.001, 1e-4, 1e-4)
-    seen, rates, before = run_three_steps(net, optimizer, train_cam.objective(ARGS), training.polynomial, 10, accumulate)
+    seen, rates, before = run_three_steps(net, optimizer, objectives.ImageClassification(None, CPU), training.polynomial, 10,
+                                          accumulate)
     assert rates == pytest.approx(STEPS['cam']['lr'])
     compare('cam', net, seen, before, ('resnet50.conv1', 'resnet50.bn1', 'resnet50.layer1', 'resnet50.layer2'))
 
@@ -86,7 +89,8 @@ def test_golden_steps_cam(accumulate):
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_golden_steps_amn(accumulate):
     net = resnet50_amn.Net(20)
-    seen, _, before = run_three_steps(net, train_amn.adam(net, ARGS), train_amn.objective(ARGS), training.constant, 10,
+    seen, _, before = run_three_steps(net, train_amn.adam(net, AMN), objectives.PixelClassification(AMN, CPU),
+                                      training.constant, 10,
                                       accumulate)
     compare('amn', net, seen, before, ('resnet50.conv1', 'resnet50.bn1'))
 
@@ -95,7 +99,7 @@ def test_golden_steps_amn(accumulate):
 def test_golden_steps_irn(accumulate):
     net = resnet50_irn.Net()
     optimizer = training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4)
-    seen, _, before = run_three_steps(net, optimizer, train_irn.objective(ARGS), training.polynomial, 10, accumulate, 32)
+    seen, _, before = run_three_steps(net, optimizer, objectives.PixelPairs(None, CPU), training.polynomial, 10, accumulate, 32)
     np.testing.assert_allclose(seen[:, 1:], STEPS['irn']['parts'], rtol=1e-5)
     compare('irn', net, seen, before, ('resnet50.',))
     net.eval()

@@ -48,7 +48,7 @@ def _checks(source: Source, lists: dict[str, str]) -> tuple[dict[str, tuple[list
     wrong = []
     for flag, name in lists.items():
         try:
-            ids = source.names(name)
+            ids = source.ids(name)
         except UserError as error:
             wrong.append(f'--{flag}: {error}')
             continue

@@ -23,16 +23,20 @@ from voc12.dataloader import VOC12
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / 'script' / 'presets'
 SCORES = 'result/scores.jsonl'  # below --work_dir
+USUAL = ''  # a flag without a path: the usual place
+ALIASES = {'--from_released': 'released'}  # -> preset
 
 
-LISTS = {'train_list': 'images to train on and to make activations for: a list file or a split of the root',
+LISTS = {'train_list': 'images to train on and to make activations for: a list file or a split of the root; NAME::100 is every '
+                       '100th of them',
          'val_list': 'images whose loss is printed while CAM is trained',
          'infer_list': 'images to make pseudo-masks for, within the train list; for VOC voc12/train_aug.txt for masks to train '
                        'a segmentation network on',
+         'mask_list': 'images to make pseudo-masks and instance masks for, where these are others than --infer_list',
          'eval_set': 'the split to score on: a split of the root or a list file; its masks are needed',
          'seg_list': 'images to segment and score: a list file or a split of the root; test for the evaluation server, in the '
                      'layout that it wants'}
-CHECKED_LISTS = tuple(name for name in LISTS if name != 'seg_list')  # by --check_data
+CHECKED_LISTS = ('train_list', 'val_list', 'infer_list', 'eval_set')  # by --check_data
 DATASETS = {source.name: source for source in (VOC12, COCO14, Folder)}
 SHARED = (settings.Run, settings.SharedThresholds, settings.SegForm)  # settings that no stage alone declares
 GROUPS = ('machine and run', 'thresholds of both stages', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk',
@@ -62,7 +66,7 @@ def build_parser(stages: Stages) -> argparse.ArgumentParser:
     group('--stage_from', action='append', default=[], metavar='MODULE', help='a stage of your own: a module that ends with '
           'its STAGE (docs/extending.md); may be given again')
     group('--preset', metavar='NAME|FILE', help='flags from a file, a line each, over which those of the command line win: '
-          f'{", ".join(preset_names())}, or a file of your own')
+          f'{", ".join(preset_names())}, or a file of your own; --from_released is --preset released')
     group('--dry_run', type=boolean, nargs='?', const=True, default=False, metavar='True|False', help='print the stages, '
           'their images, steps and disk, and what is done already; then stop')
 
@@ -70,7 +74,8 @@ def build_parser(stages: Stages) -> argparse.ArgumentParser:
     add_data_flags(group)
     for name, text in LISTS.items():
         aliases = ('--chainer_eval_set',) if name == 'eval_set' else ()  # the authors' name
-        group(f'--{name}', *aliases, dest=name, help=f'{text} {_default_lists(name)}')
+        shown = '[as --infer_list]' if name == 'mask_list' else _default_lists(name)
+        group(f'--{name}', *aliases, dest=name, help=f'{text} {shown}')
     group('--check_data', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='say what is there, what is missing, how many images show each class; then stop')
 
@@ -100,10 +105,11 @@ def _add_files(parser: argparse.ArgumentParser, stages: Stages) -> None:
     """A flag for each file and folder that a stage writes, and for inputs that no stage writes."""
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '
-          'log and the scores lie in it (ours)')
+          'log and the scores lie in it; a path below may begin with {work_dir} (ours)')
     for flag, (stage, output) in stages.outputs().items():
         help_text = output.help or (f'what {stage.name} writes ({"authors" if output.authors else "ours"}) [{output.path}]')
-        group(f'--{flag}', help=help_text, metavar=output.metavar)
+        asked = {} if output.kept else {'nargs': '?', 'const': USUAL}
+        group(f'--{flag}', help=help_text, metavar=output.metavar, **asked)
     for read in further_inputs(stages).values():
         group(f'--{read.flag}', help=read.help, metavar='DIR')
 
@@ -238,7 +244,7 @@ def with_preset(words: Sequence[str]) -> list[str]:
 
     Raises UserError for a preset that is not there, or that names another.
     """
-    words = list(words)
+    words = [part for word in words for part in (('--preset', ALIASES[word]) if word in ALIASES else (word,))]
     places = [number for number, word in enumerate(words) if re.fullmatch('--preset(=.*)?', word)]
     if not places:
         return words
@@ -250,7 +256,9 @@ def with_preset(words: Sequence[str]) -> list[str]:
     except (OSError, ValueError) as error:
         raise UserError(f'--preset {name}: neither one of {", ".join(preset_names())}{meant(name, preset_names())} nor a file '
                         'that can be read') from error
-    given = [word for line in lines for word in shlex.split(line, comments=True)]
+    chosen = any(word.startswith('--stages') or word.partition('=')[0].endswith('_pass') for word in words)
+    given = [word for line in lines for word in shlex.split(line, comments=True)
+             if not (chosen and line.startswith('--stages'))]  # stages of the command line take the place of the preset's
     if any(word.startswith('--preset') for word in given):
         raise UserError(f'{path}: a preset cannot name another one')
     return given + words
@@ -292,13 +300,19 @@ def resolve_files(stages: Stages, args: argparse.Namespace) -> None:
     for name, default in (stages.files() | {'scores_file': SCORES}).items():
         if getattr(args, name) is None:
             setattr(args, name, str(Path(args.work_dir) / default))
+    for name, (_, output) in stages.outputs().items():
+        path = getattr(args, name)
+        if path == USUAL:
+            path = str(Path(args.work_dir) / output.path)
+        setattr(args, name, path if path is None else str(path).replace('{work_dir}', args.work_dir))
 
 
 def resolve_lists(args: argparse.Namespace) -> None:
     """What is not named is the data set's own."""
+    defaults = source_class(args.dataset).lists
     for name in LISTS:
         if getattr(args, name) is None:
-            setattr(args, name, source_class(args.dataset).lists[name])
+            setattr(args, name, args.infer_list if name == 'mask_list' else defaults[name])
 
 
 def source_class(name: str) -> type[Source]:

@@ -68,7 +68,6 @@ def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> 
     if wrong:
         raise UserError(f'{args.data_root}: {wrong[0]}'
                         + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
-    trains_by_labels = any(stage.labelled for stage in trainings_of(chosen))
     labelled = {name for stage in chosen if stage.labelled for name in stage.lists}
     scored = {name for stage in chosen if stage.masks for name in stage.lists}
     needed = {name for stage in chosen if not stage.may_be_empty for name in stage.lists}
@@ -82,7 +81,7 @@ def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> 
             if missing:
                 raise UserError(f'{job.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
                                 f'{job.lists[name]} are missing; a score needs the mask of every image of --{name}')
-        elif name in labelled and (name != 'infer_list' or trains_by_labels):  # its masks are made without its labels
+        elif name in labelled:
             for image_id in ids:
                 job.source.labels(image_id)
 
@@ -117,6 +116,6 @@ def check_extra_folders(args: argparse.Namespace, stages: Stages) -> None:
     for flag, (_, output) in stages.outputs().items():
         path = getattr(args, flag)
         for other, folder in usual.items():
-            if output.path is None and path is not None and Path(path).resolve() == Path(folder).resolve():
+            if not output.kept and path is not None and Path(path).resolve() == Path(folder).resolve():
                 raise UserError(f'--{flag} {path} is {other}, too: {output.holds} needs a folder of its own')
 

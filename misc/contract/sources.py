@@ -62,6 +62,13 @@ class Source(abc.ABC):
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
         """The ids of a list file, or of a split. Raises UserError where there is neither."""
 
+    def ids(self, listed: str | os.PathLike) -> list[str]:
+        """`names`; of LIST::N every N-th. Raises UserError where N is no number."""
+        name, colons, step = str(listed).partition('::')
+        if colons and not (step.isdecimal() and int(step)):
+            raise UserError(f'{listed}: every what-th image of {name}? LIST::100 is every 100th')
+        return self.names(listed) if not colons else self.names(name)[::int(step)]
+
     @abc.abstractmethod
     def image_path(self, image_id: str) -> Path:
         """Where the photograph lies."""

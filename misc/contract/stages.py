@@ -21,14 +21,15 @@ def _always(args: argparse.Namespace) -> bool:
 class Output:
     """A file or folder that a stage writes.
 
-    flag: names it; path: its usual place below --work_dir, None where it is written only when it is named; when: whether
-    this run writes it; help: what it is, where the flag's help needs more than the stage; holds: the same in a word or two,
-    for a message; exists(path, id): whether an image's file is there, of what holds one for each image; megabytes: of an image
-    of VOC's size, about; authors: the flag is theirs.
+    flag: names it; path: its usual place below --work_dir; kept: it is written without being asked for, else only where the
+    flag is given, with a place or without; when: whether this run writes it; help: what it is, where the flag's help needs
+    more than the stage; holds: the same in a word or two, for a message; exists(path, id): whether an image's file is there,
+    of what holds one for each image; megabytes: of an image of VOC's size, about; authors: the flag is theirs.
     """
 
     flag: str
-    path: str | None
+    path: str
+    kept: bool = True
     when: Callable[[argparse.Namespace], bool] = _always
     help: str = ''
     metavar: str | None = None
@@ -165,8 +166,8 @@ class Stages(Sequence[Stage]):
         return found
 
     def files(self) -> dict[str, str]:
-        """flag -> usual place below --work_dir, of every output that has one."""
-        return {flag: output.path for flag, (_, output) in self.outputs().items() if output.path is not None}
+        """flag -> usual place below --work_dir, of every output that is written without being asked for."""
+        return {flag: output.path for flag, (_, output) in self.outputs().items() if output.kept}
 
     def rows(self) -> tuple[Row, ...]:
         """Every line of the table of scores."""
@@ -197,7 +198,7 @@ class Job:
 
     def ids(self, flag: str) -> list[str]:
         """The ids of a list, named by its flag."""
-        return self.source.names(self.lists[flag])
+        return self.source.ids(self.lists[flag])
 
     def remedy(self, flag: str, more: str = 'first') -> str:
         """What makes the file or folder of a flag: 'run --make_cam_pass True first'."""

@@ -114,11 +114,12 @@ class Segmentation(Objective):
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         image, label_map, counts = map(self.there, (part['image'], part['label_map'], counts))
         outputs = segmentation.at_scales(net, image, self.told.scales)
-        values = [self._of(logits, segmentation.resized(label_map, hw), number)
+        values = [self.of_output(logits, segmentation.resized(label_map, hw), number)
                   for logits, hw, number in zip(outputs, self.sizes, counts, strict=True)]
         return sum(values), {'maximum': values[-1]}
 
-    def _of(self, logits: torch.Tensor, label_map: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    def of_output(self, logits: torch.Tensor, label_map: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """The loss of one of the outputs, against the label map at its size."""
         if self.told.loss == 'balanced':
             return losses.per_pixel_classification_loss(logits, label_map, 0, counts)
         return losses.cross_entropy_loss(logits, label_map, counts)
