@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from misc import torchutils
+from misc import networks, torchutils
 from misc.contract.stages import Job
 from misc.data import datasets
 from misc.files import records, weights
@@ -56,7 +56,8 @@ class Training:
         """A stage's training. flag: names its weights; told: its settings, all of which go into the record; inputs: what else
         the weights depend on."""
         run = job.run
-        return cls(stage, job.files[flag], {'stage': stage, **told.record(), **inputs}, batch_size,
+        record = {'stage': stage, **told.record(), 'code': networks.code_of(*told.modules()), **inputs}
+        return cls(stage, job.files[flag], record, batch_size,
                    getattr(told, 'epochs', None), told.seed, job.device, told.precision, run.num_workers, run.overwrite,
                    run.accumulate, run.save_every, run.tensorboard, run.resume, getattr(told, 'steps', None))
 
@@ -101,7 +102,7 @@ class Training:
         return True
 
     def _compare(self, old: dict[str, Any], path: Path, what: str) -> None:
-        if old != self.settings:
+        if records.with_later(old, self.settings) != self.settings:
             raise UserError(f'{path}: {what} with other settings ({records.difference(old, self.settings)}): '
                             '--overwrite starts anew, or name another file')
 

@@ -40,7 +40,8 @@ def run(job: Job, told: AmnActivations) -> None:
         told.network, source.n_classes, label_conditioning=told.label_conditioning, backbone=told.backbone,
         path=job.files['amn_weights_name'], remedy=job.remedy('amn_weights_name'), classes=source.classes, device=job.device,
         precision=told.precision)
-    record = {'stage': 'make_amn_cam', **told.record(), 'weights': digest, 'classes': source.classes,
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'make_amn_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
               'seeds': records.made_by(seeds)}
     records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite)
 

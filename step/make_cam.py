@@ -36,7 +36,8 @@ def run(job: Job, told: CamActivations) -> None:
     net, digest = networks.load(
         told.network, source.n_classes, backbone=told.backbone, path=job.files['cam_weights_name'],
         remedy=job.remedy('cam_weights_name'), classes=source.classes, device=job.device, precision=told.precision)
-    record = {'stage': 'make_cam', **told.record(), 'weights': digest, 'classes': source.classes}
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'make_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes}
     records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite)
 
     def read(image_id: str) -> Scales:

@@ -24,7 +24,8 @@ def run(job: Job, told: InstanceMasks) -> None:
                                 device=job.device, precision=told.precision)
     if not hasattr(net, 'displacement'):
         raise UserError(f'--irn_network {told.network}: instance masks need its method displacement(stages)')
-    record = {'stage': 'make_ins_seg', **told.record(), 'weights': digest, 'activations': records.made_by(cam)}
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'make_ins_seg', **told.record(), 'code': code, 'weights': digest, 'activations': records.made_by(cam)}
     records.open_folder(folder, record, ('.npz',), job.run.overwrite)
 
     def read(image_id: str) -> Unwalked:

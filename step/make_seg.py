@@ -34,7 +34,8 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
                                      job.device, told.precision)
     folder, crf_folder = (server_folder(job, job.files[flag]) for flag in ('seg_out_dir', 'seg_crf_out_dir'))
     logits = Path(job.files['seg_crf_out_dir']) / 'logits'
-    record = {'stage': 'make_seg', **form.record(), **told.record(), 'weights': digest}
+    code = networks.code_of(*form.modules())
+    record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code, 'weights': digest}
     records.open_folder(folder, record, ('.png',), job.run.overwrite)
     if told.crf:
         records.open_folder(crf_folder, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(folder)}, ('.png',),

@@ -37,7 +37,8 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         'sem_seg_out_dir', 'walked_out_dir', 'amn_cam_out_dir')))
     net, digest = networks.load(told.network, path=job.files['irn_weights_name'], remedy=job.remedy('irn_weights_name'),
                                 device=job.device, precision=told.precision)
-    record = {'stage': 'walk', **told.record(), 'weights': digest, 'activations': records.made_by(amn)}
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'walk', **told.record(), 'code': code, 'weights': digest, 'activations': records.made_by(amn)}
     if kept is not None:  # the same walk is kept even where the masks are to be made anew
         records.open_folder(kept, record, ('.npz',), job.run.overwrite and not records.is_of(kept, record), only_own=True)
     records.open_folder(folder, record | {'stage': 'make_sem_seg', **masks.record()}, ('.png',), job.run.overwrite)

@@ -69,6 +69,7 @@ def setting(default: Any, help: str, kind: Any = None, **more: Any) -> Any:
     argparse has them, and
 
     - later: the setting came when folders without it were about; it is in a record where it is not at its default.
+    - module: its value names a module whose code counts, too.
     - recorded: False where no content depends on it.
     - instead: the flag of both stages that is taken where this one is not given.
     - recipes: the defaults of `RECIPES`, in their order; `default` is then None.
@@ -109,6 +110,11 @@ class Settings:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                 if field.metadata.get('recorded', True)
                 and not (field.metadata.get('later') and getattr(self, field.name) == field.default)}
+
+    def modules(self) -> list[str]:
+        """The modules whose code makes the content: network, backbone, loss."""
+        return [getattr(self, field.name) for field in dataclasses.fields(self)
+                if field.metadata.get('module') and getattr(self, field.name) is not None]
 
     @classmethod
     def flags(cls) -> dict[str, str]:
@@ -169,7 +175,7 @@ class Training(Settings):
 @dataclasses.dataclass(frozen=True)
 class CamTraining(Training):
     group, prefix = 'CAM', 'cam_'
-    network: str = setting('net.resnet50_cam', 'module with class Net (authors)')
+    network: str = setting('net.resnet50_cam', 'module with class Net (authors)', module=True)
     crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
     resize_long: tuple[int, int] = setting((320, 640), 'long side of a training image, drawn evenly, pixels (authors, fixed '
                                            'there)', COUNT, nargs=2, metavar=('LOW', 'HIGH'))
@@ -179,9 +185,9 @@ class CamTraining(Training):
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
     backbone: str | None = setting(None, "module with a class Backbone in the place of CAM's and AMN's ResNet-50 (ours)",
-                                   later=True, flag='backbone', metavar='MODULE')
+                                   later=True, flag='backbone', metavar='MODULE', module=True)
     loss: str | None = setting(None, 'module with a class Objective to learn instead of the published loss (ours)', later=True,
-                               metavar='MODULE')
+                               metavar='MODULE', module=True)
 
     def check(self) -> None:
         low, high = self.resize_long
@@ -255,7 +261,7 @@ class CamSeeds(Seeds):
 @dataclasses.dataclass(frozen=True)
 class AmnTraining(Training):
     group, prefix = 'AMN', 'amn_'
-    network: str = setting('net.resnet50_amn', 'module with class Net (authors)')
+    network: str = setting('net.resnet50_amn', 'module with class Net (authors)', module=True)
     crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
     batch_size: int = setting(16, 'images a step (authors)', COUNT)
     epochs: int = setting(5, 'passes over the train list (authors)', COUNT, flag='amn_num_epoches')
@@ -270,7 +276,7 @@ class AmnTraining(Training):
                              'them, to see what the balance does (authors: always)', boolean, nargs=None)
     backbone: str | None = same_as(CamTraining, 'backbone')
     loss: str | None = setting(None, 'module with a class Objective to learn instead of the published loss (ours)', later=True,
-                               metavar='MODULE')
+                               metavar='MODULE', module=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +308,7 @@ class AmnSeeds(Seeds):
 @dataclasses.dataclass(frozen=True)
 class IrnTraining(Training):
     group, prefix = 'IRN', 'irn_'
-    network: str = setting('net.resnet50_irn', 'module with class Net (authors)')
+    network: str = setting('net.resnet50_irn', 'module with class Net (authors)', module=True)
     crop_size: int = setting(512, 'side of the training crops, pixels; pairs of radius 10 need 73 (authors)', number(int, 73))
     batch_size: int = setting(32, 'images a step (authors)', COUNT)
     epochs: int = setting(3, 'passes over the train list (authors)', COUNT, flag='irn_num_epoches')
@@ -310,7 +316,7 @@ class IrnTraining(Training):
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
     loss: str | None = setting(None, 'module with a class Objective to learn instead of the published loss (ours)', later=True,
-                               metavar='MODULE')
+                               metavar='MODULE', module=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,7 +385,7 @@ class SegForm(Settings):
 
     group, prefix = SEGMENTATION, 'seg_'
     network: str = setting('net.resnet101_deeplab', 'module with class Net: net.resnet101_deeplab (published), or '
-                           'net.resnet50_deeplab for half the time and memory (ours)')
+                           'net.resnet50_deeplab for half the time and memory (ours)', module=True)
     input: str = _recipe('pixels: torchvision (RGB, mean, std) or caffe (BGR minus mean), as the weights to start from were '
                          'made', 'torchvision', 'caffe', choices=tuple(imutils.INPUTS))
     stride: str = _recipe("a block's stride is in its 3x3 (torchvision's weights) or in its first 1x1 (Caffe's)", '3x3', '1x1',

@@ -78,16 +78,22 @@ def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ..
         if old is None:
             log.info('%s: %d files without a record of their settings (made elsewhere) are used', folder, len(there))
             return
-        if old != settings:
+        if with_later(old, settings) != settings:
             raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): --overwrite makes '
                             'it anew, or name another folder')
         return
     write_json(record, settings)
 
 
+def with_later(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`old`, with what an earlier version did not record as `new` has it."""
+    return {name: new[name] for name in ('code',) if name in new} | old
+
+
 def is_of(folder: str | os.PathLike, settings: dict[str, Any]) -> bool:
     """Whether the record of `folder` holds these very settings, all of them known."""
-    return _read(Path(folder) / FOLDER_RECORD) == as_stored(settings) and 'unknown' not in settings.values()
+    old, settings = _read(Path(folder) / FOLDER_RECORD), as_stored(settings)
+    return old is not None and with_later(old, settings) == settings and 'unknown' not in settings.values()
 
 
 def read_folder(folder: str | os.PathLike) -> dict[str, Any] | None:
