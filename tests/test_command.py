@@ -1,5 +1,6 @@
 """The command line: flags and defaults, what it checks first, how it tells of errors."""
 import contextlib
+import dataclasses
 import importlib
 import json
 import logging
@@ -13,6 +14,7 @@ from PIL import Image
 
 import run_sample
 from misc.command import options
+from misc.contract.stages import Stages
 from misc.files import activations, weights
 from misc.pyutils import UserError, log
 from step.pipeline import STAGES
@@ -103,10 +105,10 @@ def test_defaults_of_lists_and_files(name, default):
 def test_lists_of_other_data_sets(dataset, lists):
     args = parse('--dataset', dataset)
     options.resolve_lists(args)
-    assert [getattr(args, name) for name in options.LISTS] == lists
+    assert [getattr(args, name) for name in options.CHECKED_LISTS] == lists
     args = parse('--dataset', dataset, '--val_list', 'mine')
     options.resolve_lists(args)
-    assert [getattr(args, name) for name in options.LISTS] == [lists[0], 'mine', *lists[2:]]
+    assert [getattr(args, name) for name in options.CHECKED_LISTS] == [lists[0], 'mine', *lists[2:]]
 
 
 def test_half_the_cores_by_default(monkeypatch):
@@ -268,8 +270,8 @@ def test_a_missing_input_names_the_stage_that_makes_it(stage, maker, command, ca
 
 def test_an_earlier_stage_of_the_same_command_is_an_input(command, monkeypatch):
     order = []
-    for name in NAMES:
-        monkeypatch.setattr(importlib.import_module(f'step.{name}'), 'run', lambda args, name=name: order.append(name))
+    monkeypatch.setattr(run_sample, 'STAGES', Stages(dataclasses.replace(
+        stage, run=lambda job, *told, name=stage.name: order.append(name)) for stage in STAGES))
     assert command(*reversed(NAMES), **QUICK) == 0
     assert order == NAMES
 
@@ -477,10 +479,10 @@ def test_a_file_where_a_folder_should_be(flag, tiny, command, capsys):
 
 
 def test_ctrl_c(tiny, capsys, monkeypatch):
-    def stop(args):
+    def stop(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('step.make_cam.run', stop)
+    monkeypatch.setattr('misc.networks.load', stop)
     assert tiny('make_cam') == 130
     assert capsys.readouterr().err == 'stopped by Ctrl-C; the same command goes on\n'
 

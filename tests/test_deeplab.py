@@ -1,7 +1,6 @@
 """The segmentation network against a plain written-out version; its loss, rates, crops, scales; its stages by the command."""
 import dataclasses
 import functools
-import inspect
 import json
 import os
 import shutil
@@ -427,8 +426,7 @@ def test_recipes_and_the_flags_that_win():
     args = resolved('--sem_seg_out_dir', 'masks', '--pretrained', 'a.pth')
     assert (args.seg_label_dir, args.seg_pretrained) == ('masks', 'a.pth')
     with pytest.raises(UserError, match="torchvision's ImageNet weights need --seg_input torchvision"):
-        resolved('--seg_recipe', 'deeplab', '--train_seg_pass', '--pretrained', 'imagenet')
-    resolved('--seg_recipe', 'deeplab', '--make_seg_pass')
+        train_seg.check(None, [], SegTraining.of(resolved('--seg_recipe', 'deeplab', '--pretrained', 'imagenet')))
 
 
 # the stages
@@ -576,9 +574,13 @@ def test_what_is_read_is_pinned_for_the_device(trained, monkeypatch):
     weights.save_state(TinyIRN(), trained.folder / 'irn.pth')
     for name in ('cam', 'amn_cam'):
         (trained.folder / name).mkdir()
-    parameters, given = inspect.signature(inference.for_each_image), []
-    monkeypatch.setattr(inference, 'for_each_image', lambda *values, **named: given.append(
-        parameters.bind(*values, **named).arguments.get('device')))
+    given = []
+
+    def todo(self, read):
+        given.append(self.device)
+        return iter(())
+
+    monkeypatch.setattr(inference.Images, 'todo', todo)
     assert trained('make_sem_seg', 'make_ins_seg', 'make_seg', device='cpu', **QUICK) == 0
     assert given == [CPU] * 3
 

@@ -14,7 +14,7 @@ from misc.command import options
 from misc.contract.settings import IrnTraining
 from misc.data import datasets
 from misc.files import activations, labels, weights
-from misc.method import maps
+from misc.method import maps, objectives
 from misc.method.objectives import Learner, Objective
 from misc.pyutils import UserError
 from misc.score.scores import read_scores
@@ -204,8 +204,8 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(('stage', 'module', 'hook'), [
-    ('train_cam', train_cam, '_log_validation_loss'), ('train_amn', train_amn, '_log_score'),
-    ('train_irn', train_irn, '_store_mean_displacement')])
+    ('train_cam', train_cam, 'log_validation_loss'), ('train_amn', train_amn, 'log_score'),
+    ('train_irn', train_irn, 'store_mean_displacement')])
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(whole, tmp_path, monkeypatch, stage, module,
                                                                              hook):
     flags = QUICK | {f'{name}_num_epoches': 2 for name in ('cam', 'amn', 'irn')}
@@ -239,7 +239,7 @@ def test_an_unfinished_training_with_other_settings_is_refused(tmp_path, capsys,
 
     command = Command(GOLDEN / 'tree', tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(train_cam, '_log_validation_loss', stop)
+        patch.setattr(train_cam, 'log_validation_loss', stop)
         with pytest.raises(Stop):
             command('train_cam', **QUICK)
     assert command('train_cam', **QUICK, momentum=0.9) == 1
@@ -252,13 +252,13 @@ def test_an_unfinished_training_with_other_settings_is_refused(tmp_path, capsys,
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, capsys):
     command = Command(GOLDEN / 'tree', tmp_path)
-    real, calls = train_cam.losses.classification_loss, []
+    real, calls = objectives.losses.classification_loss, []
 
     def nan_in_the_second_epoch(logits, *targets):
         calls.append(logits.requires_grad)
         return real(logits, *targets) * (float('nan') if sum(calls) == 4 else 1)  # the last of two epochs of two steps
 
-    monkeypatch.setattr(train_cam.losses, 'classification_loss', nan_in_the_second_epoch)
+    monkeypatch.setattr(objectives.losses, 'classification_loss', nan_in_the_second_epoch)
     assert command('train_cam', **QUICK | {'cam_num_epoches': 2}) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     batch = [IDS[index] for _, index in list(datasets.Batches(4, 2, 0, 0, 4))[3]]

@@ -35,7 +35,7 @@ class Source:
     def __init__(self, root):
         self.root = root
 
-    def names(self, list_or_split):
+    def ids(self, list_or_split):
         return [] if list_or_split == 'empty' else IDS
 
     def image_path(self, image_id):

@@ -269,7 +269,7 @@ def with_stages_of(stages: Stages, words: Sequence[str]) -> Stages:
 
     Raises UserError for a module that cannot be imported, or has none.
     """
-    modules = [following for word, following in zip(words, [*words[1:], ''], strict=True) if word == '--stage_from']
+    modules = [following for word, following in zip(words, words[1:], strict=False) if word == '--stage_from']
     modules += [word.partition('=')[2] for word in words if word.startswith('--stage_from=')]
     more = []
     for module in modules:
@@ -291,8 +291,13 @@ def resolve(stages: Stages, args: argparse.Namespace) -> None:
 
 
 def resolve_settings(stages: Stages, args: argparse.Namespace) -> None:
-    """A stage's own value, else that of the flag of both stages, else the published one; the recipe's value."""
+    """A stage's own value, else that of the flag of both stages, else the published one; the recipe's value.
+
+    Raises UserError for settings that contradict each other.
+    """
     settings.resolve(classes_of(stages), args)
+    for cls in stages.settings():
+        cls.of(args).check()
 
 
 def resolve_files(stages: Stages, args: argparse.Namespace) -> None:

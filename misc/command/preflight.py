@@ -1,11 +1,10 @@
 """What can be known to be wrong before the first stage runs: lists, labels, masks, networks, inputs. Each check raises
 UserError for the first thing it finds."""
 import argparse
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from misc import training
+from misc import networks, training
 from misc.contract.stages import Job, Stage, Stages
 from misc.files import records, weights
 from misc.pyutils import UserError
@@ -16,13 +15,12 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
 
     Raises UserError for the first thing that is wrong.
     """
-    check_pairs(args, job.stages)
     if args.repeat > 1 and not trainings_of(chosen):
         raise UserError(f'--repeat {args.repeat}: none of the chosen stages depends on the seed; name a training with them, '
                         'whose runs differ')
     check_extra_folders(args, job.stages)
     for flag in network_flags(job.stages):
-        check_network(flag, getattr(args, flag))
+        networks.module_of(getattr(args, flag), flag)
     check_lists(args, job, chosen)
     trainings = trainings_of(chosen)
     for stage in trainings:
@@ -41,25 +39,9 @@ def trainings_of(chosen: Sequence[Stage]) -> list[Stage]:
     return [stage for stage in chosen if stage.trains]
 
 
-def check_pairs(args: argparse.Namespace, stages: Stages) -> None:
-    """Raises UserError for a lower bound above its upper one: sizes of images, thresholds of seeds."""
-    for cls in stages.settings():
-        cls.of(args).check()
-
-
 def network_flags(stages: Stages) -> list[str]:
     """The flags that name a network's module."""
     return list(dict.fromkeys(flag for cls in stages.settings() for name, flag in cls.flags().items() if name == 'network'))
-
-
-def check_network(flag: str, module: str) -> None:
-    """Raises UserError where a network's module cannot be imported."""
-    try:
-        found = hasattr(importlib.import_module(module), 'Net')
-    except (ImportError, ValueError) as error:
-        raise UserError(f'--{flag} {module}: cannot be imported ({error})') from error
-    if not found:
-        raise UserError(f'--{flag} {module}: a module without a class Net')
 
 
 def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
