@@ -2,7 +2,7 @@
 
     python script/check_gpu.py [--device cuda:0] [--parts networks steps ...] [--quick]
 
-Needs no data, and about two minutes. Prints a text to paste into an issue: the machine; each network's forward pass and three
+Needs no data. Prints a text to paste into an issue: the machine; each network's forward pass and three
 training steps against the authors' numbers, in fp32 with and without TF32, bf16 and fp16, each error beside its limit
 (tests/tolerances.py); the files of every inference stage against the CPU's; with several GPUs the same by two processes;
 images a second of each stage; a verdict. Ends with 1 where anything is off. Without a GPU it does what a CPU can.
