@@ -56,7 +56,7 @@ def differing(ours, theirs):
 
 # the same bytes
 
-@pytest.mark.parametrize('stage', MAKING)
+@pytest.mark.parametrize('stage', [pytest.param(stage, marks=[pytest.mark.slow] * (stage == 'train_irn')) for stage in MAKING])
 def test_a_stage_makes_the_cpus_files(made, tmp_path, stage):
     """Each alone, from the CPU's inputs, with old pinning: a tuple that was read comes as a list."""
     command = copied(made, tmp_path / 'run')
