@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     options.resolve_recipe(args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
+    torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')  # the CPU always is
     options.resolve_lists(args)
     args.source = options.open_source(args)
     args.version, args.commit = VERSION, git_commit()

@@ -112,7 +112,7 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     def compute(name: str, item: tuple) -> Callable[[], None]:
         image, x = item
         logits = segmentation.predict(net, x, args.seg_scales, args.seg_flip, device, args.precision)
-        return functools.partial(_save, out, name, image, logits.cpu(), args.seg_crf)
+        return functools.partial(_save, out, name, image, logits, args.seg_crf)
 
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
@@ -122,7 +122,7 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
 
 
 def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
-    hw = image.shape[:2]
+    hw, logits = image.shape[:2], logits.cpu()  # behind: need not wait for a GPU
     if refine:
         label_map = crf.refine_probabilities(image, segmentation.probabilities(logits, hw).numpy()).astype(np.uint8)
     else:
