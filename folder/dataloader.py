@@ -25,7 +25,19 @@ import numpy as np
 from misc import labels, tables
 from misc.imutils import PHOTOGRAPHS
 from misc.pyutils import UserError
-from misc.sources import Check, as_on_disk, looks, parse_list, read_text, same, some, spelling, without_ending
+from misc.sources import (
+    Check,
+    as_on_disk,
+    is_photograph,
+    looks,
+    parse_list,
+    photographs_in,
+    read_text,
+    same,
+    some,
+    spelling,
+    without_ending,
+)
 
 MOST_CLASSES = labels.IGNORE - 1
 MOST_OF_SOME = 200
@@ -137,12 +149,12 @@ class Folder:
             return []
         above = self.root / 'images' if (self.root / 'images').is_dir() else self.root
         names = _listed(above)
-        if any(_is_photograph(name) for name in names):
+        if any(is_photograph(name) for name in names):
             return []
         folders = [name for name in names if (above / name).is_dir() and (above != self.root or name not in ('masks', 'lists'))]
-        if not any(_is_photograph(name) for folder in folders for name in _listed(above / folder)):
+        if not any(is_photograph(name) for folder in folders for name in _listed(above / folder)):
             deeper = [name for name in folders for below in _listed(above / name) if (above / name / below).is_dir()
-                      and any(map(_is_photograph, _listed(above / name / below)))]
+                      and any(map(is_photograph, _listed(above / name / below)))]
             if deeper:
                 raise UserError(f'{self.root}: photographs lie too deep; give --data_root {above / deeper[0]}'
                                 f'{" (or one of the others there)" if len({*deeper}) > 1 else ""}: it holds a folder a class')
@@ -188,17 +200,12 @@ class Folder:
 
     def _photographs_in(self, folder: Path, shown: str) -> list[str]:
         """Their names; a note on what else is there. shown: the folder, for that note."""
-        names = _listed(folder)
-        others = [name for name in names if not _is_photograph(name)]
-        hidden = [name for name in os.listdir(folder) if name.startswith('.') and _is_photograph(name)]
-        within = {name: _count_photographs(folder / name) for name in others if (folder / name).is_dir()}
-        if others or hidden:
-            told = [f'{name}/ with {within[name]} photographs' if name in within else name for name in others]
+        found, others = photographs_in(folder)
+        if others:
             self._notes.append(
-                f'{len(others) + len(hidden)} in {shown} are not used ({some(told + sorted(hidden))}): what is read is '
-                f'{", ".join(PHOTOGRAPHS)}; convert other photographs (.heic); folders within are not looked into, names that '
-                'begin with a dot are no photographs')
-        return [name for name in names if _is_photograph(name)]
+                f'{len(others)} in {shown} are not used ({some(others)}): what is read is {", ".join(PHOTOGRAPHS)}; convert '
+                'other photographs (.heic); folders within are not looked into, names that begin with a dot are no photographs')
+        return [path.name for path in found]
 
     def _find_masks(self) -> set[str]:
         """The ids with a mask."""
@@ -361,15 +368,6 @@ def _listed(folder: Path) -> list[str]:
         return sorted(name for name in os.listdir(folder) if not name.startswith('.'))
     except OSError as error:
         raise UserError(f'{folder}: cannot be read: {error.strerror}') from error
-
-
-def _is_photograph(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PHOTOGRAPHS
-
-
-def _count_photographs(folder: Path) -> int:
-    """In a folder and all folders within."""
-    return sum(_is_photograph(name) and not name.startswith('.') for _, _, names in os.walk(folder) for name in names)
 
 
 def _unfit(name: str) -> str:

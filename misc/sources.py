@@ -99,6 +99,30 @@ def as_on_disk(path: Path) -> Path:
     return next((found for found in (path, *forms) if found.exists()), path)
 
 
+def is_photograph(name: str) -> bool:
+    """By its ending; names that begin with a dot are what systems leave beside photographs (._a.jpg)."""
+    return os.path.splitext(name)[1].lower() in PHOTOGRAPHS and not name.startswith('.')
+
+
+def photographs_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """The photographs of a folder, sorted; what else lies in it that may be meant as one, as it is told: other files, folders
+    with the number of photographs in them, ._ files. Raises UserError where it cannot be read."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f'{folder}: cannot be read: {error.strerror}') from error
+    others, hidden = [], []
+    for name in names:
+        if name.startswith('.'):
+            hidden += [name] if is_photograph(name.lstrip('._')) else []
+        elif (folder / name).is_dir():
+            count = sum(map(is_photograph, (file for _, _, files in os.walk(folder / name) for file in files)))
+            others.append(f'{name}/ with {count} photographs')
+        elif not is_photograph(name):
+            others.append(name)
+    return [folder / name for name in names if is_photograph(name) and not (folder / name).is_dir()], others + hidden
+
+
 def without_ending(name: str, endings: Sequence[str] = NAMED_FILES) -> str:
     stem, ending = os.path.splitext(name)
     return stem if stem and ending.lower() in endings else name
