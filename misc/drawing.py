@@ -17,6 +17,7 @@ from misc.pyutils import atomic_path, log
 HATCH_PERIOD = 8  # pixels along a row from one light line to the next; half of it is light, half dark
 HATCH_LIGHT, HATCH_DARK = 250, 90  # greys: no class has them
 WHITE = 255
+NO_TEXT = ('Last Resort', 'cm', 'STIXNonUnicode', 'STIXSize')  # matplotlib's fonts of boxes, and of mathematics
 PAPER, INK, FAINT_INK, EMPTY_CELL = (250, 250, 248), (28, 28, 30), (105, 105, 110), (238, 238, 235)
 
 
@@ -159,10 +160,19 @@ def _font_for(characters: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
                 continue
         if not least:
             break
-    if lacking := unshaped + ''.join(least):
-        log.warning('no font here draws %s: written as %s; install one that has them (Debian: fonts-noto-cjk, fonts-noto-core)',
-                    ' '.join(map(ascii, lacking)) if unshaped else ' '.join(least), ' '.join(map(_escaped, lacking)))
-    return best, lacking
+    _tell_of(frozenset(unshaped + ''.join(least)) - _told)
+    return best, unshaped + ''.join(least)
+
+
+_told: set[str] = set()  # characters that no font has, and that the log has told of
+
+
+def _tell_of(lacking: frozenset[str]) -> None:
+    if lacking:
+        _told.update(lacking)
+        log.warning('no font here draws %s; install one with these characters (Debian: fonts-noto-cjk, fonts-noto-core)',
+                    ', '.join(f'{character if character.isprintable() else "a character"} (written as {_escaped(character)})'
+                              for character in sorted(lacking)))
 
 
 def _escaped(character: str) -> str:
@@ -185,13 +195,13 @@ def _default_has(character: str) -> bool:
 
 @functools.cache
 def _font_files() -> list[str]:
-    """matplotlib's DejaVu Sans, then the upright fonts of normal weight of this machine, sorted by name; DejaVu's other ones
-    have no more."""
+    """matplotlib's DejaVu Sans, then the upright fonts of normal weight of this machine, sorted by name."""
     from matplotlib import font_manager  # here, because it looks for fonts for seconds, once on a machine
 
     first = font_manager.findfont('DejaVu Sans')
     fonts = {(font.name, font.fname) for font in font_manager.fontManager.ttflist
-             if font.style == 'normal' and font.weight in (400, 'normal', 'regular', 'book')}
+             if font.style == 'normal' and font.weight in (400, 'normal', 'regular', 'book')
+             and not font.name.startswith(NO_TEXT)}
     return [first, *(path for _, path in sorted(fonts) if path != first)]
 
 
