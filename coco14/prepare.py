@@ -196,7 +196,7 @@ def read_instances(path: Path, split: str) -> Instances:
                         sizes[number] = hw
                     elif name == 'annotations':
                         image, category, crowd = _numbers_of(entry)
-                        if isinstance(entry.get('id'), int):
+                        if isinstance(entry.get('id'), int) and abs(entry['id']) < 10 ** DIGITS:
                             ids.append(entry['id'])
                         if image not in sizes:
                             early.append(len(found))
@@ -264,9 +264,11 @@ def _not_drawn(annotation: dict[str, Any], hw: tuple[int, int], notes: list[str]
     """What is wrong with its segmentation; nothing where it can be drawn. A part that cannot goes to `notes`."""
     try:
         found = outlines_or_runs(annotation, hw)
+        short = sum(len(outline) < 6 for outline in found) if isinstance(found, list) else 0
+        if short == len(found):
+            raise ValueError('its outlines have fewer than 3 points' if found else 'its segmentation is empty')
     except ValueError as error:
         return f'annotation {_id_in(annotation)}: {error}; not drawn, its class stays among the labels of its image'
-    short = sum(len(outline) < 6 for outline in found) if isinstance(found, list) else 0
     if short:
         notes.append(f'annotation {_id_in(annotation)}: {short} of its {len(found)} outlines have fewer than 3 points and are '
                      'not drawn')
@@ -364,12 +366,7 @@ def outlines_or_runs(annotation: dict[str, Any], hw: tuple[int, int]) -> list[li
         found = [found]  # one outline, without the list around it
     elif len(found) > 2 and all(map(_is_point, found)):
         found = [found]
-    outlines = [_checked_outline(outline, hw) for outline in found]
-    if not outlines:
-        raise ValueError('its segmentation is empty')
-    if all(len(outline) < 6 for outline in outlines):
-        raise ValueError('its outlines have fewer than 3 points')
-    return outlines
+    return [_checked_outline(outline, hw) for outline in found]
 
 
 def _checked_outline(outline: Any, hw: tuple[int, int]) -> list[float]:
@@ -377,12 +374,12 @@ def _checked_outline(outline: Any, hw: tuple[int, int]) -> list[float]:
         outline = [value for point in outline for value in point]
     try:
         total, low, high = sum(outline), min(outline, default=0), max(outline, default=0)
-    except TypeError:
+    except (TypeError, OverflowError):
         raise ValueError('an outline that is not a list of numbers') from None
-    if not math.isfinite(total):
+    if isinstance(total, float) and not math.isfinite(total):
         raise ValueError('an outline with NaN or infinite numbers')
     if low < -max(hw) or high > 2 * max(hw):
-        raise ValueError(f'an outline far outside its image of {hw[1]} x {hw[0]} (from {low:g} to {high:g})')
+        raise ValueError(f'an outline far outside its image of {hw[1]} x {hw[0]} ({_shown(low)} to {_shown(high)})')
     if len(outline) % 2:
         raise ValueError(f'an outline of {len(outline)} numbers, an x without its y')
     return outline

@@ -17,9 +17,9 @@ MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 PHOTOGRAPHS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp')  # endings, in any case
-DARK = 16  # a photograph whose highest value is below it shows nothing
+DARK, SOME = 16, 0.01  # a photograph of which less than this share of values reaches DARK shows next to nothing
 REMARKS = {  # on photographs: what there is about them, and what to do
-    'dark': f'photographs are nearly black (all values below {DARK} of 255): look at them; scale their values before',
+    'dark': f'photographs are nearly black (99% of their values below {DARK} of 255): look at them; scale their values before',
     'transparent': 'photographs have transparent parts, whose hidden colours are seen here: lay them over a background, for '
                    'example by mogrify -background white -alpha remove',
     'pages': 'files hold several pictures, of which the first is read: store each in a file of its own'}
@@ -54,7 +54,8 @@ def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarr
             remarks.append('transparent')
         if (upright or picture.format == 'TIFF') and (turn := TURNS.get(_orientation(picture))) is not None:
             image = np.array(Image.fromarray(image).transpose(turn))
-    if image.max(initial=0) < DARK:
+    light = np.count_nonzero(image >= DARK)
+    if light < SOME * image.size and image.max() > image.min():
         remarks.append('dark')
     return image, remarks
 
@@ -66,7 +67,8 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
     bits in 16 lose 4, all 16 lose 8, and of 0..1 the highest becomes 255. Where there are negative ones, the lowest is 0
     first. NaN counts as the lowest.
     """
-    if values.dtype.kind == 'f':
+    fractions = values.dtype.kind == 'f'
+    if fractions:
         finite = values[np.isfinite(values)]
         low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
         values = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
@@ -75,7 +77,7 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
     values = values.astype(np.float64)
     values -= min(values.min(initial=0), 0)
     high = values.max(initial=0)
-    power = int(high).bit_length() if high >= 2 else math.ceil(math.log2(high)) if high > 0 else 0
+    power = (math.ceil(math.log2(high)) if fractions else int(high).bit_length()) if high > 0 else 0
     return _three_channels(np.minimum(np.floor(values * 2.0 ** (8 - power)), 255).astype(np.uint8))
 
 

@@ -63,9 +63,8 @@ def read_truth(source: datasets.Source, image_id: str, hw: tuple[int, int]) -> n
     path = source.mask_path(image_id)
     truth = labels.load(path, 'a score needs the mask of every image of the split')
     if truth.shape != tuple(hw):
-        turned = ', as viewers show it (EXIF orientation)' if truth.shape == tuple(hw)[::-1] else ''
         raise UserError(f'{path}: {truth.shape[0]} x {truth.shape[1]}, but {image_id} is {hw[0]} x {hw[1]}: a mask has the '
-                        f'size of its image{turned}')
+                        'size of its image')
     if truth[truth != labels.IGNORE].max(initial=0) > source.n_classes:
         raise UserError(f'{path}: holds labels above {source.n_classes}, the number of classes (but {labels.IGNORE}, which is '
                         'left out)')

@@ -61,7 +61,8 @@ def rows_of(text: str, id_of: Callable[[str], str | None], layout: str, known: f
             yield Row(line, image.strip(), problem=f'{len(cells)} columns; {layout}, and "quotation marks" go around a name '
                       'with a comma; or a first row with the name of each class, and 0 or 1 below it')
         elif not others:
-            yield Row(line, image.strip(), problem=f'one column; {layout}; the comma alone for an image without a class')
+            other = next((f' (here the comma is {name})' for mark, name in (('\t', 'a tab'), (';', ';')) if mark in image), '')
+            yield Row(line, image.strip(), problem=f'one column; {layout}{other}; the comma alone for an image without a class')
         else:
             if cell not in split:
                 split[cell] = _names_in(cell.strip(), mark, known)
