@@ -36,8 +36,8 @@ else
 fi
 [ "$gpus" != all ] || gpus=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
 case $gpus in ''|*[!0-9]*|0) echo "error: --gpus $gpus: a number of GPUs, or all" >&2; exit 2 ;; esac
-run=("$python" "$amn/run_sample.py")
-[ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- "$amn/run_sample.py")
+run=("$python" "$checkout/run_sample.py")
+[ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- "$checkout/run_sample.py")
 scores='' work_dir=. label_dir='' seg_out=''
 for ((number = 0; number < ${#flags[@]}; number++)); do
   case ${flags[number]} in
@@ -60,4 +60,4 @@ if [ -n "$segmentation" ]; then
     --seg_scales 1 --seg_crf False --seg_out_dir "${seg_out:-$work_dir/result/seg}_one_scale"
   "${run[@]}" ${root[@]+"${root[@]}"} --make_seg_pass --eval_seg_pass --seg_crf ${flags[@]+"${flags[@]}"}
 fi
-"$python" "$amn/script/score_table.py" "${scores:-$work_dir/result/scores.jsonl}" --published
+"$python" "$checkout/script/score_table.py" "${scores:-$work_dir/result/scores.jsonl}" --published

@@ -13,7 +13,7 @@ root=$1 weights=$2; shift 2
 out=${OUT:-result/small_run} before=''
 for word in "$@"; do [ "$before" != --work_dir ] || out=$word; before=$word; done
 
-"$python" "$amn/run_sample.py" --voc12_root "$root" --pretrained "$weights" --precision bf16 \
+"$python" "$checkout/run_sample.py" --voc12_root "$root" --pretrained "$weights" --precision bf16 \
   --train_list train_aug --val_list val --infer_list train --eval_set train \
   --cam_crop_size 256 --cam_resize_long 160 320 --cam_batch_size 8 --cam_num_epoches 10 --cam_scales 0.5 0.75 1.0 \
   --amn_crop_size 256 --amn_batch_size 8 --amn_num_epoches 3 \
@@ -23,5 +23,5 @@ for word in "$@"; do [ "$before" != --work_dir ] || out=$word; before=$word; don
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
   --train_irn_pass --make_sem_seg_pass --walked_out_dir "$out/result/walked" --eval_sem_seg_pass \
   --analyze_threshold_pass --report_pass "$@"
-"$python" "$amn/script/score_table.py" "$out/result/scores.jsonl"
+"$python" "$checkout/script/score_table.py" "$out/result/scores.jsonl"
 echo "The report, for a browser: $out/result/report/index.html"

@@ -254,7 +254,8 @@ def test_label_maps_of_other_annotations_are_not_mixed(prepared, capsys):
     ({'segmentation': {'size': [8, 6], 'counts': [48]}}, 'run lengths of the size [8, 6], its image is [6, 8]; not drawn'),
     ({'image_id': float('nan')}, 'image_id NaN is not a whole number; left out'),
     ({'image_id': 'a.jpg'}, 'image_id "a.jpg" is not a whole number; left out'),
-    ({'image_id': 10}, 'image 10 is not listed; left out'), ({'image_id': 10 ** 30}, 'is not a whole number; left out'),
+    ({'image_id': 10}, 'image 10 is not listed; left out'),
+    ({'image_id': 10 ** 30}, f'image_id 1{30 * "0"} is not a whole number; left out'),
     ({'category_id': 12}, 'category 12 is none of MS-COCO 2014; left out'), ({'iscrowd': None}, 'iscrowd null is not')])
 @pytest.mark.parametrize('images_first', [True, False])
 def test_a_broken_annotation_is_told_and_does_not_lose_the_others(root, capsys, change, told, images_first):
@@ -281,9 +282,10 @@ def test_entries_without_their_parts_are_told(root, capsys):
                                              annotation([box(0, 0, 2, 2)], DOG, 25, number=4)]})
     assert command(root, '--allow_other_counts') == 1
     told = [line for line in capsys.readouterr().out.splitlines() if 'left out' in line]
-    assert told == ['image 25: without height; left out', 'image without id null: not an entry of COCO (null); left out',
-                    'annotation without id [1]: not an entry of COCO ([1]); left out',
-                    'annotation 3: without category_id; left out', 'annotation 4: image 25 is not listed; left out']
+    assert sorted(told) == [
+        'annotation 3: without category_id; left out', 'annotation 4: image 25 is not listed; left out',
+        'annotation without id [1]: not an entry of COCO ([1]); left out', 'image 25: without height; left out',
+        'image without id null: not an entry of COCO (null); left out']
     assert COCO14(root).names('train2014') == TRAIN[:1]
 
 
