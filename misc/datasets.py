@@ -148,7 +148,7 @@ class TrainingCrops:
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
-        image = read_image(self.source, image_id)
+        image = imutils.read_of(self.source, image_id)
         label_map = None
         if self.label_dir is not None:
             label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
@@ -194,7 +194,7 @@ class SegmentationCrops:
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
-        image = read_image(self.source, image_id)
+        image = imutils.read_of(self.source, image_id)
         label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
         scale = self.scales[rng.integers(len(self.scales))]
         hw = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
@@ -205,11 +205,6 @@ class SegmentationCrops:
         image = imutils.top_left(self.normalize(image[window]), self.crop_size, 0)[:, ::flip]
         label_map = imutils.top_left(label_map[window], self.crop_size, labels.IGNORE)[:, ::flip]
         return {'image': imutils.to_chw(image), 'label_map': label_map.astype(np.int64), 'index': index}
-
-
-def read_image(source: Source, image_id: str) -> np.ndarray:
-    """The photograph as every stage sees it: uint8 (H, W, 3)."""
-    return imutils.read_image(source.image_path(image_id), getattr(source, 'upright', False))
 
 
 def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, remedy: str) -> np.ndarray:
@@ -227,7 +222,7 @@ def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, r
 
 def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndarray]:
     """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels (C,)."""
-    image = imutils.normalize(read_image(source, image_id))
+    image = imutils.normalize(imutils.read_of(source, image_id))
     return {'image': imutils.to_chw(imutils.top_left(image, size, 0)),
             'labels': source.labels(image_id).astype(np.float32)}
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from misc import activations, datasets, drawing, labels, scores
+from misc import activations, datasets, drawing, imutils, labels, scores
 from misc.pyutils import UserError, atomic_path
 
 GRID = np.array(scores.GRID)
@@ -50,7 +50,7 @@ class Parts(NamedTuple):
 
 def load(source: datasets.Source, image_id: str, methods: list[Method]) -> Parts:
     """What there is of an image. Raises UserError for what is there but broken, of another size or of other classes."""
-    image = datasets.read_image(source, image_id)
+    image = imutils.read_of(source, image_id)
     hw, made = image.shape[:2], {}
     truth = scores.read_truth(source, image_id, hw) if Path(source.mask_path(image_id)).is_file() else None
     for method in methods:

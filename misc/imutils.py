@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,6 +34,11 @@ CAFFE_MEAN = np.array((104.008, 116.669, 122.675), np.float32)  # BGR, of 0..255
 def read_image(path: str | os.PathLike, upright: bool = False) -> np.ndarray:
     """Decode a photograph to uint8 (H, W, 3): `photograph` without its remarks."""
     return photograph(path, upright)[0]
+
+
+def read_of(source: Any, image_id: str) -> np.ndarray:
+    """The photograph of a data set (datasets.Source) as every stage sees it: `read_image`, upright where the source's are."""
+    return read_image(source.image_path(image_id), getattr(source, 'upright', False))
 
 
 def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarray, list[str]]:

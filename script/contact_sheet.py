@@ -10,7 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, datasets, drawing, labels, options  # noqa: E402
+from misc import activations, datasets, drawing, imutils, labels, options  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 
 HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
@@ -18,7 +18,7 @@ HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
 
 def row(source: datasets.Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
-    image = datasets.read_image(source, image_id)
+    image = imutils.read_of(source, image_id)
     pictures: list[np.ndarray | None] = [image]
     for name in ('cam', 'amn_cam'):
         folder = args.work_dir / 'result' / name

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from misc import activations, datasets, inference, labels, records, torchutils, weights
+from misc import activations, datasets, imutils, inference, labels, records, torchutils, weights
 
 PLANES = 8  # of the softmax at full size at a time
 
@@ -29,7 +29,7 @@ def run(args: Namespace) -> None:
         activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> tuple:
-        image = datasets.read_image(source, image_id)
+        image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
         seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes,
                                   'run --cam_to_ir_label_pass True first')

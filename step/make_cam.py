@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from misc import activations, datasets, inference, records, torchutils, weights
+from misc import activations, datasets, imutils, inference, records, torchutils, weights
 
 
 def run(args: Namespace) -> None:
@@ -24,7 +24,7 @@ def run(args: Namespace) -> None:
         'scales': args.cam_scales, 'precision': args.precision, 'dtype': args.cam_dtype}, activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> tuple:
-        image = datasets.read_image(source, image_id)
+        image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
         return keys, image.shape[:2], datasets.scaled_images(image, args.cam_scales) if len(keys) else []
 

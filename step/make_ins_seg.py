@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from misc import activations, datasets, inference, instances, records, torchutils, weights
+from misc import activations, datasets, imutils, inference, instances, records, torchutils, weights
 from misc.pyutils import UserError, log, write_json
 from step.make_sem_seg import edge_of
 
@@ -30,7 +30,7 @@ def run(args: Namespace) -> None:
         ('.npz',), args.overwrite)
 
     def read(image_id: str) -> tuple:
-        image = datasets.read_image(source, image_id)
+        image = imutils.read_of(source, image_id)
         activation = activations.load(args.cam_out_dir, image_id,
                                       'run --make_cam_pass True with a --train_list that holds it').without_background()
         if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):

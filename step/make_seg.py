@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from misc import crf, datasets, imutils, inference, labels, records, segmentation, weights
+from misc import crf, imutils, inference, labels, records, segmentation, weights
 from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 
@@ -35,7 +35,7 @@ def run(args: Namespace) -> None:
         records.open_folder(logits_dir, settings, ('.npz',), args.overwrite)
 
     def read(image_id: str) -> tuple:
-        image = datasets.read_image(source, image_id)
+        image = imutils.read_of(source, image_id)
         return image.shape[:2], torch.from_numpy(imutils.to_chw(imutils.INPUTS[form['input']](image)))[None]
 
     def compute(image_id: str, item: tuple) -> Callable[[], None]:
@@ -85,7 +85,7 @@ def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path) ->
     def refine(image_id: str) -> None:
         path = logits_path(logits_dir, image_id)
         if not labels.exists(crf_dir, image_id):
-            image = datasets.read_image(args.source, image_id)
+            image = imutils.read_of(args.source, image_id)
             probabilities = segmentation.probabilities(_load(path), image.shape[:2]).numpy()
             labels.save(labels.label_path(crf_dir, image_id), crf.refine_probabilities(image, probabilities),
                         args.source.palette)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from misc import activations, datasets, indexing, inference, labels, records, seeds, torchutils, weights
+from misc import activations, datasets, imutils, indexing, inference, labels, records, seeds, torchutils, weights
 from misc.pyutils import UserError
 
 
@@ -40,7 +40,7 @@ def run(args: Namespace) -> None:
         return labels.exists(args.sem_seg_out_dir, image_id) and (args.walked_out_dir is None or is_walked(image_id))
 
     def read(image_id: str) -> activations.Walked | tuple:
-        image = datasets.read_image(source, image_id)
+        image = imutils.read_of(source, image_id)
         if is_walked(image_id):
             walked = activations.load_walked(args.walked_out_dir, image_id)
             if tuple(walked.hw) != image.shape[:2]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from misc import datasets, drawing, inference, losses, records, torchutils, training, weights
+from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
 from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
@@ -64,7 +64,7 @@ def objective(args: Namespace) -> training.Objective:
 def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The class boundaries of some images of the infer list."""
     for image_id in args.source.names(args.infer_list)[:PICTURES]:
-        image = datasets.read_image(args.source, image_id)
+        image = imutils.read_of(args.source, image_id)
         with torchutils.autocast(args.precision, args.device):
             edge = net(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], args.device))[0]
         edge = inference.resize(edge[0].float().sigmoid(), image.shape[:2])[0]

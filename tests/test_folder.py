@@ -13,7 +13,7 @@ from PIL import Image
 
 import run_sample
 from folder.dataloader import Folder
-from misc import checking, datasets, labels, options, weights
+from misc import checking, imutils, labels, options, weights
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK
@@ -176,8 +176,8 @@ def test_photographs_are_turned_and_masks_lie_over_them_so(tmp_path):
     Image.new('RGB', (8, 6)).save(root / 'images' / 'a.jpg', exif=exif)
     labels.save(root / 'masks' / 'a.png', np.zeros((8, 6), np.uint8), Folder.palette)
     source = Folder(root)
-    assert datasets.read_image(source, 'a').shape == (8, 6, 3)
-    assert datasets.read_image(source, 'b').shape == (6, 8, 3)
+    assert imutils.read_of(source, 'a').shape == (8, 6, 3)
+    assert imutils.read_of(source, 'b').shape == (6, 8, 3)
     text, is_good = page(root)
     assert is_good
     assert '1 photographs carry an orientation (EXIF), which is followed, as viewers do (a)' in text
