@@ -152,22 +152,22 @@ class Folder:
         if any(is_photograph(name) for name in names):
             return []
         folders = [name for name in names if (above / name).is_dir() and (above != self.root or name not in ('masks', 'lists'))]
-        if not any(is_photograph(name) for folder in folders for name in _listed(above / folder)):
-            deeper = [name for name in folders for below in _listed(above / name) if (above / name / below).is_dir()
-                      and any(map(is_photograph, _listed(above / name / below)))]
-            if deeper:
-                raise UserError(f'{self.root}: photographs lie too deep; give --data_root {above / deeper[0]}'
-                                f'{" (or one of the others there)" if len({*deeper}) > 1 else ""}: it holds a folder a class')
-            return []
-        return folders
+        found = [name for name in folders if any(map(is_photograph, _listed(above / name)))]
+        others = [name for name in folders if name not in found]
+        deeper = [name for name in others for below in _listed(above / name) if (above / name / below).is_dir()
+                  and any(map(is_photograph, _listed(above / name / below)))]
+        if deeper and not found:
+            raise UserError(f'{self.root}: photographs lie too deep; give --data_root {above / deeper[0]}'
+                            f'{" (or one of the others there)" if len({*deeper}) > 1 else ""}: it holds a folder a class')
+        if found and others:
+            self._notes.append(f'{len(others)} folders without photographs are no classes ({some(others)})')
+        return found
 
     def _find_in_folders(self, given: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """Fills in the images; id -> its class. given: as below."""
         rows: dict[str, tuple[str, ...]] = {}
         for folder in self._folders:
             found = self._photographs_in(self._image_folder() / folder, f'{folder}/')
-            if not found:
-                self._notes.append(f'no photograph in {self._image_folder() / folder}: take the folder out if it is no class')
             for name in found:
                 image_id = same(f'{folder}_{without_ending(name, PHOTOGRAPHS)}')
                 if self._take(image_id, f'{folder}/{name}'):

@@ -144,6 +144,8 @@ def test_a_folder_a_class(tmp_path):
     (tmp_path / 'classes.txt').write_text('dog\ncat\n')
     assert Folder(tmp_path).classes == ('dog', 'cat')
     (tmp_path / 'images' / 'Cat').mkdir()
+    assert Folder(tmp_path).check(()).notes[0] == '1 folders without photographs are no classes (Cat)'
+    (tmp_path / 'images' / 'Cat' / 'x.jpg').write_text('')
     assert Folder(tmp_path).check(()).wrong == ["the folder 'Cat' is not in classes.txt: mend one of the two"]
     (tmp_path / 'classes.txt').unlink()
     assert 'the folders \'Cat\' and \'cat\' look alike' in Folder(tmp_path).check(()).wrong[0]
