@@ -56,6 +56,8 @@ def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
                 and key not in ('source', 'version', 'commit', 'check_data', 'running', 'voc12_root')}  # data_root tells it
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
+    for note in args.source.check(()).notes:
+        log.info('note: %s', note)
 
 
 def run(args: argparse.Namespace) -> int:

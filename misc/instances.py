@@ -178,13 +178,17 @@ def to_coco(source: datasets.Source, ids: Iterable[str], load: Callable[[str], I
 
     load(id) gives an image's instances. Images are numbered from 1 in the order of `ids`; category_id is the class from
     1; segmentation is a compressed RLE, bbox (x, y, width, height), area in pixels, and `score` comes on top. Instances of
-    score 0 (fragments) are left out.
+    score 0 (fragments) are left out. file_name is below the folder that holds all these images.
     """
+    ids = list(ids)
+    paths = [Path(source.image_path(image_id)) for image_id in ids]
+    folder = os.path.commonpath([path.parent for path in paths]) if paths else ''
     images, annotations = [], []
-    for image_number, image_id in enumerate(ids, start=1):
+    for image_number, (image_id, path) in enumerate(zip(ids, paths, strict=True), start=1):
         classes, scores, instance_map = load(image_id)
         h, w = instance_map.shape
-        images.append({'id': image_number, 'file_name': Path(source.image_path(image_id)).name, 'height': h, 'width': w})
+        images.append({'id': image_number, 'file_name': path.relative_to(folder).as_posix(), 'height': h, 'width': w,
+                       'license': 1})
         for number in np.flatnonzero(scores > 0):
             encoded = coco_mask.encode(np.asfortranarray(instance_map == number + 1, np.uint8))
             annotations.append({
@@ -192,5 +196,8 @@ def to_coco(source: datasets.Source, ids: Iterable[str], load: Callable[[str], I
                 'score': float(scores[number]), 'area': int(coco_mask.area(encoded)),
                 'bbox': coco_mask.toBbox(encoded).tolist(),
                 'segmentation': {'size': [h, w], 'counts': encoded['counts'].decode('ascii')}})
-    categories = [{'id': number, 'name': name} for number, name in enumerate(source.classes, start=1)]
-    return {'images': images, 'annotations': annotations, 'categories': categories}
+    categories = [{'id': number, 'name': name, 'supercategory': 'object'}
+                  for number, name in enumerate(source.classes, start=1)]
+    return {'info': {'description': 'instance masks made from image-level labels by AMN and IRN', 'version': '1.0'},
+            'licenses': [{'id': 1, 'name': 'unknown', 'url': ''}],  # pycocotools and trainers read these, whatever they hold
+            'images': images, 'annotations': annotations, 'categories': categories}

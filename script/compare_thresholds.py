@@ -26,7 +26,7 @@ def crf_threshold(source: datasets.Source, folder: Path, ids: list[str], num_wor
     """The threshold at which label maps and their CRF refinements agree best, by the mean of the images' mIoU."""
     def agreement(image_id: str) -> np.ndarray | None:
         _, planes = activations.class_planes(folder, image_id, REMEDY)
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         return auto_threshold.crf_agreement(image, planes) if len(planes) else None
 
     found = (datasets.checked(item) for item in datasets.read_ahead(agreement, ids, num_workers))

@@ -18,7 +18,7 @@ HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
 
 def row(source: datasets.Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
-    image = imutils.read_image(source.image_path(image_id))
+    image = imutils.read_of(source, image_id)
     pictures: list[np.ndarray | None] = [image]
     for name in ('cam', 'amn_cam'):
         folder = args.work_dir / 'result' / name

@@ -2,6 +2,7 @@
 # Make the environment .venv, or bring it up to date: bash script/make_env.sh [REQUIREMENTS]
 # PYTHON names the interpreter to make it with (3.10 or newer; default python3).
 set -euo pipefail
+case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac  # a path is the caller's
 cd "$(dirname "$0")/.."
 requirements=${1:-requirements.txt}
 python=${PYTHON:-python3}

@@ -39,7 +39,7 @@ def run(args: Namespace) -> None:
         activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> Read:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
         seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes,
                                   'run --cam_to_ir_label_pass True first')

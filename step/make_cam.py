@@ -33,7 +33,7 @@ def run(args: Namespace) -> None:
         'scales': args.cam_scales, 'precision': args.precision, 'dtype': args.cam_dtype}, activations.SUFFIXES, args.overwrite)
 
     def read(image_id: str) -> Read:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
         return Read(keys, image.shape[:2], datasets.scaled_images(image, args.cam_scales) if len(keys) else [])
 

@@ -30,7 +30,7 @@ def run(args: Namespace) -> None:
         ('.npz',), args.overwrite)
 
     def read(image_id: str) -> Read:
-        return read_with_activations(source, args.cam_out_dir, image_id, imutils.read_image(source.image_path(image_id)),
+        return read_with_activations(source, args.cam_out_dir, image_id, imutils.read_of(source, image_id),
                                      'run --make_cam_pass True with a --train_list that holds it')
 
     def compute(image_id: str, item: Read) -> Callable[[], tuple]:

@@ -35,7 +35,7 @@ def run(args: Namespace) -> None:
         records.open_folder(logits_dir, settings, ('.npz',), args.overwrite)
 
     def read(image_id: str) -> tuple:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         return image.shape[:2], torch.from_numpy(imutils.to_chw(imutils.INPUTS[form['input']](image)))[None]
 
     def compute(image_id: str, item: tuple) -> Callable[[], None]:
@@ -84,7 +84,7 @@ def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path) ->
     def refine(image_id: str) -> None:
         path = logits_path(logits_dir, image_id)
         if not labels.exists(crf_dir, image_id):
-            image = imutils.read_image(args.source.image_path(image_id))
+            image = imutils.read_of(args.source, image_id)
             probabilities = segmentation.probabilities(_load(path), image.shape[:2]).numpy()
             labels.save(labels.label_path(crf_dir, image_id), crf.refine_probabilities(image, probabilities),
                         args.source.palette)

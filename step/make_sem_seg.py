@@ -59,7 +59,7 @@ def run(args: Namespace) -> None:
         return labels.exists(args.sem_seg_out_dir, image_id) and (args.walked_out_dir is None or is_walked(image_id))
 
     def read(image_id: str) -> activations.Walked | Read:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         if is_walked(image_id):
             walked = activations.load_walked(args.walked_out_dir, image_id)
             if tuple(walked.hw) != image.shape[:2]:
