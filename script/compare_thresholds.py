@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, auto_threshold, datasets, imutils, options, scores, torchutils  # noqa: E402
+from misc import activations, auto_threshold, crf, datasets, imutils, options, scores, torchutils  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 
 REMEDY = 'run --make_cam_pass True, --make_amn_cam_pass True first'
@@ -29,6 +29,7 @@ def crf_threshold(source: datasets.Source, folder: Path, ids: list[str], num_wor
         image = imutils.read_of(source, image_id)
         return auto_threshold.crf_agreement(image, planes) if len(planes) else None
 
+    crf.prepare()
     found = (datasets.checked(item) for item in datasets.read_ahead(agreement, ids, num_workers))
     values = [item for item in torchutils.progress(found, total=len(ids), unit='image') if item is not None]
     if not values:

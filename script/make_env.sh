@@ -11,7 +11,6 @@ wanted=$(cat requirements*.txt script/constraints.txt | cksum)
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $python is older than Python 3.10; set PYTHON" >&2; exit 1; }
-command -v g++ >/dev/null || { echo "error: no g++; pydensecrf2 is compiled when installed (Debian: apt-get install g++)" >&2; exit 1; }
 [ -x .venv/bin/python ] || "$python" -m venv .venv || { echo "error: $python cannot make a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c script/constraints.txt
 echo "$wanted" > "$stamp"

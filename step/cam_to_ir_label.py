@@ -5,7 +5,7 @@ Only this stage: python run_sample.py --cam_to_ir_label_pass True
 """
 from argparse import Namespace
 
-from misc import activations, auto_threshold, imutils, inference, labels, records, seeds
+from misc import activations, auto_threshold, crf, imutils, inference, labels, records, seeds
 from misc.auto_threshold import AUTO
 from misc.pyutils import UserError, log
 
@@ -33,6 +33,7 @@ def refine_folder(args: Namespace, stage: str, cam_dir: str, out_dir: str,
         seed = seeds.refined_seed(image, activation.keys, activation.high_res, settings['fg_thres'], settings['bg_thres'])
         labels.save(labels.label_path(out_dir, image_id), seed, source.palette)
 
+    crf.prepare()
     inference.for_each_image(ids, lambda image_id: labels.exists(out_dir, image_id), refine, args.num_workers)
 
 

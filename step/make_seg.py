@@ -30,6 +30,7 @@ def run(args: Namespace) -> None:
                 'flip': args.seg_flip, 'precision': args.precision}
     records.open_folder(out_dir, settings, ('.png',), args.overwrite)
     if args.seg_crf:
+        crf.prepare()
         records.open_folder(crf_dir, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(out_dir)}, ('.png',),
                             args.overwrite)
         records.open_folder(logits_dir, settings, ('.npz',), args.overwrite)

@@ -108,6 +108,8 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     records.open_folder(out, {'stage': 'segment', 'weights': digest, 'scales': args.seg_scales, 'flip': args.seg_flip,
                               'crf': args.seg_crf, 'precision': args.precision}, ('.png',), args.overwrite)
     start_log(out / 'segment.log')
+    if args.seg_crf:
+        crf.prepare()
 
     def read(name: str) -> tuple:
         image = imutils.read_image(paths[name], upright=True)
