@@ -1,16 +1,18 @@
 """One loop for all stages that make a file an image: what is still to do, workers ahead, saving behind, what failed."""
 import collections
+import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from misc import datasets, torchutils
+from misc import command, datasets, torchutils
 from misc.pyutils import UserError, WriteError, log
 
+T = TypeVar('T')
 Save = Callable[[], None]
 
 MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go through the network one after the other
@@ -24,7 +26,8 @@ class _Job:
 
     def __call__(self, image_id: str) -> tuple[str, Any]:
         try:
-            return image_id, self.read(image_id)
+            with command.explained():
+                return image_id, self.read(image_id)
         except UserError as error:
             return image_id, error
 
@@ -36,7 +39,8 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
 
     read(id) runs in worker processes, ahead. compute(id, item) runs here, with the network, and returns a function that
     saves, which runs in a thread, behind; stages without a network do everything in read. An image that fails is
-    named at the end and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once.
+    named at the end and does not lose the others, want of memory included: then UserError is raised. A disk that refuses ends
+    the stage at once.
     With several processes each takes its share of the images. device: where compute sends what was read.
     """
     def alone(ids: list[str], items: list[Any]) -> list[Save | None]:
@@ -55,15 +59,17 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     done = sum(torchutils.gather([len(mine) - len(todo)]))
     if done:
         log.info('%d of %d images are already done', done, len(ids))
-    failed: dict[str, str] = {}
+    failed: dict[str, UserError] = {}
     saving: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(1) as saver:
         items = datasets.read_ahead(_Job(read), todo, num_workers, pin_memory=device.type == 'cuda')
         items = torchutils.progress(items, total=len(todo), unit='image')
         for batch in _batches(_readable(items, failed), batch_size, like):
-            for save in compute(*map(list, zip(*batch, strict=True))) if compute else ():
+            names, content = map(list, zip(*batch, strict=True))
+            saves = _enough(functools.partial(compute, names, content), names, failed) if compute else None
+            for name, save in zip(names, saves or (), strict=False):
                 if save is not None:
-                    saving.append(saver.submit(save))
+                    saving.append(saver.submit(_enough, save, [name], failed))
             while len(saving) > 4 * batch_size or (saving and saving[0].done()):
                 saving.popleft().result()
         for future in saving:
@@ -73,16 +79,27 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
         for image_id, reason in failed.items():
             log.info('failed: %s: %s', image_id, reason)
         first, reason = next(iter(failed.items()))
-        raise UserError(f'{len(failed)} of {len(ids)} images failed, the others are done; first {first}: {reason}')
+        kind = type(reason) if isinstance(reason, command.OutOfMemory) else UserError
+        raise kind(f'{len(failed)} of {len(ids)} images failed, the others are done; first {first}: {reason}')
 
 
-def _readable(items: Iterable[tuple[str, Any]], failed: dict[str, str]) -> Iterator[tuple[str, Any]]:
+def _enough(work: Callable[[], T], names: list[str], failed: dict[str, UserError]) -> T | None:
+    """work(); where memory is not enough for it, None, and these images are among `failed`."""
+    try:
+        with command.explained():
+            return work()
+    except command.OutOfMemory as error:
+        failed.update(dict.fromkeys(names, type(error)(str(error))))  # likewise
+        return None
+
+
+def _readable(items: Iterable[tuple[str, Any]], failed: dict[str, UserError]) -> Iterator[tuple[str, Any]]:
     """The items that could be read; the others' errors go to `failed`, but for a disk that refuses."""
     for image_id, item in items:
         if isinstance(item, WriteError):
             datasets.checked(item)
         if isinstance(item, UserError):
-            failed[image_id] = str(item)
+            failed[image_id] = type(item)(str(item))  # a new one, without the frames that hold what was read
         else:
             yield image_id, item
 
