@@ -42,7 +42,7 @@ from coco14.dataloader import (
     mask_folder,
     save_labels,
 )
-from misc import inference, labels, records, torchutils
+from misc import ending, inference, labels, records, torchutils
 from misc.pyutils import UserError, atomic_path, writing
 from voc12.prepare import counted, named
 
@@ -57,14 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code; errors are one line on stderr."""
     args = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
-    try:
-        return _run(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('stopped by Ctrl-C; the same command goes on', file=sys.stderr)
-        return 130
+    return ending.run(lambda: _run(args), lambda want: f'--num_workers below {args.num_workers}', '; the same command goes on')
 
 
 # ---- a JSON file of any size ----

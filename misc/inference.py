@@ -1,5 +1,6 @@
 """One loop for all stages that make a file an image: what is still to do, workers ahead, saving behind, what failed."""
 import collections
+import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from misc import datasets, torchutils
+from misc import datasets, ending, torchutils
 from misc.pyutils import UserError, WriteError, log
 
 T = TypeVar('T')
@@ -26,7 +27,8 @@ class _Job:
 
     def __call__(self, image_id: str) -> tuple[str, Any]:
         try:
-            return image_id, self.read(image_id)
+            with ending.explained():
+                return image_id, self.read(image_id)
         except UserError as error:
             return image_id, error
 
@@ -39,10 +41,10 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
 
     read(id) runs in worker processes, ahead. compute(id, item) runs here, with the network, and returns a function that
     saves, which runs in a thread, behind; stages without a network do everything in read. An image that fails is
-    named at the end and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once.
-    With several processes each takes its share of the images. device: where compute sends what was read. finish: for
-    stages with much to do behind the network: then what compute returns gives, when the next image is under way, arrays
-    that finish makes the file of, in further worker processes.
+    named at the end and does not lose the others, want of memory included: then UserError is raised. A disk that refuses ends
+    the stage at once. With several processes each takes its share of the images. device: where compute sends what was read.
+    finish: for stages with much to do behind the network: then what compute returns gives, when the next image is under way,
+    arrays that finish makes the file of, in further worker processes.
     """
     def alone(ids: list[str], items: list[Any]) -> list[Save | None]:
         return [compute(ids[0], items[0])]
@@ -61,13 +63,13 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     done = sum(torchutils.gather([len(mine) - len(todo)]))
     if done:
         log.info('%d of %d images are already done', done, len(ids))
-    failed: dict[str, str] = {}
+    failed: dict[str, UserError] = {}
     items = datasets.read_ahead(_Job(read), todo, num_workers, pin_memory=device.type == 'cuda')
     items = torchutils.progress(items, total=len(todo), unit='image')
-    batches = _batches(_readable(items, failed), batch_size, like)
-    saves = (save for batch in batches for save in (compute(*map(list, zip(*batch, strict=True))) if compute else ())
-             if save is not None)
-    if finish is not None:
+    saves = _computed(_batches(_readable(items, failed), batch_size, like), compute, failed) if compute else iter(())
+    if compute is None:
+        collections.deque(_readable(items, failed), 0)
+    elif finish is not None:
         for done in datasets.read_ahead(finish, _one_behind(saves), num_workers):
             datasets.checked(done)
     else:
@@ -77,7 +79,29 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
         for image_id, reason in failed.items():
             log.info('failed: %s: %s', image_id, reason)
         first, reason = next(iter(failed.items()))
-        raise UserError(f'{len(failed)} of {len(ids)} images failed, the others are done; first {first}: {reason}')
+        kind = type(reason) if isinstance(reason, ending.OutOfMemory) else UserError
+        raise kind(f'{len(failed)} of {len(ids)} images failed, the others are done; first {first}: {reason}')
+
+
+def _computed(batches: Iterable[list[tuple[str, Any]]], compute: Callable[[list[str], list[Any]], list[Save | None]],
+              failed: dict[str, UserError]) -> Iterator[Save]:
+    """What saves each image; where memory is not enough for one, it is among `failed`."""
+    for batch in batches:
+        names, content = map(list, zip(*batch, strict=True))
+        saves = _enough(functools.partial(compute, names, content), names, failed) or ()
+        for name, save in zip(names, saves, strict=False):
+            if save is not None:
+                yield functools.partial(_enough, save, [name], failed)
+
+
+def _enough(work: Callable[[], T], names: list[str], failed: dict[str, UserError]) -> T | None:
+    """work(); where memory is not enough for it, None, and these images are among `failed`."""
+    try:
+        with ending.explained():
+            return work()
+    except ending.OutOfMemory as error:
+        failed.update(dict.fromkeys(names, type(error)(str(error))))  # likewise
+        return None
 
 
 def _save_behind(saves: Iterable[Save], most: int) -> None:
@@ -103,13 +127,13 @@ def _one_behind(makes: Iterable[Callable[[], T]]) -> Iterator[T]:
         yield before()
 
 
-def _readable(items: Iterable[tuple[str, Any]], failed: dict[str, str]) -> Iterator[tuple[str, Any]]:
+def _readable(items: Iterable[tuple[str, Any]], failed: dict[str, UserError]) -> Iterator[tuple[str, Any]]:
     """The items that could be read; the others' errors go to `failed`, but for a disk that refuses."""
     for image_id, item in items:
         if isinstance(item, WriteError):
             datasets.checked(item)
         if isinstance(item, UserError):
-            failed[image_id] = str(item)
+            failed[image_id] = type(item)(str(item))  # a new one, without the frames that hold what was read
         else:
             yield image_id, item
 

@@ -1,6 +1,7 @@
 """Device, precision, processes and seeds: asked for once, here."""
 import contextlib
 import datetime
+import math
 import os
 import zlib
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
+from misc import machine
 from misc.pyutils import UserError
 
 T = TypeVar('T')
@@ -18,7 +20,12 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError for one not there."""
+    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError for one not there, and for
+    'auto' where there is a GPU that torch cannot use."""
+    limit_threads()
+    reason = None if name == 'cpu' or torch.cuda.is_available() else machine.no_cuda(torch.__version__, torch.version.cuda)
+    if reason is not None:
+        raise UserError(f'--device {name}: {reason}; --device cpu computes without it')
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -35,6 +42,12 @@ def choose_device(name: str) -> torch.device:
         if device.index is not None:
             torch.cuda.set_device(device)  # else memory is pinned, and events are recorded, on the first GPU
     return device
+
+
+def machine_line(device: torch.device) -> str:
+    """What computes: 'torch 2.13.0, cpu, 2 cores, 2 threads'; the card in the place of 'cpu'."""
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
+    return f'torch {torch.__version__}, {name}, {cores()} cores, {torch.get_num_threads()} threads'
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -60,8 +73,18 @@ def set_deterministic(wanted: bool) -> None:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    """Processor cores that this process may use: what its affinity and its container's quota (rounded up) allow."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, math.ceil(min(machine.quota(), allowed)))
+
+
+def limit_threads() -> None:
+    """Compute with no more threads than there are cores for this process (torch knows of no quota), unless the user says with
+    how many."""
+    if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():
+        mine = max(1, cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1')))
+        if torch.get_num_threads() > mine:
+            torch.set_num_threads(mine)
 
 
 def world() -> tuple[int, int]:

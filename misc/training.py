@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from misc import datasets, records, torchutils, weights
-from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
+from misc.pyutils import UserError, elapsed, lock, lock_path, log, remove_unfinished, writing
 
 ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
 Batch = dict[str, Any]
@@ -82,7 +82,7 @@ class Training:
         run, come from other settings.
         """
         if torchutils.is_main():
-            lock(self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock'), f'{self.weights}')
+            lock(lock_path(self.checkpoint.with_suffix('')), f'{self.weights}')
             remove_unfinished(self.checkpoint.parent, self.checkpoint.stem)
         self.settings = records.as_stored(self.settings)
         if self.overwrite:

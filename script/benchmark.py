@@ -19,16 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import misc  # noqa: E402, F401 -- before torch
+
+# isort: split
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from misc import (  # noqa: E402
     activations,
     crf,
     datasets,
+    ending,
     imutils,
     indexing,
     inference,
@@ -38,6 +42,7 @@ from misc import (  # noqa: E402
     torchutils,
     training,
 )
+from misc.pyutils import UserError, write_json  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
 from step import make_amn_cam, make_cam, make_sem_seg, train_amn, train_cam, train_irn  # noqa: E402
 from voc12 import sample  # noqa: E402
@@ -326,7 +331,16 @@ CASES = {name.removeprefix('case_'): work for name, work in list(globals().items
 
 
 def run_case(name: str, args: argparse.Namespace, results: Any) -> None:
-    """A case in its own process."""
+    """A case in its own process, which ends with the exit code of a command."""
+    sys.exit(ending.run(lambda: measure_case(name, args, results), remedy))
+
+
+def remedy(want: str) -> str:
+    return 'a smaller --batch, --crop or --size'
+
+
+def measure_case(name: str, args: argparse.Namespace, results: Any) -> None:
+    """Put what a case tells, and its peak memory, into `results`."""
     args.device = torchutils.choose_device(args.device)
     torch.manual_seed(0)
     result = CASES[name](args)
@@ -348,6 +362,10 @@ def main() -> int:
     parser.add_argument('--repeat', type=int, default=3, help='calls of which the median counts [3]')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
+    return ending.run(lambda: run(args), remedy)
+
+
+def run(args: argparse.Namespace) -> None:
     args.eps, args.amn_balanced, args.amn_learning_rate, args.amn_weight_decay = 0.4, True, [5e-6, 1e-4], 1e-4
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
@@ -362,8 +380,7 @@ def main() -> int:
         while process.is_alive() and queue.empty():
             process.join(0.2)
         if queue.empty():
-            print(f'error: {name} ended without a result (exit code {process.exitcode})', file=sys.stderr)
-            return 1
+            raise UserError(f'{name} ended without a result (exit code {process.exitcode})')
         result = queue.get()
         process.join()
         results.append(result)
@@ -380,10 +397,8 @@ def main() -> int:
           f'{bytes_rate:.1f} GB/s')
     print(scores.table(('stage', 'images/s', 's/image', 'peak GB', 'of limit', 'plain s', 'times', 'the plain way'), rows))
     if args.json:
-        from misc.pyutils import write_json
         write_json(args.json, {'matrix_gflops': rate, 'copy_gb_a_second': bytes_rate, 'torch': torch.__version__,
                                'arguments': vars(args), 'stages': results})
-    return 0
 
 
 if __name__ == '__main__':

@@ -16,8 +16,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from misc import crf, drawing, imutils, inference, labels, options, records, segmentation, sources, torchutils, weights
-from misc.pyutils import UserError, is_whole, start_log, stop_log, unlock
+from misc import (
+    crf,
+    drawing,
+    ending,
+    imutils,
+    inference,
+    labels,
+    options,
+    records,
+    segmentation,
+    sources,
+    torchutils,
+    weights,
+)
+from misc.pyutils import UserError, is_whole, start_log
 from step.make_seg import load_network
 
 FLAGS = ('seg_weights_name', 'seg_network', 'seg_scales', 'seg_flip', 'seg_crf', 'device', 'precision', 'num_workers',
@@ -138,21 +151,7 @@ def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    try:
-        run(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is not enough: --precision bf16, smaller --seg_scales, or --device cpu", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('stopped by Ctrl-C; the same command goes on', file=sys.stderr)
-        return 130
-    finally:
-        stop_log()
-        unlock()
-    return 0
+    return ending.run(lambda: run(args), ending.remedy_of('segment', args), '; the same command goes on')
 
 
 if __name__ == '__main__':

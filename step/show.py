@@ -21,6 +21,7 @@ from misc import (
     activations,
     datasets,
     drawing,
+    ending,
     imutils,
     inference,
     labels,
@@ -264,18 +265,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    try:
-        run(args)
-        return 0
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is not enough: --precision bf16, smaller --cam_scales or a smaller photograph",
-              file=sys.stderr)
-    except KeyboardInterrupt:
-        print('stopped by Ctrl-C', file=sys.stderr)
-        return 130
-    return 1
+    return ending.run(lambda: run(args), ending.remedy_of('show', args))
 
 
 if __name__ == '__main__':
