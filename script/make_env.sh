@@ -16,7 +16,7 @@ log=.venv/install.log
 
 # Minor version, full version and home of an interpreter: .venv/bin/python has those of the one that made it.
 identity() {
-  "$1" -c 'import sys; v = sys.version_info; print(v[0], v[1], "%d.%d.%d" % v[:3], getattr(sys, "base_prefix", ""))' 2>/dev/null
+  "$1" -c 'import sys; v = sys.version_info; print("%d %d %d.%d.%d " % (v[:2] + v[:3]) + getattr(sys, "base_prefix", ""))' 2>/dev/null
 }
 there=$(identity .venv/bin/python) || there=
 if [ -z "${PYTHON:-}" ] && [ -n "$there" ]; then python=.venv/bin/python; fi
@@ -49,7 +49,7 @@ rm -f "$stamp"
 if ! .venv/bin/python -m pip install --disable-pip-version-check -r "$requirements" -c script/constraints.txt >> "$log" 2>&1; then
   said=$(grep '^ERROR: ' "$log" | tail -n 1) || said=$(tail -n 1 "$log")
   if grep -q 'No space left' "$log"; then
-    remedy='; a CUDA build of torch takes 3 GB of downloads (PIP_CACHE_DIR, TMPDIR) and 7 GB in .venv'
+    remedy='; a CUDA build of torch takes 3 GB of downloads (PIP_CACHE_DIR, TMPDIR) and 5.3 GB in .venv'
   elif grep -q '(from versions: none)' "$log"; then
     remedy='; no index has it, or none was reached (PIP_INDEX_URL, https_proxy)'
   fi
