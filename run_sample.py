@@ -14,13 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from misc import torchutils
+from misc import ending, torchutils
 from misc.command import checking, launch, options, plan, preflight
 from misc.contract import settings
 from misc.contract.stages import Job, Stage, Stages
-from misc.pyutils import UserError, elapsed, log, start_log, stop_log, unlock
+from misc.pyutils import elapsed, log, start_log
 from misc.score import results, scores
 from step.pipeline import STAGES
 
@@ -54,13 +52,14 @@ def git_commit() -> str:
 
 def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
     """Version, commit, machine and settings: the first lines of every log."""
-    device = torch.cuda.get_device_name(job.device) if job.device.type == 'cuda' else f'cpu, {torchutils.cores()} cores'
-    log.info('AMN %s, commit %s, Python %s, torch %s, %s, %d process(es), seed %d', job.version, job.commit,
-             platform.python_version(), torch.__version__, device, torchutils.world()[1], args.seed)
+    log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', job.version, job.commit, platform.python_version(),
+             torchutils.machine_line(job.device), torchutils.world()[1], args.seed)
     told = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
             and key not in ('check_data', 'dry_run', 'running', 'voc12_root')}  # data_root tells it
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in told.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
+    for note in job.source.check(()).notes:
+        log.info('note: %s', note)
 
 
 def job_of(args: argparse.Namespace, stages: Stages) -> Job:
@@ -82,6 +81,7 @@ def run(args: argparse.Namespace, stages: Stages) -> int:
     options.resolve(stages, args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
+    torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')  # the CPU always is
     job = job_of(args, stages)
     if args.check_data:
         return check_data(job, args)
@@ -112,7 +112,8 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
     for stage in chosen:
         since = time.monotonic()
         log.info('=== %s: %s', stage.name, stage.title)
-        stage.run(job, *stage.told(args))
+        with ending.explained(ending.remedy_of(stage.name, args)):
+            stage.run(job, *stage.told(args))
         torchutils.wait_for_all()
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
@@ -152,40 +153,23 @@ def report_spread(repeats: Sequence[argparse.Namespace], chosen: Sequence[Stage]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    words, reason = sys.argv[1:] if arguments is None else arguments, None
-    try:
-        words = options.with_preset(words)
-        stages = options.with_stages_of(STAGES, words)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    args = options.build_parser(stages).parse_args(words)
-    args.running = False
-    try:
-        if args.gpus is not None:
-            return launch.share_among(args.gpus, __file__, words)
-        return run(args, stages)
-    except UserError as error:
-        reason = f'error: {error}'
-    except torch.OutOfMemoryError:
-        reason = ("error: the GPU's memory is not enough: --precision bf16 halves the need; a training takes --accumulate "
-                  'or a smaller crop size, other stages smaller --cam_scales')
-    except RuntimeError as error:
-        if torchutils.world()[1] == 1 or 'onnection' not in str(error):
-            raise
-        reason = f'process {torchutils.world()[0]} ends, because another one did'
-    except KeyboardInterrupt:
-        reason = 'stopped by Ctrl-C; the same command goes on'
-    finally:
-        if reason is not None:
-            whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
-            log.info('%s%s', whose, reason, extra={'file_only': True})  # the screen has it on stderr
-        stop_log()
-        unlock()
-    stopped = reason.startswith('stopped')
-    if os.environ.get('LOCAL_RANK', '0') == '0' or (args.running and not stopped):  # else all processes say the same
-        print(reason, file=sys.stderr)
-    return 130 if stopped else 1
+    words = sys.argv[1:] if arguments is None else arguments
+    started = argparse.Namespace(running=False)
+
+    def work() -> int:
+        given = options.with_preset(words)
+        stages = options.with_stages_of(STAGES, given)
+        args = options.build_parser(stages).parse_args(given, started)
+        return run(args, stages) if args.gpus is None else launch.share_among(args.gpus, __file__, given)
+
+    def tell(line: str) -> None:
+        whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
+        log.info('%s%s', whose, line, extra={'file_only': True})  # the screen has it on stderr
+        stopped = line.startswith('stopped')
+        if os.environ.get('LOCAL_RANK', '0') == '0' or (started.running and not stopped):  # else all processes say the same
+            print(line, file=sys.stderr)
+
+    return ending.run(work, again='; the same command goes on', tell=tell)
 
 
 if __name__ == '__main__':

@@ -1,12 +1,13 @@
 """One loop for all stages that make a file an image: what is still to do, workers ahead, saving behind, what failed."""
 import collections
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
 
-from misc import torchutils
+from misc import ending, torchutils
 from misc.contract.stages import Job
 from misc.data import datasets
 from misc.pyutils import UserError, WriteError, log
@@ -22,7 +23,8 @@ class _Read:
 
     def __call__(self, image_id: str) -> tuple[str, Any]:
         try:
-            return image_id, self.read(image_id)
+            with ending.explained():
+                return image_id, self.read(image_id)
         except UserError as error:
             return image_id, error
 
@@ -54,7 +56,7 @@ class Images:
         done = sum(torchutils.gather([len(mine) - len(self._todo)]))
         if done:
             log.info('%d of %d images are already done', done, len(ids))
-        self._failed: dict[str, str] = {}
+        self._failed: dict[str, UserError] = {}
         self._saving: collections.deque[Future] = collections.deque()
         self._saver = ThreadPoolExecutor(1)
 
@@ -81,7 +83,7 @@ class Images:
             if isinstance(item, WriteError):
                 datasets.checked(item)
             if isinstance(item, UserError):
-                self._failed[image_id] = str(item)
+                self._failed[image_id] = type(item)(str(item))  # a new one, without the frames that hold what was read
             else:
                 yield image_id, item
 
@@ -95,11 +97,30 @@ class Images:
         for _ in self.todo(make):
             pass
 
-    def save(self, write: Callable[..., None], *values: Any) -> None:
+    @contextlib.contextmanager
+    def enough(self, ids: Sequence[str]) -> Iterator[None]:
+        """Where memory is not enough for what is done in this block, these images fail and the stage goes on."""
+        try:
+            with ending.explained():
+                yield
+        except ending.OutOfMemory as error:
+            self._failed.update(dict.fromkeys(ids, type(error)(str(error))))  # likewise
+
+    def save(self, image_id: str, write: Callable[..., None], *values: Any) -> None:
         """write(*values), later: it may wait for the device, which then need not wait for the disk."""
-        self._saving.append(self._saver.submit(write, *values))
+        self._saving.append(self._saver.submit(self._write, image_id, write, *values))
         while len(self._saving) > AHEAD or (self._saving and self._saving[0].done()):
             self._saving.popleft().result()
+
+    def _write(self, image_id: str, write: Callable[..., None], *values: Any) -> None:
+        with self.enough([image_id]):
+            write(*values)
+
+    def finish(self, makes: Iterable[Callable[[], Any]], finish: Callable[[Any], None]) -> None:
+        """For a stage with much to do behind its network: finish(make()) in further worker processes, where each of `makes` is
+        asked for what it gives when the next one is under way."""
+        for done in datasets.read_ahead(finish, _one_behind(makes), self.num_workers):
+            datasets.checked(done)
 
     def _tell_failed(self) -> None:
         failed = dict(sum(torchutils.gather([list(self._failed.items())]), []))
@@ -107,7 +128,19 @@ class Images:
             log.info('failed: %s: %s', image_id, reason)
         if failed:
             first, reason = next(iter(failed.items()))
-            raise UserError(f'{len(failed)} of {len(self.ids)} images failed, the others are done; first {first}: {reason}')
+            kind = type(reason) if isinstance(reason, ending.OutOfMemory) else UserError
+            raise kind(f'{len(failed)} of {len(self.ids)} images failed, the others are done; first {first}: {reason}')
+
+
+def _one_behind(makes: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+    """What each gives, asked for when the next one is there."""
+    before = None
+    for make in makes:
+        if before is not None:
+            yield before()
+        before = make
+    if before is not None:
+        yield before()
 
 
 def _batches(items: Iterable[tuple[str, Any]], size: int, like: Callable[[Any], Hashable]) -> Iterator[list[tuple[str, Any]]]:

@@ -10,12 +10,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import imutils  # noqa: E402
+from misc import ending, imutils  # noqa: E402
 from misc.command import options  # noqa: E402
 from misc.contract.sources import Source
 from misc.draw import drawing  # noqa: E402
 from misc.files import activations, labels  # noqa: E402
-from misc.pyutils import UserError  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
 
 FOLDERS = {stage: stage.writes[0] for stage in STAGES if stage.shown is not None and stage.shown.kind != 'seed'}
@@ -24,7 +23,7 @@ HEADINGS = ('image', *(stage.shown.title for stage in FOLDERS), 'truth')
 
 def row(source: Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
-    image = imutils.read_image(source.image_path(image_id))
+    image = imutils.read_of(source, image_id)
     pictures: list[np.ndarray | None] = [image]
     for stage, output in FOLDERS.items():
         folder, remedy = args.work_dir / output.path, f'run {stage.flag} True first'
@@ -49,18 +48,17 @@ def main() -> int:
     parser.add_argument('--number', type=int, default=8, help='how many of them')
     parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
     args = parser.parse_args()
-    try:
-        source = options.open_source(args)
-        ids = args.images or source.names(args.list or options.source_class(args.dataset).lists['infer_list'])
-        if not args.images:
-            ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
-        rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)
-        drawing.save(args.out, drawing.contact_sheet(rows, HEADINGS, row_titles=titles))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    return ending.run(lambda: run(args), lambda want: 'a smaller --number')
+
+
+def run(args: argparse.Namespace) -> None:
+    source = options.open_source(args)
+    ids = args.images or source.ids(args.list or options.source_class(args.dataset).lists['infer_list'])
+    if not args.images:
+        ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
+    rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)
+    drawing.save(args.out, drawing.contact_sheet(rows, HEADINGS, row_titles=titles))
     print(f'written: {args.out}')
-    return 0
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc.pyutils import UserError  # noqa: E402
+from misc import ending  # noqa: E402
 from misc.score import results  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
 
@@ -15,12 +15,7 @@ def main() -> int:
     parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
     parser.add_argument('--published', action='store_true', help='beside them the published figures (VOC, COCO)')
     args = parser.parse_args()
-    try:
-        print(results.table(args.scores, STAGES.rows(), args.published))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    return 0
+    return ending.run(lambda: print(results.table(args.scores, STAGES.rows(), args.published)))
 
 
 if __name__ == '__main__':

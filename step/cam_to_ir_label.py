@@ -7,7 +7,7 @@ from misc import imutils, inference
 from misc.contract.settings import AUTO, CamSeeds, Seeds
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.files import activations, labels, records
-from misc.method import seeds
+from misc.method import crf, seeds
 from misc.pyutils import UserError, log
 from misc.score import auto_threshold
 
@@ -25,11 +25,12 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, told: Seed
     records.open_folder(folder, record, ('.png',), job.run.overwrite)
 
     def refine(image_id: str) -> None:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         activation = activations.of_image(cam_dir, image_id, image.shape[:2], remedy)
         seed = seeds.refined_seed(image, activation.keys, activation.high_res, record['fg_thres'], record['bg_thres'])
         labels.save(labels.label_path(folder, image_id), seed, source.palette)
 
+    crf.prepare()
     with inference.Images.of(job, 'train_list', lambda image_id: labels.exists(folder, image_id)) as images:
         images.make(refine)
 

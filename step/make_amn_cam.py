@@ -46,17 +46,19 @@ def run(job: Job, told: AmnActivations) -> None:
     records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite)
 
     def read(image_id: str) -> Scales:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
         seed = datasets.read_seed(seeds, image_id, image.shape[:2], source.n_classes, job.remedy('ir_label_out_dir'))
         return Scales(present, seed, datasets.scaled_images(image, told.scales) if present.any() else [])
 
     with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder)) as images:
         for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
-            present, refined, scales = zip(*items, strict=True)
-            scales = [torch.cat(scale) for scale in zip(*scales, strict=True)]
-            for image_id, made in zip(ids, amn_cams_of(net, present, refined, scales, job.device, told.precision), strict=True):
-                images.save(activations.save, folder, image_id, made, told.dtype)
+            with images.enough(ids):
+                scales = maps.together([item.images for item in items], job.device)
+                found = amn_cams_of(net, [item.present for item in items], [item.seed for item in items], scales, job.device,
+                                    told.precision)
+                for image_id, made in zip(ids, found, strict=True):
+                    images.save(image_id, activations.save, folder, image_id, made, told.dtype)
 
 
 @torch.inference_mode()
@@ -98,13 +100,13 @@ def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) 
 
     A few planes at a time: all of them at full size, once a scale, would be gigabytes where there are many classes.
     """
-    highest, total, planes = torch.tensor(-torch.inf, device=logits[0].device), 0.0, []
+    highest, total, planes = torch.full((), -torch.inf, device=logits[0].device), 0.0, []
     for first in range(0, len(logits[0]), PLANES):
         mean = maps.resize(logits[0][first:first + PLANES], hw).div_(len(logits))
         for scale in logits[1:]:
             mean += maps.resize(scale[first:first + PLANES], hw).div_(len(logits))
         here = kept[(first <= kept) & (kept < first + PLANES)] - first
-        planes.append(mean[here])
+        planes.append(maps.chosen_planes(mean, here))  # a copy: the mean is changed below
         higher = torch.maximum(highest, mean.amax(0))
         total = total * (highest - higher).exp() + mean.sub_(higher).exp_().sum(0)
         highest = higher
@@ -115,8 +117,8 @@ def _stretched(planes: torch.Tensor, seed: np.ndarray) -> torch.Tensor:
     """Of each plane (K+1, h, w) the minimum goes to 0 and the maximum to 1 outside sure background."""
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     stretched = (planes - low) / (high - low + 1e-5)
-    sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0).to(planes.device)
-    return torch.where(sure_background, planes, stretched)
+    sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0)
+    return torch.where(torchutils.to_device(sure_background, planes.device), planes, stretched)
 
 
 STAGE = Stage(

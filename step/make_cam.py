@@ -41,16 +41,18 @@ def run(job: Job, told: CamActivations) -> None:
     records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite)
 
     def read(image_id: str) -> Scales:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
         return Scales(keys, image.shape[:2], datasets.scaled_images(image, told.scales) if len(keys) else [])
 
     with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder)) as images:
         for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
-            keys, (hw, *_), scales = zip(*items, strict=True)
-            scales = [torch.cat(scale) for scale in zip(*scales, strict=True)]
-            for image_id, made in zip(ids, cams_of(net, keys, hw, scales, job.device, told.precision), strict=True):
-                images.save(activations.save, folder, image_id, made, told.dtype)
+            with images.enough(ids):
+                scales = maps.together([item.images for item in items], job.device)
+                keys = [item.keys for item in items]
+                found = cams_of(net, keys, items[0].hw, scales, job.device, told.precision)
+                for image_id, made in zip(ids, found, strict=True):
+                    images.save(image_id, activations.save, folder, image_id, made, told.dtype)
 
 
 @torch.inference_mode()
@@ -68,7 +70,7 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
             plain, mirrored = maps.with_mirror(net.activations, torchutils.to_device(image, device))
         for both, present, of_image in zip(plain + mirrored, keys, sums, strict=True):
             for total, size in zip(of_image, sizes, strict=True):
-                total += maps.resize(both[present], size)
+                total += maps.resize(maps.chosen_planes(both, present), size)
     return [activations.Activation(present, *(planes / (planes.amax((1, 2), keepdim=True) + 1e-5) for planes in (
         strided, high_res[:, :hw[0], :hw[1]]))) for present, (strided, high_res) in zip(keys, sums, strict=True)]
 

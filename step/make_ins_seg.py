@@ -5,7 +5,10 @@ Reads --irn_weights_name, --cam_out_dir, images of --mask_list. Writes --ins_seg
 Only this stage: python run_sample.py --make_ins_seg_pass True
 """
 import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from misc import imutils, inference, networks, torchutils
@@ -16,6 +19,18 @@ from misc.files import activations, records
 from misc.method import instances
 from misc.pyutils import UserError, log, write_json
 from step.make_sem_seg import LISTED, Unwalked, edge_of
+
+
+class Fields(NamedTuple):
+    """What instances are found from: activations (K, h, w), boundaries (1, h, w) and displacements (2, h, w), none where the
+    image shows no class."""
+
+    image_id: str
+    keys: np.ndarray
+    hw: tuple[int, int]
+    strided: np.ndarray
+    edge: np.ndarray | None = None
+    displacement: np.ndarray | None = None
 
 
 def run(job: Job, told: InstanceMasks) -> None:
@@ -29,25 +44,40 @@ def run(job: Job, told: InstanceMasks) -> None:
     records.open_folder(folder, record, ('.npz',), job.run.overwrite)
 
     def read(image_id: str) -> Unwalked:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         hw = image.shape[:2]
         activation = activations.of_image(cam, image_id, hw, job.remedy('cam_out_dir', LISTED))
-        return Unwalked(activation.keys, activation.strided, hw, datasets.scaled_images(image, [1.0])[0])
+        return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw, datasets.scaled_images(image, [1.0])[0])
+
+    def find_and_save(fields: Fields) -> None:  # in workers: most of the work, and too many small steps for a GPU
+        image_id, keys, hw, *maps = fields
+        found = instances.nothing(hw)
+        if len(keys):
+            found = instances.find(keys, *map(torch.from_numpy, maps), told.bg_thres, told.beta, told.exp_times, hw)
+        instances.save(folder, image_id, found)
 
     with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder)) as images:
-        for image_id, item in images.todo(read):
-            found = instances.nothing(item.hw)
-            if len(item.keys):
-                edge, displacement = edge_and_displacement(net, torchutils.to_device(item.image, job.device), told.precision,
-                                                           told.canvas)
-                found = instances.find(item.keys, torch.from_numpy(item.strided).to(job.device), edge, displacement,
-                                       told.bg_thres, told.beta, told.exp_times, item.hw)
-            images.save(instances.save, folder, image_id, found)
+        images.finish(fields_of(net, images, read, told, job.device), find_and_save)
     path = job.files['ins_seg_coco_json']
     if path is not None and torchutils.is_main():
         content = instances.to_coco(source, ids, functools.partial(instances.load, folder))
         write_json(path, content)
         log.info('%s: %d instances in %d images', path, len(content['annotations']), len(ids))
+
+
+def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[str], Unwalked], told: InstanceMasks,
+              device: torch.device) -> Iterator[Callable[[], Fields]]:
+    """What gives the fields of each image on the host, once they are there."""
+    for image_id, item in images.todo(read):
+        with images.enough([image_id]):
+            made = ()
+            if len(item.keys):
+                made = edge_and_displacement(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
+            yield functools.partial(_on_host, image_id, item, [torchutils.ToHost(field) for field in made])
+
+
+def _on_host(image_id: str, item: Unwalked, made: list[torchutils.ToHost]) -> Fields:
+    return Fields(image_id, item.keys, tuple(item.hw), item.strided.numpy(), *(field.read().numpy() for field in made))
 
 
 @torch.inference_mode()

@@ -41,10 +41,16 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
         records.open_folder(crf_folder, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(folder)}, ('.png',),
                             job.run.overwrite)
         records.open_folder(logits, record, ('.npz',), job.run.overwrite)
+        crf.prepare()
 
     def read(image_id: str) -> Pixels:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         return Pixels(image.shape[:2], torch.from_numpy(imutils.to_chw(imutils.INPUTS[form.input](image)))[None])
+
+    def save(image_id: str, label_map: torch.Tensor, made: torch.Tensor | None) -> None:  # behind: may wait for a GPU
+        if made is not None:
+            save_logits(logits_path(logits, image_id), made.cpu().numpy())
+        labels.save(labels.label_path(folder, image_id), label_map.cpu().numpy(), source.palette)
 
     def is_done(image_id: str) -> bool:
         return labels.exists(folder, image_id) and (not told.crf or labels.exists(crf_folder, image_id)
@@ -52,11 +58,10 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
 
     with inference.Images(ids, is_done, job.run.num_workers, job.device) as images:
         for image_id, (hw, x) in images.todo(read):
-            made = segmentation.predict(net, x, told.scales, told.flip, job.device, told.precision)
-            label_map = segmentation.label_map(made, hw).cpu().numpy()
-            if told.crf:
-                images.save(save_logits, logits_path(logits, image_id), made.half().cpu().numpy())
-            images.save(labels.save, labels.label_path(folder, image_id), label_map, source.palette)
+            with images.enough([image_id]):
+                made = segmentation.predict(net, x, told.scales, told.flip, job.device, told.precision)
+                label_map = segmentation.label_map(made, tuple(hw))
+                images.save(image_id, save, image_id, label_map, made.half() if told.crf else None)
     if told.crf:
         refine(job, ids, logits, crf_folder)
 
@@ -101,7 +106,7 @@ def refine(job: Job, ids: list[str], logits: Path, folder: Path) -> None:
     def make(image_id: str) -> None:
         path = logits_path(logits, image_id)
         if not labels.exists(folder, image_id):
-            image = imutils.read_image(job.source.image_path(image_id))
+            image = imutils.read_of(job.source, image_id)
             probabilities = segmentation.probabilities(load_logits(path), image.shape[:2]).numpy()
             labels.save(labels.label_path(folder, image_id), crf.refine_probabilities(image, probabilities), job.source.palette)
         with writing(path):

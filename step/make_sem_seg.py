@@ -27,7 +27,7 @@ class Unwalked(NamedTuple):
     """An image, normalised (1, 3, H, W), and its activations: keys (K,), strided (K, h, w)."""
 
     keys: np.ndarray
-    strided: np.ndarray
+    strided: torch.Tensor
     hw: tuple[int, int]
     image: torch.Tensor
 
@@ -50,29 +50,33 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         return labels.exists(folder, image_id) and (kept is None or is_walked(image_id))
 
     def read(image_id: str) -> Walked | Unwalked:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         hw = image.shape[:2]
         if is_walked(image_id):
             return activations.load_walked(kept, image_id, hw=hw)
         activation = activations.of_image(amn, image_id, hw, job.remedy('amn_cam_out_dir', LISTED))
-        return Unwalked(activation.keys, activation.strided, hw, datasets.scaled_images(image, [1.0])[0])
+        return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw, datasets.scaled_images(image, [1.0])[0])
+
+    def save(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> None:  # behind: may wait for a GPU
+        walked = item if tensor is None else Walked(item.keys, tensor.cpu().numpy(), np.array(item.hw))
+        if kept is not None and tensor is not None:
+            activations.save_walked(kept, image_id, walked)
+        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), masks.bg_thres)]
+        labels.save(labels.label_path(folder, image_id), label_map, source.palette)
 
     with inference.Images.of(job, 'mask_list', is_done) as images:
         for image_id, item in images.todo(read):
-            walked = item if isinstance(item, Walked) else walked_of(net, item, told, job.device)
-            label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), masks.bg_thres)]
-            if kept is not None and walked is not item:
-                images.save(activations.save_walked, kept, image_id, walked)
-            images.save(labels.save, labels.label_path(folder, image_id), label_map, source.palette)
+            with images.enough([image_id]):
+                walked = None if isinstance(item, Walked) else walked_of(net, item, told, job.device)
+                images.save(image_id, save, image_id, item, walked)
 
 
-def walked_of(net: torch.nn.Module, item: Unwalked, told: Walk, device: torch.device) -> Walked:
-    """The walk of an image. Without a class there is nothing to spread."""
-    strided = item.strided
-    if len(item.keys):
-        edge = edge_of(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
-        strided = walk(torch.from_numpy(strided).to(device), edge, told.power, told.beta, told.exp_times).cpu().numpy()
-    return Walked(item.keys, strided, np.array(item.hw))
+def walked_of(net: torch.nn.Module, item: Unwalked, told: Walk, device: torch.device) -> torch.Tensor:
+    """The walk of an image, (K, h, w). Without a class there is nothing to spread."""
+    if not len(item.keys):
+        return item.strided
+    edge = edge_of(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
+    return walk(torchutils.to_device(item.strided, device), edge, told.power, told.beta, told.exp_times)
 
 
 @torch.inference_mode()

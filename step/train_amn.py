@@ -61,7 +61,7 @@ def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
         return
 
     def read(image_id: str) -> tuple:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         truth = scores.read_truth(source, image_id, image.shape[:2])
         return datasets.scaled_images(image, [1.0])[0], source.labels(image_id), truth
 
@@ -79,7 +79,7 @@ def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
 def pictures(job: Job, told: AmnTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """AMN's label map, without a threshold, of some images of the infer list."""
     for image_id in job.ids('infer_list')[:PICTURES]:
-        image = imutils.read_image(job.source.image_path(image_id))
+        image = imutils.read_of(job.source, image_id)
         label_map = predict(net, datasets.scaled_images(image, [1.0])[0], job.source.labels(image_id), image.shape[:2],
                             job.device, told.precision)
         yield image_id, drawing.overlay_labels(image, label_map, job.source.palette)

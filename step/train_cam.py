@@ -65,7 +65,7 @@ def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module, objec
 def pictures(job: Job, told: CamTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The strongest activation of some images of the val list, at scale 1 and without mirror."""
     for image_id in job.ids('val_list')[:PICTURES]:
-        image = imutils.read_image(job.source.image_path(image_id))
+        image = imutils.read_of(job.source, image_id)
         with torchutils.autocast(told.precision, job.device):
             planes = net.activations(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], job.device))
         strongest = planes[0, job.source.labels(image_id)].float().sum(0, keepdim=True)

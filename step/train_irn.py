@@ -44,7 +44,7 @@ def run(job: Job, told: IrnTraining) -> None:
 def pictures(job: Job, told: IrnTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The class boundaries of some images of the infer list."""
     for image_id in job.ids('infer_list')[:PICTURES]:
-        image = imutils.read_image(job.source.image_path(image_id))
+        image = imutils.read_of(job.source, image_id)
         with torchutils.autocast(told.precision, job.device):
             edge = net(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], job.device))[0]
         edge = maps.resize(edge[0].float().sigmoid(), image.shape[:2])[0]

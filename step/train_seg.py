@@ -63,7 +63,7 @@ def sgd(net: torch.nn.Module, told: SegTraining) -> torch.optim.Optimizer:
 def pictures(job: Job, told: SegTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The label map of some images of the train list."""
     for image_id in job.ids('train_list')[:PICTURES]:
-        image = imutils.read_image(job.source.image_path(image_id))
+        image = imutils.read_of(job.source, image_id)
         x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[told.input](image)))[None]
         logits = segmentation.predict(net, x, told.scales, False, job.device, told.precision)
         label_map = segmentation.label_map(logits, image.shape[:2]).cpu().numpy()

@@ -1,10 +1,10 @@
 """The small tree, the formula's weights and a way to run the command, shared by the tests of stages."""
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,16 +14,11 @@ from misc.contract.settings import Run
 from misc.contract.stages import Job
 from misc.files import weights
 from step.pipeline import STAGES
-from tests.formula import formula
+from tests.formula import formula_state
 
 GOLDEN = Path(__file__).parent / 'golden'
-torch.set_num_threads(2)
-
-
-def formula_state(net):
-    """The formula's weights for every tensor of a network."""
-    return {key: torch.from_numpy(np.asarray(formula(key, tuple(value.shape))))
-            for key, value in net.state_dict().items()}
+if 'OMP_NUM_THREADS' not in os.environ:
+    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope='session')

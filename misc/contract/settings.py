@@ -139,7 +139,10 @@ class Run(Settings):
                                'depends on it (authors: half the cores)', WHOLE)
     precision: str = setting('fp32', 'of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs '
                              'only (ours; published: fp32)', choices=tuple(torchutils.PRECISIONS))
-    seed: int = setting(0, 'the same seed gives the same files, for any --num_workers (ours)', number(int, 0, 2 ** 63 - 1))
+    deterministic: bool = setting(False, 'on a GPU use only kernels that give the same bits in every run, which are slower; '
+                                  'the CPU always does (ours)', boolean)
+    seed: int = setting(0, 'the same seed gives the same files, for any --num_workers; on a GPU with --deterministic '
+                            '(ours)', number(int, 0, 2 ** 63 - 1))
     repeat: int = setting(1, 'run the chosen stages this often, with --seed, --seed + 1, ...: what they write lies in a folder '
                           'seed_N each; ends with mean and standard deviation of every score (ours)', COUNT)
     accumulate: int = setting(1, 'parts that a training batch is cut into, one after the other: the same gradient in less '

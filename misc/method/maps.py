@@ -1,8 +1,11 @@
 """Maps that networks make of an image and its mirror: their sizes, and resizing."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch.nn import functional as F
+
+from misc import torchutils
 
 MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go through the network one after the other
 
@@ -18,6 +21,19 @@ def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.T
     parts = both.split(number) if images.shape[2] * images.shape[3] > MIRRORED_APART else (both,)
     result = torch.cat([forward(part).float() for part in parts])
     return result[:number], result[number:].flip(-1)
+
+
+def together(images: Sequence[Sequence[torch.Tensor]], device: torch.device) -> list[torch.Tensor]:
+    """The scales (1, 3, h_s, w_s) of N images of one size -> of each scale one batch (N, 3, h_s, w_s) on `device`.
+
+    Each is copied as it was read: to put them together on the host would undo its pinned memory.
+    """
+    return [torch.cat([torchutils.to_device(image, device) for image in scale]) for scale in zip(*images, strict=True)]
+
+
+def chosen_planes(planes: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
+    """planes[numbers], (K, h, w), without an index that would have to be copied to a GPU and waited for."""
+    return torch.stack([planes[number] for number in numbers]) if len(numbers) else planes[:0]
 
 
 def resize(planes: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
