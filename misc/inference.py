@@ -1,6 +1,6 @@
 """One loop for all stages that make a file an image: what is still to do, workers ahead, saving behind, what failed."""
 import collections
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from misc import datasets, torchutils
+from misc.inputs import Made
 from misc.pyutils import UserError, WriteError, log
 
 Save = Callable[[], None]
@@ -19,11 +20,13 @@ MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go thro
 class _Job:
     """read(id) in a worker; a UserError belongs to its image and does not end the stage."""
 
-    def __init__(self, read: Callable[[str], Any]):
-        self.read = read
+    def __init__(self, read: Callable[[str], Any], made: Sequence[Made]):
+        self.read, self.made = read, made
 
     def __call__(self, image_id: str) -> tuple[str, Any]:
         try:
+            for each in self.made:
+                each.note(image_id)
             return image_id, self.read(image_id)
         except UserError as error:
             return image_id, error
@@ -31,23 +34,25 @@ class _Job:
 
 def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
                    compute: Callable[[str, Any], Save | None] | None = None,
-                   device: torch.device = torch.device('cpu')) -> None:  # noqa: B008 -- a constant
+                   device: torch.device = torch.device('cpu'),  # noqa: B008 -- a constant
+                   made: Sequence[Made] = ()) -> None:
     """Make what is missing for `ids`.
 
     read(id) runs in worker processes, ahead. compute(id, item) runs here, with the network, and returns a function that
     saves, which runs in a thread, behind; stages without a network do everything in read. An image that fails is
     named at the end and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once.
-    With several processes each takes its share of the images. device: where compute sends what was read.
+    With several processes each takes its share of the images. device: where compute sends what was read; made: the folders
+    that it goes to.
     """
     def alone(ids: list[str], items: list[Any]) -> list[Save | None]:
         return [compute(ids[0], items[0])]
 
-    for_each_batch(ids, is_done, read, num_workers, alone if compute else None, 1, lambda item: None, device)
+    for_each_batch(ids, is_done, read, num_workers, alone if compute else None, 1, lambda item: None, device, made)
 
 
 def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
                    compute: Callable[[list[str], list[Any]], list[Save | None]] | None, batch_size: int,
-                   like: Callable[[Any], Hashable], device: torch.device) -> None:
+                   like: Callable[[Any], Hashable], device: torch.device, made: Sequence[Made] = ()) -> None:
     """`for_each_image` for up to `batch_size` images at a time whose like(item) is equal (their size): compute(ids, items)
     returns a function that saves for each of them."""
     mine = torchutils.share(ids)
@@ -58,7 +63,7 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     failed: dict[str, str] = {}
     saving: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(1) as saver:
-        items = datasets.read_ahead(_Job(read), todo, num_workers, pin_memory=device.type == 'cuda')
+        items = datasets.read_ahead(_Job(read, made), todo, num_workers, pin_memory=device.type == 'cuda')
         items = torchutils.progress(items, total=len(todo), unit='image')
         for batch in _batches(_readable(items, failed), batch_size, like):
             for save in compute(*map(list, zip(*batch, strict=True))) if compute else ():
@@ -69,6 +74,8 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
         for future in saving:
             future.result()
     failed = dict(sum(torchutils.gather([list(failed.items())]), []))
+    for each in made:
+        each.close()
     if failed:
         for image_id, reason in failed.items():
             log.info('failed: %s: %s', image_id, reason)

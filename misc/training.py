@@ -4,7 +4,7 @@ import dataclasses
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from misc import datasets, records, torchutils, weights
+from misc.inputs import Inputs, Known, check_parts, digest_of, read_known, write_known
 from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
+from misc.sources import some
 
 ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
 Batch = dict[str, Any]
@@ -43,7 +45,8 @@ class Training:
     are there; accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole;
     save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
     resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of ROUND steps takes the place
-    of an epoch in the log and for checkpoints, and the last round may be short.
+    of an epoch in the log and for checkpoints, and the last round may be short; inputs: what is learnt from, of each of `ids`
+    (NAME.inputs.jsonl).
     """
 
     name: str
@@ -61,6 +64,8 @@ class Training:
     tensorboard: str | None = None
     resume: bool = True
     steps: int | None = None
+    inputs: Inputs | None = None
+    ids: Sequence[str] = ()
 
     def length(self, images: int) -> tuple[int, int]:
         """(steps in all, steps of an epoch, or of a round where `steps` is given).
@@ -78,17 +83,35 @@ class Training:
         """Whether these weights are there, made with these settings.
 
         Weights without a record (made elsewhere) are used. Raises UserError where they, or the checkpoint of an unfinished
-        run, come from other settings.
+        run, come from other settings or inputs.
         """
+        lock_path = self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock')
         if torchutils.is_main():
-            lock(self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock'), f'{self.weights}')
+            lock(lock_path, f'{self.weights}')
             remove_unfinished(self.checkpoint.parent, self.checkpoint.stem)
         self.settings = records.as_stored(self.settings)
+        if self.inputs is None:
+            return self._already_done(Known(), Known())
+        made_from = records.beside_weights(self.weights, '.inputs.jsonl')
+        known = now = Known()
+        if torchutils.is_main():
+            known = read_known(made_from, lock_path)
+            now = known.now(self.inputs, self.ids)
+            check_parts(self.inputs, self.ids)
+            self.settings['inputs'] = digest_of(now.lines)
+        self.settings['inputs'] = torchutils.gather([self.settings.get('inputs')])[0]
+        done = self._already_done(known, now)
+        if torchutils.is_main() and (not done or known.lines == now.lines):
+            write_known(made_from, lock_path, now)
+        return done
+
+    def _already_done(self, known: Known, now: Known) -> bool:
+        """known: what NAME.inputs.jsonl tells."""
         if self.overwrite:
             return False
         unfinished = read_checkpoint(self.checkpoint) if self.resume else None
         if unfinished is not None:
-            self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training')
+            self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training', known, now)
             return False
         found = weights.existing(self.weights)
         if found is None:
@@ -98,14 +121,38 @@ class Training:
             log.info('%s is there, without a record of its settings (made elsewhere), and is used (--overwrite trains it anew)',
                      found)
             return True
-        self._compare(old, found, 'trained')
+        self._compare(old, found, 'trained', known, now)
         log.info('%s is already trained with these settings (--overwrite trains it anew)', found)
         return True
 
-    def _compare(self, old: dict[str, Any], path: Path, what: str) -> None:
-        if old != self.settings:
-            raise UserError(f'{path}: {what} with other settings ({records.difference(old, self.settings)}): '
-                            '--overwrite starts anew, or name another file')
+    def _compare(self, old: dict[str, Any], path: Path, what: str, known: Known, now: Known) -> None:
+        """known: what the weights were made from, if `old` says the same."""
+        new = dict(self.settings)
+        if 'inputs' not in old:
+            for name in ('inputs', 'label_maps'):  # an earlier version told label maps without a record by their place
+                new.pop(name, None)
+            old = {name: value for name, value in old.items() if name in new or name != 'label_maps'}
+            log.info('%s has no record of what it was made from (made by an earlier version) and is used', path)
+        told = ''
+        if torchutils.is_main() and old.get('inputs') != new.get('inputs'):
+            told = _difference(known, now, self.inputs) if digest_of(known.lines) == old['inputs'] else 'not known which'
+            told = f'with other inputs ({told})'
+        told = torchutils.gather([told])[0]
+        for name in ('inputs', 'images') if told else ():  # told in words
+            old, new = ({key: value for key, value in each.items() if key != name} for each in (old, new))
+        if old != new:
+            told = f'with other settings ({records.difference(old, new)})' + (f' and {told}' if told else '')
+        if told:
+            raise UserError(f'{path}: {what} {told}: --overwrite starts anew, or name another file')
+
+
+def _difference(old: Known, new: Known, of: Inputs) -> str:
+    """How the inputs of a training differ, in words."""
+    more = [image_id for image_id in new.lines if image_id not in old.lines]
+    fewer = [image_id for image_id in old.lines if image_id not in new.lines]
+    told = [f'{len(ids)} images {how} in the list: {some(ids)}' for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
+    changed = of.told(old.changed(new))
+    return '; '.join([*told, *([changed] if changed else [])]) or 'another order of the list'
 
 
 def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:

@@ -12,8 +12,11 @@ from collections.abc import Callable
 import torch
 
 from misc import activations, datasets, imutils, inference, instances, records, torchutils, weights
+from misc.inputs import Inputs, Part
 from misc.pyutils import UserError, log, write_json
 from step.make_sem_seg import edge_of
+
+REMEDY = 'run --make_cam_pass True with a --train_list that holds it'
 
 
 def run(args: Namespace) -> None:
@@ -23,16 +26,16 @@ def run(args: Namespace) -> None:
         raise UserError(f'--irn_network {args.irn_network}: instance masks need its method displacement(stages)')
     loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
     inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.ins_seg_out_dir, {
-        'stage': 'make_ins_seg', 'network': args.irn_network, 'weights': loaded,
+    made = records.open_folder(args.ins_seg_out_dir, {
+        'stage': 'make_ins_seg', 'network': args.irn_network, 'weights': loaded, 'classes': source.classes,
         'activations': records.made_by(args.cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
         'bg_thres': args.ins_seg_bg_thres, 'canvas': args.sem_seg_canvas, 'precision': args.precision},
-        ('.npz',), args.overwrite)
+        ('.npz',), args.overwrite, ids=ids,
+        inputs=Inputs(source, activation=Part(args.cam_out_dir, activations.existing_path, REMEDY)))
 
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))
-        activation = activations.load(args.cam_out_dir, image_id,
-                                      'run --make_cam_pass True with a --train_list that holds it').without_background()
+        activation = activations.load(args.cam_out_dir, image_id, REMEDY).without_background()
         if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
             raise UserError(f'{args.cam_out_dir}: the activation of {image_id} has another size than its image')
         return activation.keys, activation.strided, image.shape[:2], datasets.scaled_images(image, [1.0])[0]
@@ -48,7 +51,7 @@ def run(args: Namespace) -> None:
         return functools.partial(instances.save, args.ins_seg_out_dir, image_id, found)
 
     inference.for_each_image(ids, lambda image_id: instances.exists(args.ins_seg_out_dir, image_id), read, args.num_workers,
-                             compute, args.device)
+                             compute, args.device, [made])
     if args.ins_seg_coco_json is not None and torchutils.is_main():
         content = instances.to_coco(source, ids, functools.partial(instances.load, args.ins_seg_out_dir))
         write_json(args.ins_seg_coco_json, content)

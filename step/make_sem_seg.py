@@ -15,7 +15,10 @@ import torch
 from torch.nn import functional as F
 
 from misc import activations, datasets, imutils, indexing, inference, labels, records, seeds, torchutils, weights
+from misc.inputs import Inputs, Part
 from misc.pyutils import UserError
+
+REMEDY = 'run --make_amn_cam_pass True with a --train_list that holds it'
 
 
 def run(args: Namespace) -> None:
@@ -24,14 +27,18 @@ def run(args: Namespace) -> None:
     loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
     inference.prepare(net, args.device, args.precision)
     walk_settings = {
-        'stage': 'walk', 'network': args.irn_network, 'weights': loaded,
+        'stage': 'walk', 'network': args.irn_network, 'weights': loaded, 'classes': source.classes,
         'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
         'power': args.sem_seg_power, 'canvas': args.sem_seg_canvas, 'precision': args.precision}
+    inputs = Inputs(source, activation=Part(args.amn_cam_out_dir, activations.existing_path, REMEDY))
+    made = []
     if args.walked_out_dir is not None:  # the same walk is kept even where the masks are to be made anew
-        records.open_folder(args.walked_out_dir, walk_settings, ('.npz',),
-                            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings), only_own=True)
-    records.open_folder(args.sem_seg_out_dir, walk_settings | {'stage': 'make_sem_seg', 'bg_thres': args.sem_seg_bg_thres},
-                        ('.png',), args.overwrite)
+        made.append(records.open_folder(
+            args.walked_out_dir, walk_settings, ('.npz',),
+            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings), only_own=True, inputs=inputs, ids=ids))
+    made.append(records.open_folder(
+        args.sem_seg_out_dir, walk_settings | {'stage': 'make_sem_seg', 'bg_thres': args.sem_seg_bg_thres}, ('.png',),
+        args.overwrite, inputs=inputs, ids=ids))
 
     def is_walked(image_id: str) -> bool:
         return args.walked_out_dir is not None and activations.exists(args.walked_out_dir, image_id)
@@ -46,8 +53,7 @@ def run(args: Namespace) -> None:
             if tuple(walked.hw) != image.shape[:2]:
                 raise UserError(f'{args.walked_out_dir}: the walk of {image_id} has another size than its image')
             return walked
-        activation = activations.load(args.amn_cam_out_dir, image_id,
-                                      'run --make_amn_cam_pass True with a --train_list that holds it').without_background()
+        activation = activations.load(args.amn_cam_out_dir, image_id, REMEDY).without_background()
         if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
             raise UserError(f'{args.amn_cam_out_dir}: the activation of {image_id} has another size than its image')
         return activation.keys, activation.strided, image.shape[:2], datasets.scaled_images(image, [1.0])[0]
@@ -69,7 +75,7 @@ def run(args: Namespace) -> None:
             activations.save_walked(args.walked_out_dir, image_id, walked)
         labels.save(labels.label_path(args.sem_seg_out_dir, image_id), label_map, source.palette)
 
-    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)
+    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device, made)
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from misc import crf, drawing, imutils, inference, labels, options, records, segmentation, torchutils, weights
+from misc.inputs import Inputs
 from misc.pyutils import UserError, is_whole, start_log, stop_log, unlock
 from step.make_seg import load_network
 
@@ -57,6 +58,16 @@ def run(args: argparse.Namespace) -> None:
         print(f'written: {args.export}, the same label maps for {1 + len(shown)} images')
         return
     segment(args, paths, net, input_form, digest)
+
+
+class _Photographs:
+    """As much of a data set as `Inputs` asks of one without labels."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths = paths
+
+    def image_path(self, image_id: str) -> Path:
+        return self.paths[image_id]
 
 
 def photographs(given: str) -> dict[str, Path]:
@@ -101,8 +112,10 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
         raise UserError(f'--out {out}: the photographs lie there; name another folder')
     torchutils.check_precision(args.precision, device)
     inference.prepare(net, device, args.precision)
-    records.open_folder(out, {'stage': 'segment', 'weights': digest, 'scales': args.seg_scales, 'flip': args.seg_flip,
-                              'crf': args.seg_crf, 'precision': args.precision}, ('.png',), args.overwrite)
+    start_log(None)  # nothing is written to a folder before it is known to be ours
+    made = records.open_folder(out, {'stage': 'segment', 'weights': digest, 'scales': args.seg_scales, 'flip': args.seg_flip,
+                                     'crf': args.seg_crf, 'precision': args.precision}, ('.png',), args.overwrite,
+                               inputs=Inputs(_Photographs(paths), labelled=False), ids=list(paths))
     start_log(out / 'segment.log')
 
     def read(name: str) -> tuple:
@@ -117,7 +130,7 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
-    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute, device)
+    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute, device, [made])
     print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}')
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
+from misc.inputs import Inputs
 from misc.pyutils import log
 
 PICTURES = 4  # an epoch, for TensorBoard
@@ -25,7 +26,7 @@ def run(args: Namespace) -> None:
         'train_cam', args.cam_weights_name, batch_size=args.cam_batch_size, epochs=args.cam_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
-        resume=args.resume,
+        resume=args.resume, inputs=Inputs(source), ids=ids,
         settings={'stage': 'train_cam', 'network': args.cam_network, 'classes': source.classes,
                   'images': records.fingerprint({'ids': ids}), 'pretrained': started_from, 'seed': args.seed,
                   'precision': args.precision, 'crop_size': args.cam_crop_size, 'batch_size': args.cam_batch_size,

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
+from misc import datasets, drawing, imutils, inference, labels, losses, records, torchutils, training, weights
+from misc.inputs import Inputs, Part
 from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
@@ -29,7 +30,8 @@ def run(args: Namespace) -> None:
         'train_irn', args.irn_weights_name, batch_size=args.irn_batch_size, epochs=args.irn_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
-        resume=args.resume,
+        resume=args.resume, ids=ids,
+        inputs=Inputs(source, labelled=False, seed=Part(args.amn_ir_label_out_dir, labels.label_path, REMEDY)),
         settings={'stage': 'train_irn', 'network': args.irn_network, 'images': records.fingerprint({'ids': ids}),
                   'seeds': records.made_by(args.amn_ir_label_out_dir), 'pretrained': started_from, 'seed': args.seed,
                   'precision': args.precision, 'crop_size': args.irn_crop_size, 'batch_size': args.irn_batch_size,
