@@ -119,6 +119,13 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f'{text!r} is neither True nor False')
 
 
+def boolean_or(word: str) -> Callable[[str], bool | str]:
+    """An argparse type: True, False, or `word`."""
+    def parse(text: str) -> bool | str:
+        return word if text.lower() == word else boolean(text)
+    return parse
+
+
 def number(kind: type, low: float, high: float = float('inf'), above: bool = False):
     """An argparse type: an int or float from `low` (above=True: greater than it) to `high`."""
     def parse(text: str) -> float:
@@ -172,8 +179,9 @@ def build_parser() -> argparse.ArgumentParser:
           'to train a segmentation network on ' + _default_lists('infer_list'))
     group('--eval_set', '--chainer_eval_set', dest='eval_set', help='the split to score on: a split of the root or a list '
           'file; its masks are needed ' + _default_lists('eval_set'))
-    group('--check_data', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
-          help='say what is there, what is missing, how many images show each class; then stop')
+    group('--check_data', type=boolean_or('quick'), nargs='?', const=True, default=False, metavar='True|quick|False',
+          help='say what is there, what is missing, what cannot be read, how many images show each class; then stop. Every '
+          'photograph is decoded; quick: headers alone, of at most 5,000')
 
     group = parser.add_argument_group('machine and run').add_argument
     group('--device', default='auto', help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
