@@ -200,6 +200,9 @@ def build_parser() -> argparse.ArgumentParser:
           'same gradient in less memory; no result depends on it but by rounding (ours)')
     group('--inference_batch_size', type=COUNT, default=1, help='images of like size that go through CAM and AMN at a time, '
           'each with its mirror, when activations are made; may be faster on a GPU; the same result but for rounding (ours)')
+    group('--on_damaged', choices=('stop', 'skip'), default='stop', help='what a training does with a photograph that cannot '
+          'be decoded: stop, and name all of the list; or skip it: another image, drawn from seed, epoch and image, takes its '
+          'place (ours)')
     group('--save_every', type=POSITIVE, default=30.0, help='minutes between checkpoints of a training; one is written '
           'after every epoch too (ours)')
     group('--tensorboard', metavar='DIR', help='write losses, learning rate and a few pictures an epoch there, for '

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from misc import datasets, records, torchutils, weights
+from misc import datasets, imutils, records, torchutils, weights
 from misc.inputs import Inputs, Known, check_parts, digest_of, read_known, write_known
 from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
 from misc.sources import some
 
+TOLD = 20  # photographs that an error names
 ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
 Batch = dict[str, Any]
 Parts = dict[str, torch.Tensor]
@@ -46,7 +47,7 @@ class Training:
     save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
     resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of ROUND steps takes the place
     of an epoch in the log and for checkpoints, and the last round may be short; inputs: what is learnt from, of each of `ids`
-    (NAME.inputs.jsonl).
+    (NAME.inputs.jsonl); on_damaged: 'stop' at a photograph that cannot be decoded, or 'skip' it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Training:
     steps: int | None = None
     inputs: Inputs | None = None
     ids: Sequence[str] = ()
+    on_damaged: str = 'stop'
 
     def length(self, images: int) -> tuple[int, int]:
         """(steps in all, steps of an epoch, or of a round where `steps` is given).
@@ -254,6 +256,9 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     if torchutils.world()[1] > 1:
         parallel = DistributedDataParallel(net, broadcast_buffers=False)  # every batch norm is fixed
     keys = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step, max_step)
+    if training.on_damaged == 'skip':
+        dataset = datasets.WithoutDamaged(dataset)
+    left_out: set[str] = set()
     batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
     writer = _writer(training)
@@ -267,7 +272,8 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
         for number in steps:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
-            batch = datasets.checked(next(batches))
+            batch = _next(batches, training)
+            left_out |= {dataset.ids[index] for index in batch.pop('left_out', torch.empty(0)).tolist() if index >= 0}
             result = step(parallel, optimizer, scaler, batch, objective, training)
             state.skipped += result is None
             means.add(number, batch, result)
@@ -287,6 +293,9 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
             for title, picture in pictures.items():
                 writer.add_image(f'{training.name}/{title}', picture, epoch + 1, dataformats='HWC')
             writer.flush()
+    left_out = set(sum(torchutils.gather([sorted(left_out)]), []))
+    if left_out:
+        log.info('%d images were left out, because they cannot be decoded: %s', len(left_out), some(sorted(left_out), TOLD))
     if state.skipped:
         log.info('%d batches without a labelled pixel were skipped', state.skipped)
     net.eval()
@@ -298,6 +307,17 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
         state.remove()
     torchutils.wait_for_all()
     log.info('weights written: %s', training.weights)
+
+
+def _next(batches: Iterator[Any], training: Training) -> Batch:
+    """The next batch. Raises UserError that names every photograph of the list that cannot be decoded, where one cannot."""
+    batch = next(batches)
+    if not isinstance(batch, imutils.UnreadableImage) or training.inputs is None:
+        return datasets.checked(batch)
+    log.info('%s: %s; now the others are looked at', training.name, batch)
+    ids = datasets.damaged(training.inputs.source, list(training.ids), training.num_workers)
+    raise UserError(f'{training.name}: {len(ids)} of {len(training.ids)} photographs cannot be decoded: {some(ids, TOLD)} (the '
+                    f'first one met: {batch}); --on_damaged skip goes on without them')
 
 
 def _writer(training: Training) -> Any:

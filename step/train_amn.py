@@ -30,6 +30,7 @@ def run(args: Namespace) -> None:
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
         resume=args.resume, inputs=Inputs(source, seed=Part(args.ir_label_out_dir, labels.label_path, REMEDY)), ids=ids,
+        on_damaged=args.on_damaged,
         settings={'stage': 'train_amn', 'network': args.amn_network, 'classes': source.classes,
                   'images': records.fingerprint({'ids': ids}), 'seeds': records.made_by(args.ir_label_out_dir),
                   'pretrained': started_from, 'seed': args.seed, 'precision': args.precision,
@@ -89,6 +90,8 @@ def _log_score(args: Namespace, net: torch.nn.Module) -> None:
     if missing:
         log.info('no score of AMN: %d images of %s have no mask', len(missing), args.infer_list)
         return
+
+    ids = datasets.decodable(source, ids, args.on_damaged, args.num_workers)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_image(source.image_path(image_id))

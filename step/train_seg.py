@@ -29,6 +29,7 @@ def run(args: Namespace) -> None:
         'train_seg', args.seg_weights_name, batch_size=args.seg_batch_size, epochs=None, steps=args.seg_steps, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard, resume=args.resume, ids=ids,
+        on_damaged=args.on_damaged,
         inputs=Inputs(source, labelled=False, label_map=Part(args.seg_label_dir, labels.label_path, remedy)),
         settings={'stage': 'train_seg', 'network': args.seg_network, **form, 'classes': source.classes,
                   'images': records.fingerprint({'ids': ids}), 'label_maps': records.made_by(args.seg_label_dir),
