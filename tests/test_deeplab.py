@@ -87,6 +87,7 @@ def image_batch(hw=(41, 33), number=2):
     return torch.from_numpy(np.random.default_rng(1).standard_normal((number, 3, *hw)).astype(np.float32))
 
 
+@pytest.mark.golden
 @torch.no_grad()
 @pytest.mark.parametrize('caffe', [False, True])
 @pytest.mark.parametrize(('hw', 'out'), [((41, 33), (6, 5)), ((40, 31), (5, 4)), ((1, 1), (1, 1))])

@@ -38,6 +38,7 @@ def instances_of(text, classes, scores=None):
 
 # centres and clusters
 
+@pytest.mark.golden
 def test_centroids_and_clusters_are_the_authors():
     g = golden()
     displacement = torch.from_numpy(g['displacement'])
@@ -133,6 +134,7 @@ def test_components_are_numbered_by_their_first_pixels():
 
 # instances
 
+@pytest.mark.golden
 def test_instances_are_the_authors():
     g = golden()
     found = instances.find(g['keys'], *(torch.from_numpy(g[name]) for name in ('cam', 'edge', 'displacement')),
