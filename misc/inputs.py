@@ -6,7 +6,7 @@ copied or moved is the same. An output without a line (made elsewhere, or by an 
 
 A line is noted before its image is read and its output written, and outputs that are not up to date go before anything is
 noted. So, whenever a run is killed, an output that is there was made from what its line says. Each process notes in a file of
-its own (.inputs.*); these are put together when a stage ends, or else when the next one begins.
+its own beside the folder (.FOLDER.inputs.*); these are put together when a stage ends, or else when the next one begins.
 
 What size and times each file had when its content was looked at is kept in the lock file of the folder, which is no result:
 where they are the same, the content is not read again.
@@ -28,7 +28,6 @@ from misc.pyutils import UserError, append_json_line, atomic_path, log, read_loc
 from misc.sources import some
 
 FOLDER_INPUTS = '_inputs.jsonl'
-NOTES = '.inputs.'  # beginning of the names of what processes note while a stage runs
 PLURAL = {'photograph': 'photographs', 'activation': 'activations', 'seed': 'refined seeds', 'label_map': 'label maps'}
 FEW = 100  # outputs that are made anew without being asked for, however large their share
 READERS = 8  # threads that read files whose size or time has changed
@@ -205,6 +204,7 @@ class Made:
     def __init__(self, folder: Path, inputs: Inputs, ids: Sequence[str], suffixes: Sequence[str]):
         self.folder, self.inputs, self.ids, self.suffixes = folder, inputs, ids, suffixes
         self.path, self.lock = folder / FOLDER_INPUTS, lock_of(folder)
+        self._notes = f'.{folder.name}.inputs.'  # beginning of the names of what processes note
 
     def open(self, recorded: bool) -> None:
         """Remove the outputs whose inputs have changed, so that they are made anew. recorded: the folder has a record of its
@@ -239,7 +239,7 @@ class Made:
     def note(self, image_id: str) -> None:
         """Write down what the output of an image is made from. Called before any of it is read."""
         now = Known().now(self.inputs, [image_id])
-        append_json_line(self.folder / f'{NOTES}{torchutils.world()[0]}.{os.getpid()}',
+        append_json_line(self.folder.with_name(f'{self._notes}{torchutils.world()[0]}.{os.getpid()}'),
                          {'image': image_id} | now.lines[image_id] | {'stat': now.stats[image_id]})
 
     def close(self) -> None:
@@ -249,7 +249,7 @@ class Made:
 
     def remove(self) -> None:
         """Forget everything."""
-        for path in [*self.folder.glob(f'{NOTES}*'), self.path]:
+        for path in [*self.folder.parent.glob(f'{self._notes}*'), self.path]:
             with writing(path):
                 path.unlink(missing_ok=True)
 
@@ -262,7 +262,7 @@ class Made:
         return [f'{self.folder}/{image_id}{suffix}' for suffix in self.suffixes]
 
     def _put_together(self) -> None:
-        notes = sorted(self.folder.glob(f'{NOTES}*'))
+        notes = sorted(self.folder.parent.glob(f'{self._notes}*'))
         if not notes:
             return
         known = read_known(self.path, self.lock)

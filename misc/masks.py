@@ -29,7 +29,8 @@ def look(source: datasets.Source, image_id: str, truth: np.ndarray) -> Seen:
     """truth: (H, W)."""
     values = np.flatnonzero(np.bincount(truth.ravel(), minlength=256)).tolist()
     try:
-        labelled = frozenset((np.flatnonzero(source.labels(image_id)) + 1).tolist())
+        known = source.labels(image_id) if hasattr(source, 'labels') else None
+        labelled = None if known is None else frozenset((np.flatnonzero(known) + 1).tolist())
     except UserError:  # a score does without
         labelled = None
     return Seen(image_id, frozenset(values) - {0}, labelled)

@@ -73,8 +73,9 @@ def read_truth(source: datasets.Source, image_id: str, hw: tuple[int, int]) -> n
 
 def tell_odd(source: datasets.Source, seen: list[masks.Seen]) -> None:
     """Log what can hardly be meant of the masks that were scored on."""
-    for line in (line for lines in masks.odd(source.classes, seen) for line in lines):
-        log.info('Look at the truth: %s', line)
+    if any(mask.labelled is not None for mask in seen):
+        for line in sum(masks.odd(source.classes, seen), []):
+            log.info('Look at the truth: %s', line)
 
 
 def truth_and_map(truth: np.ndarray, label_map: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:

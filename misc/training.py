@@ -68,6 +68,7 @@ class Training:
     inputs: Inputs | None = None
     ids: Sequence[str] = ()
     on_damaged: str = 'stop'
+    now: Known = dataclasses.field(default_factory=Known)  # of `inputs`, in the main process
 
     def length(self, images: int) -> tuple[int, int]:
         """(steps in all, steps of an epoch, or of a round where `steps` is given).
@@ -81,39 +82,42 @@ class Training:
     def checkpoint(self) -> Path:
         return records.beside_weights(self.weights, '.ckpt')
 
+    @property
+    def lock_path(self) -> Path:
+        return self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock')
+
+    @property
+    def made_from(self) -> Path:
+        return records.beside_weights(self.weights, '.inputs.jsonl')
+
     def already_done(self) -> bool:
         """Whether these weights are there, made with these settings.
 
         Weights without a record (made elsewhere) are used. Raises UserError where they, or the checkpoint of an unfinished
         run, come from other settings or inputs.
         """
-        lock_path = self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock')
         if torchutils.is_main():
-            lock(lock_path, f'{self.weights}')
+            lock(self.lock_path, f'{self.weights}')
             remove_unfinished(self.checkpoint.parent, self.checkpoint.stem)
         self.settings = records.as_stored(self.settings)
-        if self.inputs is None:
-            return self._already_done(Known(), Known())
-        made_from = records.beside_weights(self.weights, '.inputs.jsonl')
-        known = now = Known()
-        if torchutils.is_main():
-            known = read_known(made_from, lock_path)
-            now = known.now(self.inputs, self.ids)
-            check_parts(self.inputs, self.ids)
-            self.settings['inputs'] = digest_of(now.lines)
-        self.settings['inputs'] = torchutils.gather([self.settings.get('inputs')])[0]
-        done = self._already_done(known, now)
-        if torchutils.is_main() and (not done or known.lines == now.lines):
-            write_known(made_from, lock_path, now)
-        return done
+        known = Known()
+        if self.inputs is not None:
+            if torchutils.is_main():
+                known = read_known(self.made_from, self.lock_path)
+                self.now = known.now(self.inputs, self.ids)
+                check_parts(self.inputs, self.ids)
+                self.settings['inputs'] = digest_of(self.now.lines)
+            self.settings['inputs'] = torchutils.gather([self.settings.get('inputs')])[0]
+        return self._already_done(known)
 
-    def _already_done(self, known: Known, now: Known) -> bool:
+    def _already_done(self, known: Known) -> bool:
         """known: what NAME.inputs.jsonl tells."""
         if self.overwrite:
             return False
         unfinished = read_checkpoint(self.checkpoint) if self.resume else None
         if unfinished is not None:
-            self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training', known, now)
+            self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training',
+                          Known(unfinished.get('made_from')))
             return False
         found = weights.existing(self.weights)
         if found is None:
@@ -123,11 +127,18 @@ class Training:
             log.info('%s is there, without a record of its settings (made elsewhere), and is used (--overwrite trains it anew)',
                      found)
             return True
-        self._compare(old, found, 'trained', known, now)
+        self._compare(old, found, 'trained', known)
+        if known.lines == self.now.lines and known.stats != self.now.stats and torchutils.is_main():
+            self.write_inputs()
         log.info('%s is already trained with these settings (--overwrite trains it anew)', found)
         return True
 
-    def _compare(self, old: dict[str, Any], path: Path, what: str, known: Known, now: Known) -> None:
+    def write_inputs(self) -> None:
+        """Write NAME.inputs.jsonl."""
+        if self.inputs is not None:
+            write_known(self.made_from, self.lock_path, self.now)
+
+    def _compare(self, old: dict[str, Any], path: Path, what: str, known: Known) -> None:
         """known: what the weights were made from, if `old` says the same."""
         new = dict(self.settings)
         if 'inputs' not in old:
@@ -137,7 +148,7 @@ class Training:
             log.info('%s has no record of what it was made from (made by an earlier version) and is used', path)
         told = ''
         if torchutils.is_main() and old.get('inputs') != new.get('inputs'):
-            told = _difference(known, now, self.inputs) if digest_of(known.lines) == old['inputs'] else 'not known which'
+            told = _difference(known, self.now, self.inputs) if digest_of(known.lines) == old['inputs'] else 'not known which'
             told = f'with other inputs ({told})'
         told = torchutils.gather([told])[0]
         for name in ('inputs', 'images') if told else ():  # told in words
@@ -304,6 +315,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     if torchutils.is_main():
         weights.save_state(net, training.weights)
         records.write_json(records.weights_record(training.weights), training.settings)
+        training.write_inputs()
         state.remove()
     torchutils.wait_for_all()
     log.info('weights written: %s', training.weights)
@@ -411,6 +423,7 @@ class _State:
         if torchutils.is_main():
             path = self.training.checkpoint
             content = {'settings': self.training.settings, 'step': self.step, 'skipped': self.skipped,
+                       'made_from': self.training.now.lines,
                        **{name: part.state_dict() for name, part in self.parts.items()}}
             with writing(path):
                 if path.is_file():

@@ -144,7 +144,7 @@ def test_a_run_that_was_killed_leaves_no_output_with_a_wrong_line(source, tmp_pa
     made = records.open_folder(folder, SETTINGS, ('.txt',), False, inputs=Inputs(source), ids=source.ids)
     made.note('a')
     unlock()
-    with open(next(folder.glob('.inputs.*')), 'a') as stream:
+    with open(next(tmp_path.glob('.cam.inputs.*')), 'a') as stream:
         stream.write('{"image": "c", "la')  # the kill fell into this line
     source.image_path('a').write_text('another one')
     assert make(source, folder) == sorted(source.ids)
