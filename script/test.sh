@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the environment and run the tests: bash script/test.sh [--all] [pytest's arguments]
-#   --all  also the slow ones, and ruff
+#   --all  also the slow ones, the golden ones under other CPU settings (tests/cpu_settings.py), and ruff
 # The report is tested in Chromium; AMN_NO_BROWSER=1 leaves these tests out. The dense CRF is compared with pydensecrf2 where
 # that can be compiled: g++, Python's headers, Python 3.12 at most.
 set -euo pipefail
@@ -16,6 +16,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that spin for each
 if [ "${1:-}" = --all ]; then
   shift
   .venv/bin/ruff check
-  exec .venv/bin/python -m pytest "$@"
+  .venv/bin/python -m pytest "$@"
+  exec .venv/bin/python -m tests.cpu_settings "$@"
 fi
 exec .venv/bin/python -m pytest -m 'not slow' "$@"
