@@ -29,7 +29,7 @@ def page(source: datasets.Source, lists: dict[str, str], num_workers: int, decod
     ids = list(dict.fromkeys(image_id for listed, _ in found.values() for image_id in listed))
     files = _look_at_files(source, ids, num_workers, decode)
     wrong += _problems(files)
-    notes = _notes_on_files(files)
+    notes = _notes_on_files(files, getattr(source, 'upright', False))
     odd = masks.odd(source.classes, [file.mask for file in files if file.mask is not None])
     wrong, notes = wrong + odd[0], notes + odd[1]
     if source.name != 'folder' and found and not any(check.per_class.any() for _, check in found.values()):
@@ -86,13 +86,14 @@ def _first_error(source: datasets.Source, image_id: str) -> str:
 @dataclasses.dataclass
 class _File:
     """What an image's file and mask told: size (H, W), None where it cannot be read; whether viewers turn it; what is wrong,
-    and the kind of it, of which one is told for all; the mask."""
+    and the kind of it, of which one is told for all; which of imutils.REMARKS there are; the mask."""
 
     image_id: str
     hw: tuple[int, int] | None
     turned: bool = False
     problem: str = ''
     kind: str = ''
+    remarks: Sequence[str] = ()
     mask: masks.Seen | None = None
 
 
@@ -104,11 +105,13 @@ def _look_at_files(source: datasets.Source, ids: list[str], num_workers: int, de
     def look(image_id: str) -> _File:
         file = _File(image_id, None)
         try:
-            file.hw, file.turned = imutils.read_header(source.image_path(image_id))
-            hw = imutils.read_image(source.image_path(image_id)).shape[:2] if decode else file.hw
+            path, upright = source.image_path(image_id), getattr(source, 'upright', False)
+            file.hw, file.turned = imutils.read_header(path, upright)
+            if decode:
+                file.remarks = imutils.photograph(path, upright)[1]
             if source.mask_path(image_id).is_file():
                 file.kind = 'mask'
-                file.mask = masks.look(source, image_id, scores.read_truth(source, image_id, hw))
+                file.mask = masks.look(source, image_id, scores.read_truth(source, image_id, file.hw))
         except UserError as error:
             file.problem = str(error)
         return file
@@ -145,10 +148,13 @@ def _sizes(files: list[_File], images: int) -> str:
     return f'Width x height of {which}: smallest {smallest}, median {median}, largest {largest} (by area).'
 
 
-def _notes_on_files(files: list[_File]) -> list[str]:
+def _notes_on_files(files: list[_File], upright: bool) -> list[str]:
     notes = []
     turned = [file.image_id for file in files if file.turned]
-    if turned:
+    if turned and upright:
+        notes.append(f'{len(turned)} photographs carry an orientation (EXIF), which is followed, as viewers do '
+                     f'({some(turned)}): a mask of theirs lies over the photograph as viewers show it')
+    elif turned:
         notes.append(f'{len(turned)} photographs carry an orientation (EXIF) that viewers follow and this program does not, as '
                      f'masks do not ({some(turned)}): turn the pixels themselves, for example by mogrify -auto-orient')
     pixels = sorted(_pixels(file.hw) for file in files if file.hw)
@@ -158,6 +164,9 @@ def _notes_on_files(files: list[_File]) -> list[str]:
         notes.append(f'{len(huge)} photographs have {TIMES} times the pixels of the median one, or more '
                      f'({some([file.image_id for file in huge])}; {largest.image_id} is {largest.hw[1]} x {largest.hw[0]}): '
                      'time and memory grow with pixels; shrink them, and their masks by nearest, or take them out of the lists')
+    for remark, told in imutils.REMARKS.items():
+        if found := [file.image_id for file in files if remark in file.remarks]:
+            notes.append(f'{len(found)} {told} ({some(found)})')
     large = [file.image_id for file in files if file.hw and max(file.hw) > LARGE]
     if 2 * len(large) > len(files):
         notes.append(f'most photographs are longer than {LARGE} pixels; time and memory grow with their pixels, and the '

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from misc import torchutils
-from misc.pyutils import UserError, append_json_line, atomic_path, log, read_lock, write_lock, writing
+from misc.pyutils import UserError, append_json_line, atomic_path, lock_path, log, read_lock, write_lock, writing
 from misc.sources import some
 
 FOLDER_INPUTS = '_inputs.jsonl'
@@ -203,8 +203,8 @@ class Made:
 
     def __init__(self, folder: Path, inputs: Inputs, ids: Sequence[str], suffixes: Sequence[str]):
         self.folder, self.inputs, self.ids, self.suffixes = folder, inputs, ids, suffixes
-        self.path, self.lock = folder / FOLDER_INPUTS, lock_of(folder)
-        self._notes = f'.{folder.name}.inputs.'  # beginning of the names of what processes note
+        self.path, self.lock = folder / FOLDER_INPUTS, lock_path(folder)
+        self._notes = f'{self.lock.stem}.inputs.'  # beginning of the names of what processes note
 
     def open(self, recorded: bool) -> None:
         """Remove the outputs whose inputs have changed, so that they are made anew. recorded: the folder has a record of its
@@ -277,16 +277,11 @@ class Made:
                 path.unlink()
 
 
-def lock_of(folder: Path) -> Path:
-    """What keeps other runs from a folder (pyutils.lock), and tells the next one what was seen."""
-    return folder.with_name(f'.{folder.name}.lock')
-
-
 def changes(folder: str | os.PathLike, source: Any, ids: Iterable[str]) -> str:
     """What has changed of labels and photographs since the files in a folder that is read were made, in words; nothing where
     nothing has."""
     inputs, folder = Inputs(source), Path(folder)
-    known = read_known(folder / FOLDER_INPUTS, lock_of(folder))
+    known = read_known(folder / FOLDER_INPUTS, lock_path(folder))
     return inputs.told(known.changed(known.now(inputs, [image_id for image_id in ids if image_id in known.lines])))
 
 

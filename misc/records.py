@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from misc import torchutils
-from misc.inputs import Inputs, Made, lock_of
-from misc.pyutils import UserError, lock, log, remove_unfinished, write_json, writing
+from misc.inputs import Inputs, Made
+from misc.pyutils import UserError, lock, lock_path, log, remove_unfinished, write_json, writing
 
 FOLDER_RECORD = '_settings.json'
 TOLD = 8  # entries of a list that an error tells
@@ -59,7 +59,7 @@ def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: t
 
 def lock_folder(folder: Path) -> None:
     """Keep other runs from `folder` (pyutils.lock)."""
-    lock(lock_of(folder), f'{folder}')
+    lock(lock_path(folder), f'{folder}')
 
 
 def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: bool, only_own: bool) -> bool:
