@@ -4,6 +4,7 @@ Checks everything that can be checked, then runs the chosen stages in pipeline o
 stages, and every flag with its default, stand in misc/options.py.
 """
 import argparse
+import functools
 import importlib
 import os
 import platform
@@ -22,7 +23,8 @@ VERSION = '0.1.0'
 
 def check_data(args: argparse.Namespace) -> int:
     """Print what is there and what is wrong. Returns the exit code: 1 where something must be mended."""
-    text, is_good = checking.page(args.source, {name: getattr(args, name) for name in options.LISTS}, args.num_workers)
+    text, is_good = checking.page(args.source, {name: getattr(args, name) for name in options.LISTS}, args.num_workers,
+                                  args.check_data != 'quick', functools.partial(checking.memory, args))
     print(text)
     if is_good:
         images = len(args.source.names(args.train_list))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from misc import datasets, ending, torchutils
+from misc.inputs import Made
 from misc.pyutils import UserError, WriteError, log
 
 T = TypeVar('T')
@@ -22,11 +23,13 @@ MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go thro
 class _Job:
     """read(id) in a worker; a UserError belongs to its image and does not end the stage."""
 
-    def __init__(self, read: Callable[[str], Any]):
-        self.read = read
+    def __init__(self, read: Callable[[str], Any], made: Sequence[Made]):
+        self.read, self.made = read, made
 
     def __call__(self, image_id: str) -> tuple[str, Any]:
         try:
+            for each in self.made:
+                each.note(image_id)
             with ending.explained():
                 return image_id, self.read(image_id)
         except UserError as error:
@@ -36,7 +39,7 @@ class _Job:
 def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
                    compute: Callable[[str, Any], Save | None] | None = None,
                    device: torch.device = torch.device('cpu'),  # noqa: B008 -- a constant
-                   finish: Callable[[Any], None] | None = None) -> None:
+                   finish: Callable[[Any], None] | None = None, made: Sequence[Made] = ()) -> None:
     """Make what is missing for `ids`.
 
     read(id) runs in worker processes, ahead. compute(id, item) runs here, with the network, and returns a function that
@@ -44,18 +47,19 @@ def for_each_image(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     named at the end and does not lose the others, want of memory included: then UserError is raised. A disk that refuses ends
     the stage at once. With several processes each takes its share of the images. device: where compute sends what was read.
     finish: for stages with much to do behind the network: then what compute returns gives, when the next image is under way,
-    arrays that finish makes the file of, in further worker processes.
+    arrays that finish makes the file of, in further worker processes. made: the
+    folders that the files go to.
     """
     def alone(ids: list[str], items: list[Any]) -> list[Save | None]:
         return [compute(ids[0], items[0])]
 
-    for_each_batch(ids, is_done, read, num_workers, alone if compute else None, 1, lambda item: None, device, finish)
+    for_each_batch(ids, is_done, read, num_workers, alone if compute else None, 1, lambda item: None, device, finish, made)
 
 
 def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callable[[str], Any], num_workers: int,
                    compute: Callable[[list[str], list[Any]], list[Save | None]] | None, batch_size: int,
                    like: Callable[[Any], Hashable], device: torch.device,
-                   finish: Callable[[Any], None] | None = None) -> None:
+                   finish: Callable[[Any], None] | None = None, made: Sequence[Made] = ()) -> None:
     """`for_each_image` for up to `batch_size` images at a time whose like(item) is equal (their size): compute(ids, items)
     returns a function that saves for each of them."""
     mine = torchutils.share(ids)
@@ -64,7 +68,7 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     if done:
         log.info('%d of %d images are already done', done, len(ids))
     failed: dict[str, UserError] = {}
-    items = datasets.read_ahead(_Job(read), todo, num_workers, pin_memory=device.type == 'cuda')
+    items = datasets.read_ahead(_Job(read, made), todo, num_workers, pin_memory=device.type == 'cuda')
     items = torchutils.progress(items, total=len(todo), unit='image')
     saves = _computed(_batches(_readable(items, failed), batch_size, like), compute, failed) if compute else iter(())
     if compute is None:
@@ -75,6 +79,8 @@ def for_each_batch(ids: list[str], is_done: Callable[[str], bool], read: Callabl
     else:
         _save_behind(saves, 4 * batch_size)
     failed = dict(sum(torchutils.gather([list(failed.items())]), []))
+    for each in made:
+        each.close()
     if failed:
         for image_id, reason in failed.items():
             log.info('failed: %s: %s', image_id, reason)

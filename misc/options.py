@@ -119,6 +119,13 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f'{text!r} is neither True nor False')
 
 
+def boolean_or(word: str) -> Callable[[str], bool | str]:
+    """An argparse type: True, False, or `word`."""
+    def parse(text: str) -> bool | str:
+        return word if text.lower() == word else boolean(text)
+    return parse
+
+
 def number(kind: type, low: float, high: float = float('inf'), above: bool = False):
     """An argparse type: an int or float from `low` (above=True: greater than it) to `high`."""
     def parse(text: str) -> float:
@@ -172,8 +179,9 @@ def build_parser() -> argparse.ArgumentParser:
           'to train a segmentation network on ' + _default_lists('infer_list'))
     group('--eval_set', '--chainer_eval_set', dest='eval_set', help='the split to score on: a split of the root or a list '
           'file; its masks are needed ' + _default_lists('eval_set'))
-    group('--check_data', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
-          help='say what is there, what is missing, how many images show each class; then stop')
+    group('--check_data', type=boolean_or('quick'), nargs='?', const=True, default=False, metavar='True|quick|False',
+          help='say what is there, what is missing, what cannot be read, how many images show each class; then stop. Every '
+          'photograph is decoded; quick: headers alone, of at most 5,000')
 
     group = parser.add_argument_group('machine and run').add_argument
     group('--device', default='auto', help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
@@ -194,6 +202,9 @@ def build_parser() -> argparse.ArgumentParser:
           'same gradient in less memory; no result depends on it but by rounding (ours)')
     group('--inference_batch_size', type=COUNT, default=1, help='images of like size that go through CAM and AMN at a time, '
           'each with its mirror, when activations are made; may be faster on a GPU; the same result but for rounding (ours)')
+    group('--on_damaged', choices=('stop', 'skip'), default='stop', help='what a training does with a photograph that cannot '
+          'be decoded: stop, and name all of the list; or skip it: another image, drawn from seed, epoch and image, takes its '
+          'place (ours)')
     group('--save_every', type=POSITIVE, default=30.0, help='minutes between checkpoints of a training; one is written '
           'after every epoch too (ours)')
     group('--tensorboard', metavar='DIR', help='write losses, learning rate and a few pictures an epoch there, for '

@@ -44,7 +44,7 @@ import numpy as np
 
 from misc import activations, analysis, auto_threshold, options, plots, records, scores, torchutils
 from misc.pyutils import UserError, atomic_path, log, write_json
-from step import make_sem_seg
+from step import make_sem_seg, scoring
 
 _OF_FLAGS = {own: value for own, _, value in options.THRESHOLDS}
 PUBLISHED = {'cam': _OF_FLAGS['eval_cam_thres'], 'amn_cam': _OF_FLAGS['eval_amn_cam_thres'],
@@ -70,6 +70,7 @@ def run(args: Namespace) -> None:
     summaries, images = {}, []
     for name, method in methods_of(args, ids).items():
         log.info('%s: %s', method.title, method.folder)
+        scoring.tell_changes(args, method.folder, ids)
         result = analysis.analyse(args.source, ids, method.load, method.threshold, args.num_workers)
         summary = analysis.summary(result, method.title, method.threshold, args.source.classes)
         chosen = {'threshold_from': auto_threshold.AUTO} if method.is_auto else {}

@@ -7,6 +7,7 @@ from argparse import Namespace
 
 from misc import activations, auto_threshold, crf, imutils, inference, labels, records, seeds
 from misc.auto_threshold import AUTO
+from misc.inputs import Inputs, Part
 from misc.pyutils import UserError, log
 
 
@@ -19,11 +20,12 @@ def refine_folder(args: Namespace, stage: str, cam_dir: str, out_dir: str,
                   thresholds: tuple[float | str, float | str], remedy: str) -> None:
     """Refine a folder of activations (CAM's or AMN's) at (fg, bg) thresholds, each a number or 'auto'."""
     source, ids = args.source, args.source.names(args.train_list)
-    settings = {'stage': stage, 'activations': records.made_by(cam_dir),
+    settings = {'stage': stage, 'classes': source.classes, 'activations': records.made_by(cam_dir),
                 **dict(zip(('fg_thres', 'bg_thres'), thresholds, strict=True))}
     if AUTO in thresholds:
         settings |= _chosen_thresholds(settings, cam_dir, out_dir, ids, remedy, args)
-    records.open_folder(out_dir, settings, ('.png',), args.overwrite)
+    made = records.open_folder(out_dir, settings, ('.png',), args.overwrite, ids=ids, inputs=Inputs(
+        source, activation=Part(cam_dir, activations.existing_path, remedy)))
 
     def refine(image_id: str) -> None:
         activation = activations.load(cam_dir, image_id, remedy).without_background()
@@ -34,7 +36,8 @@ def refine_folder(args: Namespace, stage: str, cam_dir: str, out_dir: str,
         labels.save(labels.label_path(out_dir, image_id), seed, source.palette)
 
     crf.prepare()
-    inference.for_each_image(ids, lambda image_id: labels.exists(out_dir, image_id), refine, args.num_workers)
+    inference.for_each_image(ids, lambda image_id: labels.exists(out_dir, image_id), refine, args.num_workers,
+                             made=[made])
 
 
 def _chosen_thresholds(settings: dict, cam_dir: str, out_dir: str, ids: list[str], remedy: str, args: Namespace) -> dict:

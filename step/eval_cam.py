@@ -17,6 +17,7 @@ def run(args: Namespace) -> None:
 def score_folder(args: Namespace, stage: str, folder: str, threshold: float | str, remedy: str) -> None:
     """Score a folder of activations (CAM's or AMN's). threshold: a number or 'auto'."""
     ids, details = args.source.names(args.eval_set), {}
+    scoring.tell_changes(args, folder, ids)
     if threshold == auto_threshold.AUTO:
         threshold = auto_threshold.threshold_of(folder, ids, remedy, args.num_workers)
         details['threshold_from'] = auto_threshold.AUTO

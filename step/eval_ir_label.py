@@ -19,6 +19,7 @@ def run(args: Namespace) -> None:
 def score_folder(args: Namespace, stage: str, folder: str, remedy: str, thresholds: tuple[float | str, float | str]) -> None:
     """Score a folder of refined seeds (CAM's or AMN's). thresholds: (fg, bg), told where the folder has no record."""
     ids = args.source.names(args.eval_set)
+    scoring.tell_changes(args, folder, ids)
 
     def load(image_id: str):
         return labels.load(labels.label_path(folder, image_id), remedy)

@@ -21,6 +21,7 @@ def run(args: Namespace) -> None:
 
 def _score(args: Namespace, name: str, out_dir: str, remedy: str, made_with: dict) -> None:
     ids = args.source.names(args.seg_list)
+    scoring.tell_changes(args, folder(args, out_dir), ids)
 
     def load(image_id: str):
         return labels.load(labels.label_path(folder(args, out_dir), image_id), remedy)

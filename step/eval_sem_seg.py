@@ -11,6 +11,7 @@ from step import scoring
 
 def run(args: Namespace) -> None:
     ids = args.source.names(args.eval_set)
+    scoring.tell_changes(args, args.sem_seg_out_dir, ids)
 
     def load(image_id: str):
         return labels.load(labels.label_path(args.sem_seg_out_dir, image_id), 'run --make_sem_seg_pass True first')

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from misc import activations, datasets, imutils, inference, labels, records, torchutils, weights
+from misc.inputs import Inputs, Part
 
+REMEDY = 'run --cam_to_ir_label_pass True first'
 PLANES = 8  # of the softmax at full size at a time
 
 
@@ -32,17 +34,17 @@ def run(args: Namespace) -> None:
     net = importlib.import_module(args.amn_network).Net(source.n_classes, label_conditioning=args.amn_label_conditioning)
     loaded = weights.load_checkpoint(net, args.amn_weights_name, 'run --train_amn_pass True first', source.classes)
     inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.amn_cam_out_dir, {
+    made = records.open_folder(args.amn_cam_out_dir, {
         'stage': 'make_amn_cam', 'network': args.amn_network, 'weights': loaded, 'classes': source.classes,
         'seeds': records.made_by(args.ir_label_out_dir), 'scales': args.cam_scales,
         'precision': args.precision, 'dtype': args.cam_dtype},
-        activations.SUFFIXES, args.overwrite)
+        activations.SUFFIXES, args.overwrite, ids=ids,
+        inputs=Inputs(source, seed=Part(args.ir_label_out_dir, labels.label_path, REMEDY)))
 
     def read(image_id: str) -> Read:
         image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
-        seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes,
-                                  'run --cam_to_ir_label_pass True first')
+        seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes, REMEDY)
         return Read(present, seed, datasets.scaled_images(image, args.cam_scales) if present.any() else [])
 
     def compute(image_ids: list[str], items: list[Read]) -> list[inference.Save]:
@@ -55,7 +57,8 @@ def run(args: Namespace) -> None:
         activations.save(args.amn_cam_out_dir, image_id, activation, args.cam_dtype)
 
     inference.for_each_batch(ids, lambda image_id: activations.exists(args.amn_cam_out_dir, image_id), read, args.num_workers,
-                             compute, args.inference_batch_size, lambda item: (item.seed.shape, len(item.scales)), args.device)
+                             compute, args.inference_batch_size, lambda item: (item.seed.shape, len(item.scales)), args.device,
+                             made=[made])
 
 
 @torch.inference_mode()

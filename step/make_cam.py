@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from misc import activations, datasets, imutils, inference, records, torchutils, weights
+from misc.inputs import Inputs
 
 
 class Read(NamedTuple):
@@ -28,9 +29,10 @@ def run(args: Namespace) -> None:
     net = importlib.import_module(args.cam_network).Net(source.n_classes)
     loaded = weights.load_checkpoint(net, args.cam_weights_name, 'run --train_cam_pass True first', source.classes)
     inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.cam_out_dir, {
+    made = records.open_folder(args.cam_out_dir, {
         'stage': 'make_cam', 'network': args.cam_network, 'weights': loaded, 'classes': source.classes,
-        'scales': args.cam_scales, 'precision': args.precision, 'dtype': args.cam_dtype}, activations.SUFFIXES, args.overwrite)
+        'scales': args.cam_scales, 'precision': args.precision, 'dtype': args.cam_dtype}, activations.SUFFIXES, args.overwrite,
+        inputs=Inputs(source), ids=ids)
 
     def read(image_id: str) -> Read:
         image = imutils.read_of(source, image_id)
@@ -46,7 +48,8 @@ def run(args: Namespace) -> None:
         activations.save(args.cam_out_dir, image_id, activation, args.cam_dtype)
 
     inference.for_each_batch(ids, lambda image_id: activations.exists(args.cam_out_dir, image_id), read, args.num_workers,
-                             compute, args.inference_batch_size, lambda item: (*item.hw, len(item.scales)), args.device)
+                             compute, args.inference_batch_size, lambda item: (*item.hw, len(item.scales)), args.device,
+                             made=[made])
 
 
 @torch.inference_mode()

@@ -11,9 +11,12 @@ from collections.abc import Callable
 
 import torch
 
-from misc import imutils, inference, instances, records, torchutils, weights
+from misc import activations, imutils, inference, instances, records, torchutils, weights
+from misc.inputs import Inputs, Part
 from misc.pyutils import UserError, log, write_json
 from step.make_sem_seg import Read, edge_of, read_with_activations
+
+REMEDY = 'run --make_cam_pass True with a --train_list that holds it'
 
 
 def run(args: Namespace) -> None:
@@ -23,15 +26,15 @@ def run(args: Namespace) -> None:
         raise UserError(f'--irn_network {args.irn_network}: instance masks need its method displacement(stages)')
     loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
     inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.ins_seg_out_dir, {
-        'stage': 'make_ins_seg', 'network': args.irn_network, 'weights': loaded,
+    made = records.open_folder(args.ins_seg_out_dir, {
+        'stage': 'make_ins_seg', 'network': args.irn_network, 'weights': loaded, 'classes': source.classes,
         'activations': records.made_by(args.cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
         'bg_thres': args.ins_seg_bg_thres, 'canvas': args.sem_seg_canvas, 'precision': args.precision},
-        ('.npz',), args.overwrite)
+        ('.npz',), args.overwrite, ids=ids,
+        inputs=Inputs(source, activation=Part(args.cam_out_dir, activations.existing_path, REMEDY)))
 
     def read(image_id: str) -> Read:
-        return read_with_activations(source, args.cam_out_dir, image_id, imutils.read_of(source, image_id),
-                                     'run --make_cam_pass True with a --train_list that holds it')
+        return read_with_activations(source, args.cam_out_dir, image_id, imutils.read_of(source, image_id), REMEDY)
 
     def compute(image_id: str, item: Read) -> Callable[[], tuple]:
         fields = ()
@@ -49,7 +52,7 @@ def run(args: Namespace) -> None:
         instances.save(args.ins_seg_out_dir, image_id, found)
 
     inference.for_each_image(ids, lambda image_id: instances.exists(args.ins_seg_out_dir, image_id), read, args.num_workers,
-                             compute, args.device, find_and_save)
+                             compute, args.device, find_and_save, [made])
     if args.ins_seg_coco_json is not None and torchutils.is_main():
         content = instances.to_coco(source, ids, functools.partial(instances.load, args.ins_seg_out_dir))
         write_json(args.ins_seg_coco_json, content)

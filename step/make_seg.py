@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from misc import crf, imutils, inference, labels, records, segmentation, weights
+from misc.inputs import Inputs, Made
 from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 
@@ -26,13 +27,15 @@ def run(args: Namespace) -> None:
     inference.prepare(net, args.device, args.precision)
     out_dir, crf_dir, logits_dir = (folder(args, args.seg_out_dir), folder(args, args.seg_crf_out_dir),
                                     Path(args.seg_crf_out_dir) / 'logits')
-    settings = {'stage': 'make_seg', 'network': args.seg_network, 'weights': loaded, **form, 'scales': args.seg_scales,
-                'flip': args.seg_flip, 'precision': args.precision}
-    records.open_folder(out_dir, settings, ('.png',), args.overwrite)
+    settings = {'stage': 'make_seg', 'network': args.seg_network, 'weights': loaded, **form, 'classes': source.classes,
+                'scales': args.seg_scales, 'flip': args.seg_flip, 'precision': args.precision}
+    inputs = Inputs(source, labelled=False)
+    made = records.open_folder(out_dir, settings, ('.png',), args.overwrite, inputs=inputs, ids=ids)
     if args.seg_crf:
         crf.prepare()
-        records.open_folder(crf_dir, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(out_dir)}, ('.png',),
-                            args.overwrite)
+        refined = records.open_folder(crf_dir, {'stage': 'make_seg', 'crf': True, 'classes': source.classes,
+                                                'logits': records.made_by(out_dir)}, ('.png',), args.overwrite,
+                                      inputs=inputs, ids=ids)
         records.open_folder(logits_dir, settings, ('.npz',), args.overwrite)
 
     def read(image_id: str) -> tuple:
@@ -54,9 +57,9 @@ def run(args: Namespace) -> None:
         return labels.exists(out_dir, image_id) and (not args.seg_crf or labels.exists(crf_dir, image_id)
                                                      or is_whole(logits_path(logits_dir, image_id)))
 
-    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)
+    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device, made=[made])
     if args.seg_crf:
-        _refine(args, ids, logits_dir, crf_dir)
+        _refine(args, ids, logits_dir, crf_dir, refined)
 
 
 def load_network(path: str, network: str, n_classes: int, form: dict) -> tuple[torch.nn.Module, dict, str]:
@@ -77,7 +80,7 @@ def logits_path(logits_dir: Path, image_id: str) -> Path:
     return logits_dir / f'{image_id}.npz'
 
 
-def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path) -> None:
+def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path, made: Made) -> None:
     """The CRF of the stored logits, in the worker processes; logits go when their refined label map is there."""
     def is_done(image_id: str) -> bool:
         return labels.exists(crf_dir, image_id) and not logits_path(logits_dir, image_id).exists()
@@ -92,7 +95,7 @@ def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path) ->
         with writing(path):
             path.unlink()
 
-    inference.for_each_image(ids, is_done, refine, args.num_workers)
+    inference.for_each_image(ids, is_done, refine, args.num_workers, made=[made])
 
 
 def _load(path: Path) -> torch.Tensor:

@@ -16,7 +16,10 @@ import torch
 from torch.nn import functional as F
 
 from misc import activations, datasets, imutils, indexing, inference, labels, records, seeds, torchutils, weights
+from misc.inputs import Inputs, Part
 from misc.pyutils import UserError
+
+REMEDY = 'run --make_amn_cam_pass True with a --train_list that holds it'
 
 
 class Read(NamedTuple):
@@ -43,14 +46,18 @@ def run(args: Namespace) -> None:
     loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
     inference.prepare(net, args.device, args.precision)
     walk_settings = {
-        'stage': 'walk', 'network': args.irn_network, 'weights': loaded,
+        'stage': 'walk', 'network': args.irn_network, 'weights': loaded, 'classes': source.classes,
         'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
         'power': args.sem_seg_power, 'canvas': args.sem_seg_canvas, 'precision': args.precision}
+    inputs = Inputs(source, activation=Part(args.amn_cam_out_dir, activations.existing_path, REMEDY))
+    made = []
     if args.walked_out_dir is not None:  # the same walk is kept even where the masks are to be made anew
-        records.open_folder(args.walked_out_dir, walk_settings, ('.npz',),
-                            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings), only_own=True)
-    records.open_folder(args.sem_seg_out_dir, walk_settings | {'stage': 'make_sem_seg', 'bg_thres': args.sem_seg_bg_thres},
-                        ('.png',), args.overwrite)
+        made.append(records.open_folder(
+            args.walked_out_dir, walk_settings, ('.npz',),
+            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings), only_own=True, inputs=inputs, ids=ids))
+    made.append(records.open_folder(
+        args.sem_seg_out_dir, walk_settings | {'stage': 'make_sem_seg', 'bg_thres': args.sem_seg_bg_thres}, ('.png',),
+        args.overwrite, inputs=inputs, ids=ids))
 
     def is_walked(image_id: str) -> bool:
         return args.walked_out_dir is not None and activations.exists(args.walked_out_dir, image_id)
@@ -65,8 +72,7 @@ def run(args: Namespace) -> None:
             if tuple(walked.hw) != image.shape[:2]:
                 raise UserError(f'{args.walked_out_dir}: the walk of {image_id} has another size than its image')
             return walked
-        return read_with_activations(source, args.amn_cam_out_dir, image_id, image,
-                                     'run --make_amn_cam_pass True with a --train_list that holds it')
+        return read_with_activations(source, args.amn_cam_out_dir, image_id, image, REMEDY)
 
     def compute(image_id: str, item: activations.Walked | Read) -> Callable[[], None]:
         if isinstance(item, activations.Walked):
@@ -87,7 +93,7 @@ def run(args: Namespace) -> None:
         label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), args.sem_seg_bg_thres)]
         labels.save(labels.label_path(args.sem_seg_out_dir, image_id), label_map, source.palette)
 
-    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)
+    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device, made=made)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from misc import average_precision, scores, torchutils
+from misc import average_precision, inputs, scores, torchutils
 from misc.pyutils import append_json_line, log
 
 TITLES = {'eval_cam': 'CAM seed', 'eval_ir_label': 'CAM seed, refined', 'eval_amn_cam': 'AMN seed',
@@ -36,6 +36,13 @@ def last_lines(path: str, splits: Sequence[str], data: str) -> list[dict[str, An
     last = scores.read_scores(path, lambda line: (row_of(line), line['split'], line['data']))
     rows = [*TITLES, *sorted({row for row, _, _ in last} - TITLES.keys())]
     return [last[row, split, data] for row in rows for split in dict.fromkeys(splits) if (row, split, data) in last]
+
+
+def tell_changes(args: Namespace, folder: str | Path, ids: Sequence[str]) -> None:
+    """Log whether labels or photographs have changed since what is scored was made."""
+    told = inputs.changes(folder, args.source, ids) if torchutils.is_main() else ''
+    if told:
+        log.info('%s was made from other inputs (%s): what follows tells of these', folder, told)
 
 
 def report(args: Namespace, stage: str, score: scores.Score, split: str | None = None, **details: Any) -> None:

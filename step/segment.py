@@ -30,6 +30,7 @@ from misc import (
     torchutils,
     weights,
 )
+from misc.inputs import Inputs
 from misc.pyutils import UserError, is_whole, start_log
 from step.make_seg import load_network
 
@@ -72,6 +73,16 @@ def run(args: argparse.Namespace) -> None:
     told = f'; not looked at: {len(others)} ({sources.some(others)})' if others else ''
     out = Path(args.out)
     print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{told}')
+
+
+class _Photographs:
+    """As much of a data set as `Inputs` asks of one without labels."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths = paths
+
+    def image_path(self, image_id: str) -> Path:
+        return self.paths[image_id]
 
 
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
@@ -118,8 +129,10 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
         raise UserError(f'--out {out}: the photographs lie there; name another folder')
     torchutils.check_precision(args.precision, device)
     inference.prepare(net, device, args.precision)
-    records.open_folder(out, {'stage': 'segment', 'weights': digest, 'scales': args.seg_scales, 'flip': args.seg_flip,
-                              'crf': args.seg_crf, 'precision': args.precision}, ('.png',), args.overwrite)
+    start_log(None)  # nothing is written to a folder before it is known to be ours
+    made = records.open_folder(out, {'stage': 'segment', 'weights': digest, 'scales': args.seg_scales, 'flip': args.seg_flip,
+                                     'crf': args.seg_crf, 'precision': args.precision}, ('.png',), args.overwrite,
+                               inputs=Inputs(_Photographs(paths), labelled=False), ids=list(paths))
     start_log(out / 'segment.log')
     if args.seg_crf:
         crf.prepare()
@@ -136,7 +149,7 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
-    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute, device)
+    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute, device, made=[made])
 
 
 def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:

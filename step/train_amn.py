@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from misc import datasets, drawing, imutils, inference, losses, records, scores, torchutils, training, weights
+from misc import datasets, drawing, imutils, inference, labels, losses, records, scores, torchutils, training, weights
+from misc.inputs import Inputs, Part
 from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
@@ -28,7 +29,8 @@ def run(args: Namespace) -> None:
         'train_amn', args.amn_weights_name, batch_size=args.amn_batch_size, epochs=args.amn_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
-        resume=args.resume,
+        resume=args.resume, inputs=Inputs(source, seed=Part(args.ir_label_out_dir, labels.label_path, REMEDY)), ids=ids,
+        on_damaged=args.on_damaged,
         settings={'stage': 'train_amn', 'network': args.amn_network, 'classes': source.classes,
                   'images': records.fingerprint({'ids': ids}), 'seeds': records.made_by(args.ir_label_out_dir),
                   'pretrained': started_from, 'seed': args.seed, 'precision': args.precision,
@@ -88,6 +90,8 @@ def _log_score(args: Namespace, net: torch.nn.Module) -> None:
     if missing:
         log.info('no score of AMN: %d images of %s have no mask', len(missing), args.infer_list)
         return
+
+    ids = datasets.decodable(source, ids, args.on_damaged, args.num_workers)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_of(source, image_id)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
+from misc.inputs import Inputs
 from misc.pyutils import log
 
 PICTURES = 4  # an epoch, for TensorBoard
@@ -25,7 +26,7 @@ def run(args: Namespace) -> None:
         'train_cam', args.cam_weights_name, batch_size=args.cam_batch_size, epochs=args.cam_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
-        resume=args.resume,
+        resume=args.resume, inputs=Inputs(source), ids=ids, on_damaged=args.on_damaged,
         settings={'stage': 'train_cam', 'network': args.cam_network, 'classes': source.classes,
                   'images': records.fingerprint({'ids': ids}), 'pretrained': started_from, 'seed': args.seed,
                   'precision': args.precision, 'crop_size': args.cam_crop_size, 'batch_size': args.cam_batch_size,
@@ -75,7 +76,7 @@ def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.n
 def _log_validation_loss(args: Namespace, net: torch.nn.Module) -> None:
     """Mean of the batches' losses over the val list: top-left crops, batches of 16, short last one dropped unless it is
     the only one."""
-    ids = args.source.names(args.val_list)
+    ids = datasets.decodable(args.source, args.source.names(args.val_list), args.on_damaged, args.num_workers)
     size = min(16, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
+from misc import datasets, drawing, imutils, inference, labels, losses, records, torchutils, training, weights
+from misc.inputs import Inputs, Part
 from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
@@ -29,7 +30,8 @@ def run(args: Namespace) -> None:
         'train_irn', args.irn_weights_name, batch_size=args.irn_batch_size, epochs=args.irn_num_epoches, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
         accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
-        resume=args.resume,
+        resume=args.resume, ids=ids, on_damaged=args.on_damaged,
+        inputs=Inputs(source, labelled=False, seed=Part(args.amn_ir_label_out_dir, labels.label_path, REMEDY)),
         settings={'stage': 'train_irn', 'network': args.irn_network, 'images': records.fingerprint({'ids': ids}),
                   'seeds': records.made_by(args.amn_ir_label_out_dir), 'pretrained': started_from, 'seed': args.seed,
                   'precision': args.precision, 'crop_size': args.irn_crop_size, 'batch_size': args.irn_batch_size,
@@ -75,7 +77,7 @@ def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.n
 def _store_mean_displacement(args: Namespace, net: torch.nn.Module) -> None:
     """Mean over batches of the mean of the raw displacement: infer list, top-left crops, batches of --irn_batch_size,
     short last one dropped unless it is the only one. Instances use it; pseudo-masks do not."""
-    ids = args.source.names(args.infer_list)
+    ids = datasets.decodable(args.source, args.source.names(args.infer_list), args.on_damaged, args.num_workers)
     size = min(args.irn_batch_size, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
     net.mean_shift.running_mean.zero_()

@@ -5,7 +5,6 @@ Only this stage: python run_sample.py --train_seg_pass True
 """
 import functools
 import importlib
-import os
 from argparse import Namespace
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from misc import datasets, drawing, imutils, labels, losses, records, segmentation, torchutils, training, weights
+from misc.inputs import Inputs, Part
 
 PICTURES = 4  # a round, for TensorBoard
 HEAD, BIAS = 10, 20  # times the learning rate of the backbone (kazuto1011/deeplab-pytorch)
@@ -24,12 +24,15 @@ def run(args: Namespace) -> None:
     form = {'stride_first': args.seg_stride == '1x1', 'ceil_mode': args.seg_ceil_mode}
     net = importlib.import_module(args.seg_network).Net(source.n_classes, **form)
     started_from = weights.load_pretrained(net.backbone, args.seg_pretrained)
+    remedy = f'run --make_sem_seg_pass True --infer_list {args.train_list}'
     job = training.Training(
         'train_seg', args.seg_weights_name, batch_size=args.seg_batch_size, epochs=None, steps=args.seg_steps, seed=args.seed,
         device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
-        accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard, resume=args.resume,
+        accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard, resume=args.resume, ids=ids,
+        on_damaged=args.on_damaged,
+        inputs=Inputs(source, labelled=False, label_map=Part(args.seg_label_dir, labels.label_path, remedy)),
         settings={'stage': 'train_seg', 'network': args.seg_network, **form, 'classes': source.classes,
-                  'images': records.fingerprint({'ids': ids}), 'label_maps': label_maps_of(args.seg_label_dir),
+                  'images': records.fingerprint({'ids': ids}), 'label_maps': records.made_by(args.seg_label_dir),
                   'pretrained': started_from, 'seed': args.seed, 'precision': args.precision, 'input': args.seg_input,
                   'crop_size': args.seg_crop_size, 'batch_size': args.seg_batch_size, 'steps': args.seg_steps,
                   'learning_rate': args.seg_learning_rate, 'weight_decay': args.seg_weight_decay,
@@ -39,18 +42,11 @@ def run(args: Namespace) -> None:
         return
     crops = datasets.SegmentationCrops(
         source, ids, args.seg_crop_size, args.seed, scales=args.seg_resize, normalize=imutils.INPUTS[args.seg_input],
-        label_dir=args.seg_label_dir, label_remedy='train_seg needs one for each image of --train_list: run '
-        f'--make_sem_seg_pass True --infer_list {args.train_list}')
+        label_dir=args.seg_label_dir, label_remedy=f'train_seg needs one for each image of --train_list: {remedy}')
     learnt = objective(args, output_sizes(net, args.seg_crop_size, args.seg_train_scales))
 
     training.fit(job, net, sgd(net, args), crops, learnt, training.polynomial_by_tens,
                  after_epoch=lambda number: {} if args.tensorboard is None else dict(_pictures(args, net)))
-
-
-def label_maps_of(folder: str) -> str:
-    """What tells label maps apart: the fingerprint of their record; where they were made elsewhere, the place."""
-    made_by = records.made_by(folder)
-    return os.path.abspath(folder) if made_by == 'unknown' else made_by
 
 
 @torch.no_grad()
