@@ -23,14 +23,17 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import misc  # noqa: E402, F401 -- before torch
+
+# isort: split
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
 import run_sample  # noqa: E402
-from misc import activations, instances, labels, torchutils, weights  # noqa: E402
+from misc import activations, ending, instances, labels, torchutils, weights  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 from net import resnet50_deeplab  # noqa: E402
 from tests import authors, tiny, tolerances  # noqa: E402
@@ -320,14 +323,15 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument('--quick', action='store_true', help='fp32 alone, tiny networks for the files, no speed')
     parser.add_argument('--as_process', help=argparse.SUPPRESS)
     args = parser.parse_args(words)
-    try:
-        args.device = torchutils.choose_device(args.device)
-        if args.as_process:
-            as_process(args)
-            return 0
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    return ending.run(lambda: run(args), lambda want: '--quick, or fewer --parts')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what there is, what was found and the verdict. Returns the exit code."""
+    args.device = torchutils.choose_device(args.device)
+    if args.as_process:
+        as_process(args)
+        return 0
     print('---- paste from here into an issue ----')
     for line in facts(args.device):
         print(line)
