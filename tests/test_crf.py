@@ -149,7 +149,8 @@ def test_golden_label_maps(image_id, name, folder, thresholds):
 # against pydensecrf, where it can be installed
 
 def library():
-    return pytest.importorskip('pydensecrf.densecrf', reason='pydensecrf2 is not installed (it builds up to Python 3.12, by g++)')
+    return pytest.importorskip('pydensecrf.densecrf',
+                               reason='pydensecrf2 is not installed (it builds up to Python 3.12, by g++)')
 
 
 def librarys(image, energies, terms):

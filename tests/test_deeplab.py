@@ -397,7 +397,8 @@ def test_inputs():
 # CRF
 
 def test_crf_of_probabilities_is_the_librarys():
-    from pydensecrf import densecrf, utils
+    reason = 'pydensecrf2 is not installed (it builds up to Python 3.12, by g++)'
+    densecrf, utils = (pytest.importorskip(f'pydensecrf.{name}', reason=reason) for name in ('densecrf', 'utils'))
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8), (40, 30))
     probabilities = rng.dirichlet(np.ones(3), (30, 40)).transpose(2, 0, 1).astype(np.float32)
