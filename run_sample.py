@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from misc import checking, command, options, preflight, scores, torchutils
+from misc import checking, ending, options, preflight, scores, torchutils
 from misc.options import Stage
 from misc.pyutils import elapsed, log, start_log
 
@@ -53,6 +53,8 @@ def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
                 and key not in ('source', 'version', 'commit', 'check_data', 'running', 'voc12_root')}  # data_root tells it
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
+    for note in args.source.check(()).notes:
+        log.info('note: %s', note)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     options.resolve_recipe(args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
+    torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')  # the CPU always is
     options.resolve_lists(args)
     args.source = options.open_source(args)
     args.version, args.commit = VERSION, git_commit()
@@ -95,7 +98,7 @@ def run_stages(args: argparse.Namespace, chosen: list[Stage]) -> None:
     for stage in chosen:
         since = time.monotonic()
         log.info('=== %s: %s', stage.name, stage.help)
-        with command.explained(command.remedy_of(stage.name, args)):
+        with ending.explained(ending.remedy_of(stage.name, args)):
             importlib.import_module(f'step.{stage.name}').run(args)
         torchutils.wait_for_all()
         log.info('=== %s took %s', stage.name, elapsed(since))
@@ -155,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get('LOCAL_RANK', '0') == '0' or (args.running and not stopped):  # else all processes say the same
             print(line, file=sys.stderr)
 
-    return command.run(lambda: run(args), again='; the same command goes on', tell=tell)
+    return ending.run(lambda: run(args), again='; the same command goes on', tell=tell)
 
 
 if __name__ == '__main__':

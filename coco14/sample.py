@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from coco14.dataloader import CATEGORY_IDS, CLASSES, id_of, image_name
-from misc import command, imutils, labels
+from misc import ending, imutils, labels
 from misc.pyutils import UserError
 from voc12 import sample
 
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--size', type=int, default=640, help='longer side of most images, in pixels')
     parser.add_argument('--seed', type=int, default=0, help='another number draws other scenes')
     args = parser.parse_args(arguments)
-    return command.run(lambda: print(draw(**vars(args))), lambda want: 'a smaller --size')
+    return ending.run(lambda: print(draw(**vars(args))), lambda want: 'a smaller --size')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils import data
 
-from misc import command, imutils, labels, torchutils
+from misc import ending, imutils, labels, torchutils
 from misc.pyutils import UserError, log, unlock
 from misc.sources import Check
 
@@ -24,6 +24,7 @@ class Source(Protocol):
     n_classes: int
     palette: np.ndarray
     root: Any
+    upright: bool  # EXIF orientation is applied, and masks lie over photographs so; may be missing where not
 
     def names(self, list_or_split: Any) -> list[str]: ...
     def image_path(self, image_id: str) -> Any: ...
@@ -41,7 +42,7 @@ class _Guarded(data.Dataset):
 
     def __getitem__(self, key: Any) -> Any:
         try:
-            with command.explained():
+            with ending.explained():
                 return self.read(key)
         except UserError as error:
             return error
@@ -110,11 +111,11 @@ def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batch
     loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory, **options,
                              worker_init_fn=_in_worker,
                              multiprocessing_context=multiprocessing.get_context('fork') if num_workers else None)
-    with command.explained():
+    with ending.explained():
         items = iter(loader)
     while True:
         try:
-            with command.explained():
+            with ending.explained():
                 item = next(items)
         except StopIteration:
             return
@@ -185,7 +186,7 @@ class TrainingCrops:
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
-        image = imutils.read_image(self.source.image_path(image_id))
+        image = imutils.read_of(self.source, image_id)
         label_map = None
         if self.label_dir is not None:
             label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
@@ -231,7 +232,7 @@ class SegmentationCrops:
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
-        image = imutils.read_image(self.source.image_path(image_id))
+        image = imutils.read_of(self.source, image_id)
         label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
         scale = self.scales[rng.integers(len(self.scales))]
         hw = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
@@ -259,7 +260,7 @@ def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, r
 
 def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndarray]:
     """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels (C,)."""
-    image = imutils.normalize(imutils.read_image(source.image_path(image_id)))
+    image = imutils.normalize(imutils.read_of(source, image_id))
     return {'image': imutils.to_chw(imutils.top_left(image, size, 0)),
             'labels': source.labels(image_id).astype(np.float32)}
 

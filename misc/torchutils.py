@@ -39,6 +39,8 @@ def choose_device(name: str) -> torch.device:
             raise UserError(f'--device {name}: torch {torch.__version__} finds no CUDA device; use --device cpu')
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise UserError(f'--device {name}: there are only {torch.cuda.device_count()} GPUs')
+        if device.index is not None:
+            torch.cuda.set_device(device)  # else memory is pinned, and events are recorded, on the first GPU
     return device
 
 
@@ -61,6 +63,13 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision == 'fp32':
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Whether a GPU may use only kernels that give the same bits in every run. To be called before anything is computed."""
+    if wanted:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # torch asks for it
+    torch.use_deterministic_algorithms(wanted)
 
 
 def cores() -> int:
@@ -91,8 +100,6 @@ def join_processes(device: torch.device) -> torch.device:
     Raises UserError where a machine has fewer GPUs than processes.
     """
     if 'LOCAL_RANK' not in os.environ or int(os.environ.get('WORLD_SIZE', '1')) == 1 or world()[1] > 1:
-        if device.index is not None:
-            torch.cuda.set_device(device)
         return device
     if device.type == 'cuda':
         number = int(os.environ['LOCAL_RANK'])
@@ -146,7 +153,26 @@ def progress(items: Iterable[T], description: str | None = None, **options: Any)
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """`tensor` there, images (four dimensions) in channels-last order, without waiting for the copy."""
     layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+    if device.type == 'cuda' and tensor.device.type == 'cpu' and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # from other memory a copy may wait for all that the GPU has to do
     return tensor.to(device, non_blocking=True, memory_format=layout)
+
+
+class ToHost:
+    """A copy of `tensor` to the host that is under way; `read` gives it. On the CPU it is the tensor itself."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self._copy = tensor.detach().to('cpu', non_blocking=True)
+        self._landed = None
+        if tensor.device.type == 'cuda':
+            self._landed = torch.cuda.Event()
+            self._landed.record()
+
+    def read(self) -> torch.Tensor:
+        """The copy. Waits for what the GPU had to do before it, not for what it was given to do since."""
+        if self._landed is not None:
+            self._landed.synchronize()
+        return self._copy
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:

@@ -30,9 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from misc import (  # noqa: E402
     activations,
-    command,
     crf,
     datasets,
+    ending,
     imutils,
     indexing,
     inference,
@@ -77,6 +77,8 @@ def gigaflop(work: Callable[[], Any]) -> float:
 
 def matrix_rate(args: argparse.Namespace) -> float:
     """GFLOP/s of a matrix product in the precision asked for: what no network can beat."""
+    if args.device.type == 'cuda':  # as convolutions are computed: in TF32, where torch may
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     side = 4096 if args.device.type == 'cpu' else 8192
     a = torch.randn(side, side, device=args.device).to(torchutils.PRECISIONS[args.precision])
     return 2 * side ** 3 / 1e9 / seconds(lambda: a @ a, args)
@@ -94,8 +96,8 @@ def copy_rate(args: argparse.Namespace) -> float:
 def case_make_cam(args: argparse.Namespace) -> dict[str, Any]:
     """Decode, resize, four scales and mirrors, save. Plain: the network alone, float32, contiguous, norms apart."""
     net = resnet50_cam.Net(CLASSES)
-    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: make_cam.cam_of(
-        net, np.array([0, 1]), hw, images, args.device, args.precision))
+    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: make_cam.cams_of(
+        net, [np.array([0, 1])], hw, images, args.device, args.precision)[0])
 
 
 def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
@@ -103,19 +105,19 @@ def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
     net, y = resnet50_amn.Net(CLASSES), torch.zeros(1, CLASSES, device=args.device)
     y[0, :2] = 1
     present, seed = y[0].bool().cpu().numpy(), np.full(tuple(args.size), 255, np.uint8)
-    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: make_amn_cam.amn_cam_of(
-        net, present, seed, images, args.device, args.precision))
+    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: make_amn_cam.amn_cams_of(
+        net, [present], [seed], images, args.device, args.precision)[0])
 
 
 def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Callable, stage: Callable) -> dict[str, Any]:
     image = drawn_image(args)
-    images = datasets.scaled_images(image, SCALES)
+    images = [one.to(args.device) for one in datasets.scaled_images(image, SCALES)]
     net.to(args.device).eval()
 
     def plain() -> None:
         with torch.inference_mode():
             for one in images:
-                forward(torch.cat([one, one.flip(-1)]).to(args.device))
+                forward(torch.cat([one, one.flip(-1)]))
 
     plain_seconds, work = seconds(plain, args), gigaflop(plain)
     inference.prepare(net, args.device, args.precision)
@@ -123,7 +125,7 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
     def network() -> None:
         with torch.inference_mode(), torchutils.autocast(args.precision, args.device):
             for one in images:
-                inference.with_mirror(forward, one.to(args.device))
+                inference.with_mirror(forward, one)
 
     network_seconds = seconds(network, args)
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +138,7 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
             inference.for_each_image(
                 names, lambda name: False,
                 lambda name: (datasets.scaled_images(imutils.read_image(path), SCALES), image.shape[:2]), args.num_workers,
-                lambda name, item: functools.partial(activations.save, folder, name, stage(*item)))
+                lambda name, item: functools.partial(activations.save, folder, name, stage(*item)), args.device)
 
         stage_seconds = seconds(whole, argparse.Namespace(device=args.device, repeat=1)) / number
     return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work, 'plain': plain_seconds,
@@ -169,6 +171,8 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
     batch = {'image': torch.randn(args.batch, 3, args.crop, args.crop), 'index': torch.arange(args.batch),
              'labels': torch.from_numpy(rng.integers(0, 2, (args.batch, CLASSES)).astype(np.float32)),
              'label_map': torch.from_numpy(blocks[:, :side, :side].copy()), 'seed': torch.arange(args.batch)}
+    if args.device.type == 'cuda':
+        batch = {name: values.pin_memory() for name, values in batch.items()}  # as the stages read them
     scaler = torch.amp.GradScaler(args.device.type, enabled=args.precision == 'fp16')
     net.to(args.device).train()
 
@@ -328,7 +332,7 @@ CASES = {name.removeprefix('case_'): work for name, work in list(globals().items
 
 def run_case(name: str, args: argparse.Namespace, results: Any) -> None:
     """A case in its own process, which ends with the exit code of a command."""
-    sys.exit(command.run(lambda: measure_case(name, args, results), remedy))
+    sys.exit(ending.run(lambda: measure_case(name, args, results), remedy))
 
 
 def remedy(want: str) -> str:
@@ -358,7 +362,7 @@ def main() -> int:
     parser.add_argument('--repeat', type=int, default=3, help='calls of which the median counts [3]')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
-    return command.run(lambda: run(args), remedy)
+    return ending.run(lambda: run(args), remedy)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import run_sample  # noqa: E402
-from misc import activations, command, instances, labels, torchutils, weights  # noqa: E402
+from misc import activations, ending, instances, labels, torchutils, weights  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 from net import resnet50_deeplab  # noqa: E402
 from tests import authors, tiny, tolerances  # noqa: E402
@@ -321,7 +321,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument('--quick', action='store_true', help='fp32 alone, and tiny networks for the files')
     parser.add_argument('--as_process', help=argparse.SUPPRESS)
     args = parser.parse_args(words)
-    return command.run(lambda: run(args), lambda want: '--quick, or fewer --parts')
+    return ending.run(lambda: run(args), lambda want: '--quick, or fewer --parts')
 
 
 def run(args: argparse.Namespace) -> int:

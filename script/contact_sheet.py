@@ -10,14 +10,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, command, datasets, drawing, imutils, labels, options  # noqa: E402
+from misc import activations, datasets, drawing, ending, imutils, labels, options  # noqa: E402
 
 HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
 
 
 def row(source: datasets.Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
-    image = imutils.read_image(source.image_path(image_id))
+    image = imutils.read_of(source, image_id)
     pictures: list[np.ndarray | None] = [image]
     for name in ('cam', 'amn_cam'):
         folder = args.work_dir / 'result' / name
@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument('--number', type=int, default=8, help='how many of them')
     parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
     args = parser.parse_args()
-    return command.run(lambda: run(args), lambda want: 'a smaller --number')
+    return ending.run(lambda: run(args), lambda want: 'a smaller --number')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from misc import command, imutils, torchutils, weights  # noqa: E402
+from misc import ending, imutils, torchutils, weights  # noqa: E402
 from misc.pyutils import UserError, elapsed  # noqa: E402
 from net.resnet50 import ResNet50  # noqa: E402
 from voc12 import sample  # noqa: E402
@@ -145,7 +145,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return command.run(lambda: run(arguments), lambda want: 'a smaller --batch_size or --size')
+    return ending.run(lambda: run(arguments), lambda want: 'a smaller --batch_size or --size')
 
 
 def run(arguments: list[str] | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import command  # noqa: E402
+from misc import ending  # noqa: E402
 from misc.scores import read_scores, table  # noqa: E402
 from step.scoring import TITLES, row_of  # noqa: E402
 
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
     parser.add_argument('--published', action='store_true', help='beside them the published figures (VOC, COCO)')
     args = parser.parse_args()
-    return command.run(lambda: run(args))
+    return ending.run(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

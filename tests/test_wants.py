@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from coco14 import prepare as coco_prepare
-from misc import command as ends
 from misc import datasets, inference, pyutils, training
+from misc import ending as ends
 from misc.pyutils import UserError
 from script import benchmark, compare_thresholds, contact_sheet, pretrain_backbone, score_table
 from step import make_cam, segment, show

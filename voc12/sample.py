@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from misc import command, labels
+from misc import ending, labels
 from misc.pyutils import UserError, write_json
 from voc12.dataloader import CLASSES, PALETTE
 
@@ -600,7 +600,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--size', type=int, default=112, help='longer side, about, in pixels')
     parser.add_argument('--seed', type=int, default=0, help='another number draws other scenes')
     args = parser.parse_args(arguments)
-    return command.run(lambda: print(draw(**vars(args))), lambda want: 'a smaller --size')
+    return ending.run(lambda: print(draw(**vars(args))), lambda want: 'a smaller --size')
 
 
 if __name__ == '__main__':
