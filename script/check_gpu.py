@@ -149,8 +149,8 @@ def write_weights(folder: Path, quick: bool) -> None:
         weights.save_state(net, folder / f'{name}.pth')
 
 
-def command(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device, precision: str, workers: int,
-            quick: bool) -> list[str]:
+def command_line(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device, precision: str, workers: int,
+                 quick: bool) -> list[str]:
     """The command line that makes folders `made` in `out`, reading the others in `inputs`."""
     words = ['--voc12_root', TREE, '--train_list', 'train_aug', '--infer_list', 'train', '--seg_list', 'val',
              '--num_workers', workers, '--device', device, '--precision', precision, '--pretrained', 'none',
@@ -172,7 +172,7 @@ def make(base: Path, out: Path, inputs: Path, made: list[str], device: torch.dev
     """Run these stages here. Raises RuntimeError with what they said where they fail."""
     said = io.StringIO()
     with authors.computing(mode, device) as precision, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run_sample.main(command(base, out, inputs, made, device, precision, workers, quick))
+        code = run_sample.main(command_line(base, out, inputs, made, device, precision, workers, quick))
     if code != 0:
         raise RuntimeError(said.getvalue().strip().splitlines()[-1])
 
@@ -198,7 +198,7 @@ def files(args: argparse.Namespace) -> Iterator[Check]:
         if torch.cuda.device_count() > 1 and args.device.type == 'cuda':
             out = base / 'processes'
             for made in (['cam', 'amn_cam', 'seg'], list(ALONE)):
-                words = command(base, out, base / 'cpu', made, torch.device('cuda'), 'fp32', 2, args.quick)
+                words = command_line(base, out, base / 'cpu', made, torch.device('cuda'), 'fp32', 2, args.quick)
                 torchrun(['run_sample.py', *words])
                 for name in made:
                     yield files_check(name, out, base / 'cpu', 'tf32', '2 processes against CPU')
