@@ -2,18 +2,25 @@
 # From a fresh machine to pseudo-masks in minutes, on drawn images: makes the environment, draws the sample, pre-trains a
 # backbone on it, runs every stage up to the pseudo-masks and prints the scores. Leaves result/quickstart/sheet.png and the
 # page result/quickstart/result/report/index.html.
-# usage: bash script/quickstart.sh [further flags of run_sample.py]. It can be stopped and run again.
+# usage: bash script/quickstart.sh [--seed N] [further flags of run_sample.py]. It can be stopped and run again. Another seed
+# draws other scenes, starts from another backbone, and lies in result/quickstart_seed_N.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . script/words.sh
+seed=0 before=
+for word in "$@"; do
+  [ "$before" != --seed ] || seed=$word
+  before=$word
+done
 out=result/quickstart
+[ "$seed" = 0 ] || out+=_seed_$seed
 data=$out/sample
 bash script/make_env.sh
 python=.venv/bin/python
 since=$SECONDS
 
-"$python" -m voc12.sample "$data"
-[ -f "$out/backbone.pth" ] || "$python" script/pretrain_backbone.py --out "$out/backbone.pth"
+"$python" -m voc12.sample "$data" --seed "$seed"
+[ -f "$out/backbone.pth" ] || "$python" script/pretrain_backbone.py --out "$out/backbone.pth" --seed "$seed"
 "$python" run_sample.py --voc12_root "$data" --pretrained "$out/backbone.pth" \
   --train_list train_aug --val_list val --infer_list train --eval_set train \
   --cam_crop_size 112 --cam_resize_long 80 160 --cam_num_epoches 5 \
