@@ -98,7 +98,8 @@ def train(net: Classifier, args: argparse.Namespace, device: torch.device, preci
             total, right, seen = total + loss.item() * len(y), right + named.sum(0).cpu(), seen + len(y)
         if not np.isfinite(total):
             raise UserError(f'the loss is not finite in epoch {epoch}: lower --learning_rate')
-        print(f'epoch {epoch}/{args.epochs}  loss {total / seen:.3f}  right: {shares(right, seen)}  {elapsed(since)}', flush=True)
+        print(f'epoch {epoch}/{args.epochs}  loss {total / seen:.3f}  right: {shares(right, seen)}  {elapsed(since)}',
+              flush=True)
 
 
 @torch.no_grad()
