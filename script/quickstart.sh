@@ -19,15 +19,15 @@ bash script/make_env.sh
 python=.venv/bin/python
 since=$SECONDS
 
-"$python" -m voc12.sample "$data" --seed "$seed"
+"$python" -m voc12.sample "$data" --size 160 --seed "$seed"
 [ -f "$out/backbone.pth" ] || "$python" script/pretrain_backbone.py --out "$out/backbone.pth" --seed "$seed"
 "$python" run_sample.py --voc12_root "$data" --pretrained "$out/backbone.pth" \
   --train_list train_aug --val_list val --infer_list train --eval_set train \
-  --cam_crop_size 112 --cam_resize_long 80 160 --cam_num_epoches 5 \
-  --cam_conf_fg_thres 0.2 \
-  --amn_crop_size 112 --amn_num_epoches 8 --amn_learning_rate 5e-5 1e-3 \
-  --irn_crop_size 112 --irn_batch_size 8 --irn_num_epoches 12 --irn_learning_rate 0.5 \
-  --sem_seg_canvas 112 --exp_times 4 \
+  --cam_crop_size 112 --cam_resize_long 80 160 --cam_scales 1.0 0.5 \
+  --cam_conf_fg_thres 0.2 --cam_conf_bg_thres 0.03 \
+  --amn_crop_size 160 --amn_batch_size 8 --amn_learning_rate 5e-5 1e-3 \
+  --irn_crop_size 160 --irn_batch_size 8 --irn_num_epoches 12 --irn_learning_rate 0.5 \
+  --sem_seg_canvas 160 --exp_times 4 --beta 20 \
   --work_dir "$out" \
   --train_cam_pass --make_cam_pass --eval_cam_pass --cam_to_ir_label_pass --eval_ir_label_pass \
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \

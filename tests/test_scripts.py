@@ -179,7 +179,7 @@ def test_a_seed_of_the_quickstart_varies_everything(tmp_path, words, seed, folde
     done = subprocess.run([shutil.which('bash'), tmp_path / 'script' / 'quickstart.sh', *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     drawn, pretrained, run, sheet, table = Path(f'{python}.calls').read_text().splitlines()
-    assert drawn == f'-m voc12.sample {folder}/sample --seed {seed}'
+    assert drawn == f'-m voc12.sample {folder}/sample --size 160 --seed {seed}'
     assert pretrained == f'script/pretrain_backbone.py --out {folder}/backbone.pth --seed {seed}'
     assert f'--pretrained {folder}/backbone.pth ' in run and f'--work_dir {folder} ' in run
     assert run.endswith(' '.join(words).replace('=', ' '))
