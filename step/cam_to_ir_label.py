@@ -5,7 +5,7 @@ Only this stage: python run_sample.py --cam_to_ir_label_pass True
 """
 from argparse import Namespace
 
-from misc import activations, auto_threshold, imutils, inference, labels, records, seeds
+from misc import activations, auto_threshold, crf, imutils, inference, labels, records, seeds
 from misc.auto_threshold import AUTO
 from misc.pyutils import UserError, log
 
@@ -27,12 +27,13 @@ def refine_folder(args: Namespace, stage: str, cam_dir: str, out_dir: str,
 
     def refine(image_id: str) -> None:
         activation = activations.load(cam_dir, image_id, remedy).without_background()
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         if activation.high_res.shape[1:] != image.shape[:2]:
             raise UserError(f'{cam_dir}: the activation of {image_id} has another size than its image; make it anew')
         seed = seeds.refined_seed(image, activation.keys, activation.high_res, settings['fg_thres'], settings['bg_thres'])
         labels.save(labels.label_path(out_dir, image_id), seed, source.palette)
 
+    crf.prepare()
     inference.for_each_image(ids, lambda image_id: labels.exists(out_dir, image_id), refine, args.num_workers)
 
 
