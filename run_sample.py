@@ -5,6 +5,7 @@ Checks everything that can be checked, then runs the chosen stages in pipeline o
 stage is stands in its file in step/; every setting, with its default, in misc/contract/settings.py.
 """
 import argparse
+import functools
 import os
 import platform
 import statistics
@@ -27,7 +28,8 @@ VERSION = '0.1.0'
 
 def check_data(job: Job, args: argparse.Namespace) -> int:
     """Print what is there and what is wrong. Returns the exit code: 1 where something must be mended."""
-    text, is_good = checking.page(job.source, {name: job.lists[name] for name in options.CHECKED_LISTS}, args.num_workers)
+    text, is_good = checking.page(job.source, {name: job.lists[name] for name in options.CHECKED_LISTS}, args.num_workers,
+                                  args.check_data != 'quick', functools.partial(checking.memory, args))
     print(text)
     if is_good:
         images = len(job.ids('train_list'))

@@ -10,6 +10,7 @@ import torch
 from misc import ending, torchutils
 from misc.contract.stages import Job
 from misc.data import datasets
+from misc.files.inputs import Made
 from misc.pyutils import UserError, WriteError, log
 
 AHEAD = 16  # files that may wait to be written
@@ -18,11 +19,13 @@ AHEAD = 16  # files that may wait to be written
 class _Read:
     """read(id) in a worker; a UserError belongs to its image and does not end the stage."""
 
-    def __init__(self, read: Callable[[str], Any]):
-        self.read = read
+    def __init__(self, read: Callable[[str], Any], made: Sequence[Made]):
+        self.read, self.made = read, made
 
     def __call__(self, image_id: str) -> tuple[str, Any]:
         try:
+            for each in self.made:
+                each.note(image_id)
             with ending.explained():
                 return image_id, self.read(image_id)
         except UserError as error:
@@ -45,12 +48,12 @@ class Images:
 
     read(id) runs in worker processes, ahead; what `save` is given runs in a thread, behind. An image that fails is named when
     the block ends, and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once. With
-    several processes each takes its share of the images.
+    several processes each takes its share of the images. made: the folders that the files go to.
     """
 
     def __init__(self, ids: list[str], is_done: Callable[[str], bool], num_workers: int,
-                 device: torch.device = torch.device('cpu')):  # noqa: B008 -- a constant
-        self.ids, self.num_workers, self.device = ids, num_workers, device
+                 device: torch.device = torch.device('cpu'), made: Sequence[Made] = ()):  # noqa: B008 -- a constant
+        self.ids, self.num_workers, self.device, self.made = ids, num_workers, device, made
         mine = torchutils.share(ids)
         self._todo = [image_id for image_id in mine if not is_done(image_id)]
         done = sum(torchutils.gather([len(mine) - len(self._todo)]))
@@ -61,9 +64,9 @@ class Images:
         self._saver = ThreadPoolExecutor(1)
 
     @classmethod
-    def of(cls, job: Job, flag: str, is_done: Callable[[str], bool]) -> 'Images':
-        """The images of the list of a flag."""
-        return cls(job.ids(flag), is_done, job.run.num_workers, job.device)
+    def of(cls, job: Job, flag: str, is_done: Callable[[str], bool], *made: Made) -> 'Images':
+        """The images of the list of a flag, for the folders `made`."""
+        return cls(job.ids(flag), is_done, job.run.num_workers, job.device, made)
 
     def __enter__(self) -> 'Images':
         return self
@@ -78,7 +81,7 @@ class Images:
 
     def todo(self, read: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
         """(id, read(id)) of each image that is still to be made and can be read."""
-        items = datasets.read_ahead(_Read(read), self._todo, self.num_workers, pin_memory=self.device.type == 'cuda')
+        items = datasets.read_ahead(_Read(read, self.made), self._todo, self.num_workers, pin_memory=self.device.type == 'cuda')
         for image_id, item in torchutils.progress(items, total=len(self._todo), unit='image'):
             if isinstance(item, WriteError):
                 datasets.checked(item)
@@ -124,6 +127,8 @@ class Images:
 
     def _tell_failed(self) -> None:
         failed = dict(sum(torchutils.gather([list(self._failed.items())]), []))
+        for each in self.made:
+            each.close()
         for image_id, reason in failed.items():
             log.info('failed: %s: %s', image_id, reason)
         if failed:

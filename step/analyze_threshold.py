@@ -47,7 +47,7 @@ from misc.contract.stages import Input, Job, Output, Stage
 from misc.draw import plots
 from misc.files import activations, records
 from misc.pyutils import UserError, atomic_path, log, write_json
-from misc.score import analysis, auto_threshold, scores
+from misc.score import analysis, auto_threshold, results, scores
 from step import make_sem_seg
 
 PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold, 'sem_seg': PseudoMasks.bg_thres}  # the defaults
@@ -72,6 +72,7 @@ def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMas
     summaries, images = {}, []
     for name, method in methods_of(job, ids, told, cam, amn, masks).items():
         log.info('%s: %s', method.title, method.folder)
+        results.tell_changes(job, method.folder, ids)
         result = analysis.analyse(job.source, ids, method.load, method.threshold, job.run.num_workers)
         summary = analysis.summary(result, method.title, method.threshold, job.source.classes)
         chosen = {'threshold_from': AUTO} if method.is_auto else {}

@@ -7,6 +7,7 @@ from misc import imutils, inference
 from misc.contract.settings import AUTO, CamSeeds, Seeds
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.files import activations, labels, records
+from misc.files.inputs import Inputs, Part
 from misc.method import crf, seeds
 from misc.pyutils import UserError, log
 from misc.score import auto_threshold
@@ -19,10 +20,11 @@ def run(job: Job, told: CamSeeds) -> None:
 def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, told: Seeds) -> None:
     """Refine a folder of activations (CAM's or AMN's) at two thresholds, each a number or 'auto'."""
     source, cam_dir, folder, remedy = job.source, job.files[cam_flag], job.files[out_flag], job.remedy(cam_flag)
-    record = {'stage': stage, **told.record(), 'activations': records.made_by(cam_dir)}
+    record = {'stage': stage, **told.record(), 'classes': source.classes, 'activations': records.made_by(cam_dir)}
     if AUTO in (told.fg_thres, told.bg_thres):
         record |= chosen_thresholds(job, record, cam_dir, folder, remedy)
-    records.open_folder(folder, record, ('.png',), job.run.overwrite)
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, ids=job.ids('train_list'), inputs=Inputs(
+        source, activation=Part(cam_dir, activations.existing_path, remedy)))
 
     def refine(image_id: str) -> None:
         image = imutils.read_of(source, image_id)
@@ -31,7 +33,7 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, told: Seed
         labels.save(labels.label_path(folder, image_id), seed, source.palette)
 
     crf.prepare()
-    with inference.Images.of(job, 'train_list', lambda image_id: labels.exists(folder, image_id)) as images:
+    with inference.Images.of(job, 'train_list', lambda image_id: labels.exists(folder, image_id), made) as images:
         images.make(refine)
 
 

@@ -17,8 +17,10 @@ from misc.score import average_precision, results
 
 def run(job: Job, settings: InstanceMasks) -> None:
     folder = job.files['ins_seg_out_dir']
+    ids = job.ids('eval_set')
+    results.tell_changes(job, folder, ids)
     load = functools.partial(instances.load, folder, remedy=job.remedy('ins_seg_out_dir'))
-    score = average_precision.score(job.source, job.ids('eval_set'), load, job.run.num_workers)
+    score = average_precision.score(job.source, ids, load, job.run.num_workers)
     results.report_instances(job, 'eval_ins_seg', score, threshold=records.setting(folder, 'bg_thres', settings.bg_thres))
 
 

@@ -16,8 +16,10 @@ from misc.contract.settings import AmnActivations
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, labels, records
+from misc.files.inputs import Inputs, Part
 from misc.method import maps
 
+REMEDY = 'run --cam_to_ir_label_pass True first'
 PLANES = 8  # of the softmax at full size at a time
 
 
@@ -43,7 +45,9 @@ def run(job: Job, told: AmnActivations) -> None:
     code = networks.code_of(*told.modules())
     record = {'stage': 'make_amn_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
               'seeds': records.made_by(seeds)}
-    records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite)
+    inputs = Inputs(source, seed=Part(seeds, labels.label_path, job.remedy('ir_label_out_dir')))
+    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite, inputs=inputs,
+                               ids=job.ids('train_list'))
 
     def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
@@ -51,14 +55,14 @@ def run(job: Job, told: AmnActivations) -> None:
         seed = datasets.read_seed(seeds, image_id, image.shape[:2], source.n_classes, job.remedy('ir_label_out_dir'))
         return Scales(present, seed, datasets.scaled_images(image, told.scales) if present.any() else [])
 
-    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder)) as images:
+    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder), made) as images:
         for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
             with images.enough(ids):
                 scales = maps.together([item.images for item in items], job.device)
                 found = amn_cams_of(net, [item.present for item in items], [item.seed for item in items], scales, job.device,
                                     told.precision)
-                for image_id, made in zip(ids, found, strict=True):
-                    images.save(image_id, activations.save, folder, image_id, made, told.dtype)
+                for image_id, activation in zip(ids, found, strict=True):
+                    images.save(image_id, activations.save, folder, image_id, activation, told.dtype)
 
 
 @torch.inference_mode()

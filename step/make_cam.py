@@ -15,6 +15,7 @@ from misc.contract.settings import CamActivations
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, records
+from misc.files.inputs import Inputs
 from misc.method import maps
 
 
@@ -38,21 +39,22 @@ def run(job: Job, told: CamActivations) -> None:
         remedy=job.remedy('cam_weights_name'), classes=source.classes, device=job.device, precision=told.precision)
     code = networks.code_of(*told.modules())
     record = {'stage': 'make_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes}
-    records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite)
+    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite, inputs=Inputs(source),
+                               ids=job.ids('train_list'))
 
     def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
         return Scales(keys, image.shape[:2], datasets.scaled_images(image, told.scales) if len(keys) else [])
 
-    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder)) as images:
+    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder), made) as images:
         for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
             with images.enough(ids):
                 scales = maps.together([item.images for item in items], job.device)
                 keys = [item.keys for item in items]
                 found = cams_of(net, keys, items[0].hw, scales, job.device, told.precision)
-                for image_id, made in zip(ids, found, strict=True):
-                    images.save(image_id, activations.save, folder, image_id, made, told.dtype)
+                for image_id, activation in zip(ids, found, strict=True):
+                    images.save(image_id, activations.save, folder, image_id, activation, told.dtype)
 
 
 @torch.inference_mode()

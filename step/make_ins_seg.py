@@ -16,9 +16,12 @@ from misc.contract.settings import InstanceMasks
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.files import activations, records
+from misc.files.inputs import Inputs, Part
 from misc.method import instances
 from misc.pyutils import UserError, log, write_json
 from step.make_sem_seg import LISTED, Unwalked, edge_of
+
+REMEDY = 'run --make_cam_pass True with a --train_list that holds it'
 
 
 class Fields(NamedTuple):
@@ -40,13 +43,16 @@ def run(job: Job, told: InstanceMasks) -> None:
     if not hasattr(net, 'displacement'):
         raise UserError(f'--irn_network {told.network}: instance masks need its method displacement(stages)')
     code = networks.code_of(*told.modules())
-    record = {'stage': 'make_ins_seg', **told.record(), 'code': code, 'weights': digest, 'activations': records.made_by(cam)}
-    records.open_folder(folder, record, ('.npz',), job.run.overwrite)
+    record = {'stage': 'make_ins_seg', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
+              'activations': records.made_by(cam)}
+    remedy = job.remedy('cam_out_dir', LISTED)
+    made = records.open_folder(folder, record, ('.npz',), job.run.overwrite, ids=ids,
+                               inputs=Inputs(source, activation=Part(cam, activations.existing_path, remedy)))
 
     def read(image_id: str) -> Unwalked:
         image = imutils.read_of(source, image_id)
         hw = image.shape[:2]
-        activation = activations.of_image(cam, image_id, hw, job.remedy('cam_out_dir', LISTED))
+        activation = activations.of_image(cam, image_id, hw, remedy)
         return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw, datasets.scaled_images(image, [1.0])[0])
 
     def find_and_save(fields: Fields) -> None:  # in workers: most of the work, and too many small steps for a GPU
@@ -56,7 +62,7 @@ def run(job: Job, told: InstanceMasks) -> None:
             found = instances.find(keys, *map(torch.from_numpy, maps), told.bg_thres, told.beta, told.exp_times, hw)
         instances.save(folder, image_id, found)
 
-    with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder)) as images:
+    with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder), made) as images:
         images.finish(fields_of(net, images, read, told, job.device), find_and_save)
     path = job.files['ins_seg_coco_json']
     if path is not None and torchutils.is_main():

@@ -17,6 +17,7 @@ from misc import imutils, inference, networks
 from misc.contract.settings import SegForm, SegMaps
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.files import labels, records
+from misc.files.inputs import Inputs, Made
 from misc.method import crf, segmentation
 from misc.pyutils import UserError, atomic_path, is_whole, writing
 
@@ -35,11 +36,14 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
     folder, crf_folder = (server_folder(job, job.files[flag]) for flag in ('seg_out_dir', 'seg_crf_out_dir'))
     logits = Path(job.files['seg_crf_out_dir']) / 'logits'
     code = networks.code_of(*form.modules())
-    record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code, 'weights': digest}
-    records.open_folder(folder, record, ('.png',), job.run.overwrite)
+    record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code, 'classes': source.classes,
+              'weights': digest}
+    inputs = Inputs(source, labelled=False)
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids)
     if told.crf:
-        records.open_folder(crf_folder, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(folder)}, ('.png',),
-                            job.run.overwrite)
+        refined = records.open_folder(crf_folder, {
+            'stage': 'make_seg', 'crf': True, 'classes': source.classes, 'logits': records.made_by(folder)}, ('.png',),
+            job.run.overwrite, inputs=inputs, ids=ids)
         records.open_folder(logits, record, ('.npz',), job.run.overwrite)
         crf.prepare()
 
@@ -56,14 +60,14 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
         return labels.exists(folder, image_id) and (not told.crf or labels.exists(crf_folder, image_id)
                                                     or is_whole(logits_path(logits, image_id)))
 
-    with inference.Images(ids, is_done, job.run.num_workers, job.device) as images:
+    with inference.Images(ids, is_done, job.run.num_workers, job.device, [made]) as images:
         for image_id, (hw, x) in images.todo(read):
             with images.enough([image_id]):
-                made = segmentation.predict(net, x, told.scales, told.flip, job.device, told.precision)
-                label_map = segmentation.label_map(made, tuple(hw))
-                images.save(image_id, save, image_id, label_map, made.half() if told.crf else None)
+                predicted = segmentation.predict(net, x, told.scales, told.flip, job.device, told.precision)
+                label_map = segmentation.label_map(predicted, tuple(hw))
+                images.save(image_id, save, image_id, label_map, predicted.half() if told.crf else None)
     if told.crf:
-        refine(job, ids, logits, crf_folder)
+        refine(job, ids, logits, crf_folder, refined)
 
 
 def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: torch.device,
@@ -98,7 +102,7 @@ def load_logits(path: Path) -> torch.Tensor:
         raise UserError(f'{path}: cannot be read ({error}); delete it to make it anew') from error
 
 
-def refine(job: Job, ids: list[str], logits: Path, folder: Path) -> None:
+def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> None:
     """The CRF of the stored logits, in the worker processes; logits go when their refined label map is there."""
     def is_done(image_id: str) -> bool:
         return labels.exists(folder, image_id) and not logits_path(logits, image_id).exists()
@@ -112,7 +116,7 @@ def refine(job: Job, ids: list[str], logits: Path, folder: Path) -> None:
         with writing(path):
             path.unlink()
 
-    with inference.Images(ids, is_done, job.run.num_workers, job.device) as images:
+    with inference.Images(ids, is_done, job.run.num_workers, made=[made]) as images:
         images.make(make)
 
 

@@ -18,9 +18,12 @@ from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, labels, records
 from misc.files.activations import Walked
+from misc.files.inputs import Inputs, Part
 from misc.method import maps, seeds
 
 LISTED = 'with a --train_list that holds it'
+
+REMEDY = 'run --make_amn_cam_pass True with a --train_list that holds it'
 
 
 class Unwalked(NamedTuple):
@@ -38,10 +41,15 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
     net, digest = networks.load(told.network, path=job.files['irn_weights_name'], remedy=job.remedy('irn_weights_name'),
                                 device=job.device, precision=told.precision)
     code = networks.code_of(*told.modules())
-    record = {'stage': 'walk', **told.record(), 'code': code, 'weights': digest, 'activations': records.made_by(amn)}
+    record = {'stage': 'walk', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
+              'activations': records.made_by(amn)}
+    ids, remedy, made = job.ids('mask_list'), job.remedy('amn_cam_out_dir', LISTED), []
+    inputs = Inputs(source, activation=Part(amn, activations.existing_path, remedy))
     if kept is not None:  # the same walk is kept even where the masks are to be made anew
-        records.open_folder(kept, record, ('.npz',), job.run.overwrite and not records.is_of(kept, record), only_own=True)
-    records.open_folder(folder, record | {'stage': 'make_sem_seg', **masks.record()}, ('.png',), job.run.overwrite)
+        made.append(records.open_folder(kept, record, ('.npz',), job.run.overwrite and not records.is_of(kept, record),
+                                        only_own=True, inputs=inputs, ids=ids))
+    made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **masks.record()}, ('.png',), job.run.overwrite,
+                                    inputs=inputs, ids=ids))
 
     def is_walked(image_id: str) -> bool:
         return kept is not None and activations.exists(kept, image_id)
@@ -54,7 +62,7 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         hw = image.shape[:2]
         if is_walked(image_id):
             return activations.load_walked(kept, image_id, hw=hw)
-        activation = activations.of_image(amn, image_id, hw, job.remedy('amn_cam_out_dir', LISTED))
+        activation = activations.of_image(amn, image_id, hw, remedy)
         return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw, datasets.scaled_images(image, [1.0])[0])
 
     def save(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> None:  # behind: may wait for a GPU
@@ -64,7 +72,7 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), masks.bg_thres)]
         labels.save(labels.label_path(folder, image_id), label_map, source.palette)
 
-    with inference.Images.of(job, 'mask_list', is_done) as images:
+    with inference.Images.of(job, 'mask_list', is_done, *made) as images:
         for image_id, item in images.todo(read):
             with images.enough([image_id]):
                 walked = None if isinstance(item, Walked) else walked_of(net, item, told, job.device)

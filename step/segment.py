@@ -21,6 +21,7 @@ from misc.contract import sources
 from misc.contract.settings import SegForm, SegMaps
 from misc.draw import drawing
 from misc.files import labels, records, weights
+from misc.files.inputs import Inputs
 from misc.method import crf, segmentation
 from misc.pyutils import UserError, is_whole, start_log
 from step.pipeline import STAGES
@@ -35,6 +36,16 @@ class Photograph(NamedTuple):
 
     image: np.ndarray
     x: torch.Tensor
+
+
+class Photographs:
+    """As much of a data set as `Inputs` asks of one without labels."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths = paths
+
+    def image_path(self, image_id: str) -> Path:
+        return self.paths[image_id]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,6 +83,16 @@ def run(args: argparse.Namespace) -> None:
     told = f'; not looked at: {len(others)} ({sources.some(others)})' if others else ''
     out = Path(args.out)
     print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{told}')
+
+
+class _Photographs:
+    """As much of a data set as `Inputs` asks of one without labels."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths = paths
+
+    def image_path(self, image_id: str) -> Path:
+        return self.paths[image_id]
 
 
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
@@ -116,8 +137,9 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
         raise UserError(f'--out {out}: the photographs lie there; name another folder')
     torchutils.check_precision(told.precision, device)
     networks.prepare(net, device, told.precision)
-    records.open_folder(out, {'stage': 'segment', **told.record(), 'crf': told.crf, 'weights': digest}, ('.png',),
-                        args.overwrite)
+    start_log(None)  # nothing is written to a folder before it is known to be ours
+    made = records.open_folder(out, {'stage': 'segment', **told.record(), 'crf': told.crf, 'weights': digest}, ('.png',),
+                               args.overwrite, inputs=Inputs(Photographs(paths), labelled=False), ids=list(paths))
     start_log(out / 'segment.log')
     if told.crf:
         crf.prepare()
@@ -131,7 +153,7 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
-    with inference.Images(list(paths), is_done, args.num_workers, device) as images:
+    with inference.Images(list(paths), is_done, args.num_workers, device, [made]) as images:
         for name, (image, x) in images.todo(read):
             with images.enough([name]):
                 logits = segmentation.predict(net, x, told.scales, told.flip, device, told.precision)

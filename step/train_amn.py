@@ -14,7 +14,8 @@ from misc.contract.settings import AmnTraining
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import records
+from misc.files import labels, records
+from misc.files.inputs import Inputs, Part
 from misc.method import maps, objectives
 from misc.pyutils import log
 from misc.score import scores
@@ -29,8 +30,9 @@ def run(job: Job, told: AmnTraining) -> None:
     net, started_from = networks.start(told.network, source.n_classes, label_conditioning=told.label_conditioning,
                                        backbone=told.backbone, pretrained=told.pretrained, seed=told.seed)
     train = training.Training.of(job, 'train_amn', 'amn_weights_name', told, told.batch_size, pretrained=started_from,
-                                 classes=source.classes, images=records.fingerprint({'ids': ids}),
-                                 seeds=records.made_by(seeds))
+                                 ids=ids, inputs=Inputs(source, seed=Part(
+                                     seeds, labels.label_path, job.remedy('ir_label_out_dir'))),
+                                 classes=source.classes, seeds=records.made_by(seeds))
     if train.already_done():
         return
     crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE, label_dir=seeds,
@@ -59,6 +61,9 @@ def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
     if missing:
         log.info('no score of AMN: %d images of %s have no mask', len(missing), name)
         return
+
+
+    ids = datasets.decodable(source, ids, job.run.on_damaged, job.run.num_workers)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_of(source, image_id)
@@ -89,9 +94,9 @@ def pictures(job: Job, told: AmnTraining, net: torch.nn.Module) -> Iterator[tupl
 def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int], device: torch.device,
             precision: str) -> np.ndarray:
     """Label map (H, W) of a normalised image (1, 3, H, W) with the classes `present` (C,)."""
-    labels = torch.from_numpy(present.astype(np.float32))[None]
+    shown = torch.from_numpy(present.astype(np.float32))[None]
     with torchutils.autocast(precision, device):
-        logits = net(image.to(device, memory_format=torch.channels_last), labels.to(device))[0].float()
+        logits = net(image.to(device, memory_format=torch.channels_last), shown.to(device))[0].float()
     keys = np.concatenate([[0], np.flatnonzero(present) + 1])
     planes = maps.resize(logits[keys], maps.rounded_up(hw, stride_of(net)))[:, :hw[0], :hw[1]]
     return keys[planes.argmax(0).cpu().numpy()].astype(np.uint8)

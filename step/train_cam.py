@@ -13,7 +13,7 @@ from misc.contract.settings import CamTraining
 from misc.contract.stages import Job, Output, Stage
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import records
+from misc.files.inputs import Inputs
 from misc.method import maps, objectives
 from misc.method.objectives import Objective
 from misc.pyutils import log
@@ -27,7 +27,7 @@ def run(job: Job, told: CamTraining) -> None:
     net, started_from = networks.start(told.network, source.n_classes, backbone=told.backbone, pretrained=told.pretrained,
                                        seed=told.seed)
     train = training.Training.of(job, 'train_cam', 'cam_weights_name', told, told.batch_size, pretrained=started_from,
-                                 classes=source.classes, images=records.fingerprint({'ids': ids}))
+                                 inputs=Inputs(source), ids=ids, classes=source.classes)
     if train.already_done():
         return
     crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, resize_long=told.resize_long)
@@ -44,7 +44,7 @@ def run(job: Job, told: CamTraining) -> None:
 @torch.inference_mode()
 def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module, objective: Objective) -> None:
     """Mean of the batches' losses over the val list: top-left crops, short last batch dropped unless it is the only one."""
-    ids = job.ids('val_list')
+    ids = datasets.decodable(job.source, job.ids('val_list'), job.run.on_damaged, job.run.num_workers)
     size = min(BATCH, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
 

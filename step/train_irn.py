@@ -14,7 +14,8 @@ from misc.contract.settings import IrnTraining
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import records
+from misc.files import labels, records
+from misc.files.inputs import Inputs, Part
 from misc.method import maps, objectives
 from misc.pyutils import log
 
@@ -27,7 +28,9 @@ def run(job: Job, told: IrnTraining) -> None:
     source, ids, seeds = job.source, job.ids('train_list'), job.files['amn_ir_label_out_dir']
     net, started_from = networks.start(told.network, pretrained=told.pretrained, seed=told.seed)
     train = training.Training.of(job, 'train_irn', 'irn_weights_name', told, told.batch_size, pretrained=started_from,
-                                 images=records.fingerprint({'ids': ids}), seeds=records.made_by(seeds))
+                                 ids=ids, seeds=records.made_by(seeds), inputs=Inputs(
+                                     source, labelled=False,
+                                     seed=Part(seeds, labels.label_path, job.remedy('amn_ir_label_out_dir'))))
     if train.already_done():
         return
     crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE, label_dir=seeds, label_stride=STRIDE,
@@ -55,7 +58,7 @@ def pictures(job: Job, told: IrnTraining, net: torch.nn.Module) -> Iterator[tupl
 def store_mean_displacement(job: Job, told: IrnTraining, net: torch.nn.Module) -> None:
     """Mean over batches of the mean of the raw displacement: infer list, top-left crops, batches of --irn_batch_size,
     short last one dropped unless it is the only one. Instances use it; pseudo-masks do not."""
-    ids = job.ids('infer_list')
+    ids = datasets.decodable(job.source, job.ids('infer_list'), job.run.on_damaged, job.run.num_workers)
     size = min(told.batch_size, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
     net.mean_shift.running_mean.zero_()

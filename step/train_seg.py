@@ -3,7 +3,6 @@
 Reads --seg_label_dir (the pseudo-masks), images of --train_list. Writes --seg_weights_name.
 Only this stage: python run_sample.py --train_seg_pass True
 """
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.draw import drawing
 from misc.files import labels, records, weights
+from misc.files.inputs import Inputs, Part
 from misc.method import objectives, segmentation
 from misc.pyutils import UserError
 from net import backbone_of
@@ -28,26 +28,21 @@ def run(job: Job, told: SegTraining) -> None:
     source, ids, label_dir = job.source, job.ids('train_list'), job.files['seg_label_dir']
     net, started_from = networks.start(told.network, source.n_classes, stride_first=told.stride_first, ceil_mode=told.ceil_mode,
                                        pretrained=told.pretrained, seed=told.seed)
+    remedy = job.remedy('sem_seg_out_dir', f'--infer_list {job.lists["train_list"]}')
     train = training.Training.of(job, 'train_seg', 'seg_weights_name', told, told.batch_size, pretrained=started_from,
-                                 classes=source.classes, images=records.fingerprint({'ids': ids}),
-                                 label_maps=label_maps_of(label_dir))
+                                 ids=ids, inputs=Inputs(
+                                     source, labelled=False, label_map=Part(label_dir, labels.label_path, remedy)),
+                                 classes=source.classes, label_maps=records.made_by(label_dir))
     if train.already_done():
         return
     crops = datasets.SegmentationCrops(
         source, ids, told.crop_size, told.seed, scales=told.resize, normalize=imutils.INPUTS[told.input], label_dir=label_dir,
-        label_remedy='train_seg needs one for each image of --train_list: '
-        + job.remedy('sem_seg_out_dir', f'--infer_list {job.lists["train_list"]}'))
+        label_remedy=f'train_seg needs one for each image of --train_list: {remedy}')
     sizes = segmentation.output_sizes(net, told.crop_size, told.scales)
     objective = objectives.Segmentation(told, job.device, sizes)
 
     training.fit(train, net, sgd(net, told), crops, objective, training.polynomial_by_tens,
                  after_epoch=lambda number: dict(pictures(job, told, net)) if train.tensorboard else {})
-
-
-def label_maps_of(folder: str) -> str:
-    """What tells label maps apart: the fingerprint of their record; where they were made elsewhere, the place."""
-    made_by = records.made_by(folder)
-    return os.path.abspath(folder) if made_by == 'unknown' else made_by
 
 
 def sgd(net: torch.nn.Module, told: SegTraining) -> torch.optim.Optimizer:

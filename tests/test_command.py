@@ -373,7 +373,7 @@ def test_a_truncated_jpeg_does_not_lose_the_others(tiny, command, capsys, worker
     assert '1 of 4 images failed, the others are done; first 2007_000002' in line
     assert '2007_000002.jpg: cannot be decoded' in line
     assert sorted(path.name for path in (command.folder / 'cam').iterdir()) == [
-        '2007_000001.npz', '2007_000003.npz', '2007_000004.npz', '_settings.json']
+        '2007_000001.npz', '2007_000003.npz', '2007_000004.npz', '_inputs.jsonl', '_settings.json']
     assert 'failed: 2007_000002:' in (command.folder / 'run.log').read_text()
     assert not (command.folder / 'ir_label').exists()
 
@@ -386,7 +386,7 @@ def test_a_broken_activation_does_not_lose_the_others(tiny, command, capsys):
     assert '2 of 4 images failed, the others are done; first 2007_000001' in (line := last_error(capsys))
     assert 'run --make_cam_pass True first' in line
     assert sorted(path.name for path in (command.folder / 'ir_label').iterdir()) == [
-        '2007_000002.png', '2007_000004.png', '_settings.json']
+        '2007_000002.png', '2007_000004.png', '_inputs.jsonl', '_settings.json']
     assert tiny('eval_cam') == 1
     assert '2007_000001.npz: no such activation' in last_error(capsys)
     assert not (command.folder / 'scores.jsonl').exists()
@@ -446,7 +446,7 @@ def test_a_disk_that_refuses_an_activation(tiny, command, capsys):
         assert tiny('make_cam') == 1
     assert 'cannot write' in (line := last_error(capsys))
     assert '.npz: File too large' in line
-    assert [path.name for path in (command.folder / 'cam').iterdir()] == ['_settings.json']
+    assert [path.name for path in (command.folder / 'cam').glob('[!.]*')] == ['_settings.json']
     assert tiny('make_cam') == 0
 
 

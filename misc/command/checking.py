@@ -1,32 +1,42 @@
 """`--check_data`: on one page what a data set holds, what is wrong with it, and what to do about it."""
+import argparse
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from misc import imutils
+from misc import imutils, torchutils
 from misc.contract.sources import Check, Source, some
 from misc.data import datasets
 from misc.pyutils import UserError
-from misc.score import scores
+from misc.score import masks, scores
 
-LOOKED_AT = 5000  # image and mask files that are opened; of more, this many drawn evenly
+LOOKED_AT = 5000  # image and mask files that are opened where nothing is decoded; of more, this many drawn evenly
 TOLD = 20  # problems; of more, their number
+TIMES = 10  # as many pixels as the median photograph: such a one is told of
 LARGE = 1024  # long side in pixels, twice that of the photographs that the defaults were chosen for
 WIDE = 110  # characters of the table of classes, where there are too many for one column
 LONG = 40  # its rows
 
 
-def page(source: Source, lists: dict[str, str], num_workers: int) -> tuple[str, bool]:
-    """The text, and whether stages can run. lists: flag -> list or split; num_workers: processes that open files."""
+def page(source: Source, lists: dict[str, str], num_workers: int, decode: bool = False,
+         estimate: Callable[[tuple[int, int]], str] | None = None) -> tuple[str, bool]:
+    """The text, and whether stages can run. lists: flag -> list or split; num_workers: processes that open files; decode:
+    every photograph, instead of headers; estimate: what memory the run takes, from the size (H, W) of the largest."""
     found, wrong = _checks(source, lists)
     whole = source.check(())
     wrong = [*whole.wrong, *wrong]
     ids = list(dict.fromkeys(image_id for listed, _ in found.values() for image_id in listed))
-    files = _look_at_files(source, ids, num_workers)
-    wrong += [file.problem for file in files if file.problem]
+    files = _look_at_files(source, ids, num_workers, decode)
+    wrong += _problems(files)
     notes = _notes_on_files(files, source.upright)
+    odd = masks.odd(source.classes, [file.mask for file in files if file.mask is not None])
+    wrong, notes = wrong + odd[0], notes + odd[1]
+    if source.name != 'folder' and found and not any(check.per_class.any() for _, check in found.values()):
+        wrong.append(f'no image of any list shows one of the {source.n_classes} classes of {source.name}; for classes of your '
+                     'own take --dataset folder, with images/ and labels.csv')
     scored = found.get(lists['eval_set'])
     if scored and not scored[0]:
         notes.append(f'no image of {lists["eval_set"]} has a mask: nothing can be scored; every other stage goes without')
@@ -37,6 +47,7 @@ def page(source: Source, lists: dict[str, str], num_workers: int) -> tuple[str, 
     parts = [f'{source.name} {source.root}: {source.n_classes} classes',
              _table_of_lists(lists, found), _sizes(files, len(ids)), _table_of_classes(source, found),
              'Training needs images and their labels; only the images of --eval_set need masks.',
+             estimate(max((file.hw for file in files if file.hw), key=_pixels, default=(0, 0))) if estimate else '',
              _lines('Worth knowing', [*whole.notes, *notes]),
              _lines('To be mended', wrong) or 'Nothing needs mending.']
     return '\n\n'.join(part for part in parts if part), not wrong
@@ -56,8 +67,10 @@ def _checks(source: Source, lists: dict[str, str]) -> tuple[dict[str, tuple[list
             found[name] = ids, source.check(ids)
         check = found[name][1]
         if check.missing_annotation:
+            other = (f'; for other classes than those of {source.name} take --dataset folder'
+                     if source.name != 'folder' and 2 * len(check.missing_annotation) > len(ids) else '')
             wrong.append(f'--{flag} {name}: {_first_error(source, check.missing_annotation[0])} '
-                         f'({len(check.missing_annotation)} of {len(ids)} images)')
+                         f'({len(check.missing_annotation)} of {len(ids)} images){other}')
         if flag == 'eval_set' and check.missing_mask:
             wrong.append(f'--{flag} {name}: {source.mask_path(check.missing_mask[0])}: missing; a score needs the mask of '
                          f'every image ({len(check.missing_mask)} of {len(ids)} images)')
@@ -74,19 +87,21 @@ def _first_error(source: Source, image_id: str) -> str:
 
 @dataclasses.dataclass
 class _File:
-    """What an image's file and mask told: size (H, W), None where it cannot be read; whether viewers turn it; what is wrong;
-    which of imutils.REMARKS there are."""
+    """What an image's file and mask told: size (H, W), None where it cannot be read; whether viewers turn it; what is wrong,
+    and the kind of it, of which one is told for all; which of imutils.REMARKS there are; the mask."""
 
     image_id: str
     hw: tuple[int, int] | None
     turned: bool = False
     problem: str = ''
+    kind: str = ''
     remarks: Sequence[str] = ()
+    mask: masks.Seen | None = None
 
 
-def _look_at_files(source: Source, ids: list[str], num_workers: int) -> list[_File]:
-    """The headers of images, and their masks where there are some; of many, those drawn."""
-    if len(ids) > LOOKED_AT:
+def _look_at_files(source: Source, ids: list[str], num_workers: int, decode: bool) -> list[_File]:
+    """Images, and their masks where there are some; where images are not decoded, of many those drawn."""
+    if len(ids) > LOOKED_AT and not decode:
         ids = [ids[position] for position in np.sort(np.random.default_rng(0).choice(len(ids), LOOKED_AT, replace=False))]
 
     def look(image_id: str) -> _File:
@@ -94,19 +109,40 @@ def _look_at_files(source: Source, ids: list[str], num_workers: int) -> list[_Fi
         try:
             path, upright = source.image_path(image_id), source.upright
             file.hw, file.turned = imutils.read_header(path, upright)
-            file.remarks = imutils.photograph(path, upright)[1]
+            if decode:
+                file.remarks = imutils.photograph(path, upright)[1]
             if source.mask_path(image_id).is_file():
-                scores.read_truth(source, image_id, file.hw)
+                file.kind = 'mask'
+                file.mask = masks.look(source, image_id, scores.read_truth(source, image_id, file.hw))
         except UserError as error:
             file.problem = str(error)
         return file
 
-    return [datasets.checked(file) for file in datasets.read_ahead(look, ids, num_workers)]
+    return [datasets.checked(file) for file in torchutils.progress(datasets.read_ahead(look, ids, num_workers), total=len(ids),
+                                                                   unit='image')]
+
+
+def _problems(files: list[_File]) -> list[str]:
+    """A line for each photograph; of masks with one fault, which are rarely alone, one line."""
+    lines = [file.problem for file in files if file.problem and file.kind != 'mask']
+    faults: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for file in files:
+        if file.problem and file.kind == 'mask':
+            fault = re.sub(r'\d+', '#', file.problem.partition('.png: ')[2].replace(file.image_id, ''))
+            faults.setdefault(fault, []).append(file.image_id)
+            first.setdefault(fault, file.problem)
+    return lines + [first[fault] + (f'; so are {len(ids) - 1} more masks ({some(ids[1:])})' if ids[1:] else '')
+                    for fault, ids in faults.items()]
+
+
+def _pixels(hw: tuple[int, int]) -> int:
+    return hw[0] * hw[1]
 
 
 def _sizes(files: list[_File], images: int) -> str:
     """One line. images: their number, of which these files are all or a part."""
-    sizes = sorted((file.hw for file in files if file.hw), key=lambda hw: hw[0] * hw[1])
+    sizes = sorted((file.hw for file in files if file.hw), key=_pixels)
     if not sizes:
         return ''
     smallest, median, largest = (f'{sizes[position][1]} x {sizes[position][0]}' for position in (0, len(sizes) // 2, -1))
@@ -123,6 +159,13 @@ def _notes_on_files(files: list[_File], upright: bool) -> list[str]:
     elif turned:
         notes.append(f'{len(turned)} photographs carry an orientation (EXIF) that viewers follow and this program does not, as '
                      f'masks do not ({some(turned)}): turn the pixels themselves, for example by mogrify -auto-orient')
+    pixels = sorted(_pixels(file.hw) for file in files if file.hw)
+    huge = [file for file in files if file.hw and _pixels(file.hw) >= TIMES * pixels[len(pixels) // 2]]
+    if huge:
+        largest = max(huge, key=lambda file: _pixels(file.hw))
+        notes.append(f'{len(huge)} photographs have {TIMES} times the pixels of the median one, or more '
+                     f'({some([file.image_id for file in huge])}; {largest.image_id} is {largest.hw[1]} x {largest.hw[0]}): '
+                     'time and memory grow with pixels; shrink them, and their masks by nearest, or take them out of the lists')
     for remark, told in imutils.REMARKS.items():
         if found := [file.image_id for file in files if remark in file.remarks]:
             notes.append(f'{len(found)} {told} ({some(found)})')
@@ -159,3 +202,23 @@ def _lines(heading: str, lines: Sequence[str]) -> str:
         return ''
     rest = [f'  ... and {len(lines) - TOLD} more'] if len(lines) > TOLD else []
     return '\n'.join([f'{heading} ({len(lines)}):', *(f'- {line}' for line in lines[:TOLD]), *rest])
+
+
+def memory(args: argparse.Namespace, hw: tuple[int, int]) -> str:
+    """What memory the networks take, one line: drawn on through what was measured with ResNet-50 in float32 on a CPU (README,
+    "Time and memory"). hw: size of the largest photograph."""
+    start = 0.7  # GB of a process before its first image
+    measured = {'cam': (3.7, 16 * 512 ** 2), 'amn': (8.7, 16 * 512 ** 2), 'irn': (8.7, 32 * 512 ** 2)}  # GB, pixels of a batch
+    trainings = [f'train_{name} {start + (gigabytes - start) * _batch(args, name) / pixels:.1f}'
+                 for name, (gigabytes, pixels) in measured.items()]
+    # 1.6 and 4.0 GB of make_amn_cam, which takes the most: 500 x 375 and 2048 x 1536, at scale 2 and below
+    least, most, small, large = 1.6, 4.0, 500 * 375, 2048 * 1536
+    pixels = _pixels(hw) * (max(args.cam_scales) / 2) ** 2
+    making = max(start, least + (most - least) * (pixels - small) / (large - small))
+    return (f'Memory with these flags, estimated for ResNet-50 in float32: {" GB, ".join(trainings)} GB; make_cam and '
+            f'make_amn_cam {making:.1f} GB for the largest photograph ({hw[1]} x {hw[0]}).')
+
+
+def _batch(args: argparse.Namespace, name: str) -> float:
+    """Pixels of a training batch, or of the part of it that is taken at once."""
+    return -(-getattr(args, f'{name}_batch_size') // args.accumulate) * getattr(args, f'{name}_crop_size') ** 2

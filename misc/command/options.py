@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from coco14.dataloader import COCO14
 from folder.dataloader import Folder
 from misc.contract import settings
-from misc.contract.settings import boolean
+from misc.contract.settings import boolean, boolean_or
 from misc.contract.sources import Source
 from misc.contract.stages import Input, Stage, Stages
 from misc.pyutils import UserError
@@ -76,8 +76,9 @@ def build_parser(stages: Stages) -> argparse.ArgumentParser:
         aliases = ('--chainer_eval_set',) if name == 'eval_set' else ()  # the authors' name
         shown = '[as --infer_list]' if name == 'mask_list' else _default_lists(name)
         group(f'--{name}', *aliases, dest=name, help=f'{text} {shown}')
-    group('--check_data', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
-          help='say what is there, what is missing, how many images show each class; then stop')
+    group('--check_data', type=boolean_or('quick'), nargs='?', const=True, default=False, metavar='True|quick|False',
+          help='say what is there, what is missing, what cannot be read, how many images show each class; then stop. Every '
+          'photograph is decoded; quick: headers alone, of at most 5,000')
 
     _add_settings(parser, stages)
     _add_files(parser, stages)

@@ -27,6 +27,13 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f'{text!r} is neither True nor False')
 
 
+def boolean_or(word: str) -> Callable[[str], bool | str]:
+    """True, False, or `word`."""
+    def parse(text: str) -> bool | str:
+        return word if text.lower() == word else boolean(text)
+    return parse
+
+
 def number(kind: type, low: float, high: float = float('inf'), above: bool = False) -> Callable[[str], float]:
     """An int or float from `low` (above=True: greater than it) to `high`."""
     def parse(text: str) -> float:
@@ -155,6 +162,9 @@ class Run(Settings):
     tensorboard: str | None = setting(None, 'write losses, learning rate and a few pictures an epoch there, for TensorBoard '
                                       '(needs the package tensorboard; ours)', metavar='DIR')
     resume: bool = setting(True, 'go on with a training whose checkpoint is there; False starts it anew (ours)', boolean)
+    on_damaged: str = setting('stop', 'what a training does with a photograph that cannot be decoded: stop, and name all of '
+                              'the list; or skip it: another image, drawn from seed, epoch and image, takes its place (ours)',
+                              choices=('stop', 'skip'))
     overwrite: bool = setting(False, 'make what the chosen stages write anew; without it what is there is kept, and a stage '
                               'goes on (ours)', boolean)
     log_name: str = setting('sample_train_eval', 'the log goes to sess/NAME.log, or to NAME.log where the name has a folder '

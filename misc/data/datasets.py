@@ -228,6 +228,54 @@ class SegmentationCrops:
         return {'image': imutils.to_chw(image), 'label_map': label_map.astype(np.int64), 'index': index}
 
 
+class WithoutDamaged:
+    """Training crops with another image, drawn from (seed, epoch, image), in the place of one that cannot be decoded: the same
+    for any number of workers and processes. `left_out` of an item is the index of the latter, else -1."""
+
+    def __init__(self, crops: TrainingCrops | SegmentationCrops):
+        self.crops, self.ids = crops, crops.ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Raises UnreadableImage where no image can be decoded."""
+        epoch, index = key
+        try:
+            return self.crops(key) | {'left_out': -1}
+        except imutils.UnreadableImage as error:
+            first = error
+        rng = np.random.default_rng(torchutils.image_seed(self.crops.seed, epoch, self.ids[index], 'in its place'))
+        for other in rng.permutation(len(self)).tolist():
+            try:
+                return self.crops((epoch, other)) | {'left_out': index}
+            except imutils.UnreadableImage:
+                continue
+        raise first
+
+
+def damaged(source: Source, ids: list[str], num_workers: int) -> list[str]:
+    """Those of `ids` whose photographs cannot be decoded."""
+    def look(image_id: str) -> bool:
+        imutils.read_of(source, image_id)
+        return True
+
+    items = torchutils.progress(read_ahead(look, ids, num_workers), total=len(ids), unit='image')
+    return [image_id for image_id, item in zip(ids, items, strict=True) if isinstance(item, UserError)]
+
+
+def decodable(source: Source, ids: list[str], on_damaged: str, num_workers: int) -> list[str]:
+    """`ids`; where `on_damaged` is 'skip', without those whose photographs cannot be decoded. Raises UserError where none is
+    left."""
+    if on_damaged != 'skip':
+        return ids
+    gone = set(sum(torchutils.gather([damaged(source, list(torchutils.share(ids)), num_workers)]), []))
+    left = [image_id for image_id in ids if image_id not in gone]
+    if not left:
+        raise UserError(f'none of {len(ids)} photographs can be decoded (first {ids[0]})')
+    return left
+
+
 def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, remedy: str) -> np.ndarray:
     """The refined seed of an image of size `hw`. Raises UserError where it is missing, of another size, or holds labels
     above the number of classes."""

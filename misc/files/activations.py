@@ -81,6 +81,13 @@ def _write(folder: str | os.PathLike, image_id: str, arrays: Any, compressed: bo
                 np.lib.format.write_array(stream, values, allow_pickle=False)
 
 
+def existing_path(folder: str | os.PathLike, image_id: str) -> Path:
+    """ID.npz, or the authors' ID.npy where that alone is there."""
+    path = activation_path(folder, image_id)
+    authors = path.with_suffix('.npy')
+    return authors if not path.is_file() and authors.is_file() else path
+
+
 def exists(folder: str | os.PathLike, image_id: str) -> bool:
     path = activation_path(folder, image_id)
     return is_whole(path) or is_whole(path.with_suffix('.npy'))
@@ -88,9 +95,9 @@ def exists(folder: str | os.PathLike, image_id: str) -> bool:
 
 def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Activation:
     """Read ID.npz, else the authors' ID.npy. Raises UserError, with `remedy`, where there is none or it is broken."""
-    path = activation_path(folder, image_id)
-    if not path.is_file() and path.with_suffix('.npy').is_file():
-        return _load_authors(path.with_suffix('.npy'))
+    path = existing_path(folder, image_id)
+    if path.suffix == '.npy':
+        return _load_authors(path)
     return _checked(_read(path, Activation, remedy), path)
 
 

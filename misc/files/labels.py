@@ -50,7 +50,8 @@ def load(path: str | os.PathLike, remedy: str = 'it is needed here') -> np.ndarr
     except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f'{path}: cannot be decoded ({error}); make it anew') from error
     if values.ndim != 2 or values.dtype != np.uint8:
-        raise UserError(f'{path}: not a label map (one channel, 8 bits)')
+        colours = 'colours, where the numbers of classes are needed: ' if values.ndim == 3 else ''
+        raise UserError(f'{colours}{path}: not a label map (one channel, 8 bits)')
     return values
 
 

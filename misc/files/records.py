@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from misc import torchutils
+from misc.files.inputs import Inputs, Made
 from misc.pyutils import UserError, lock, lock_path, log, remove_unfinished, write_json, writing
 
 FOLDER_RECORD = '_settings.json'
@@ -37,18 +38,23 @@ def weights_record(weights: str | os.PathLike) -> Path:
     return beside_weights(weights, '.json')
 
 
-def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...],
-                overwrite: bool, only_own: bool = False) -> None:
-    """Make `folder` ready for files ID + one of `suffixes` made with `settings`.
+def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool,
+                only_own: bool = False, inputs: Inputs | None = None, ids: Sequence[str] = ()) -> Made:
+    """Make `folder` ready for files ID + one of `suffixes` made with `settings` from `inputs`.
 
     With overwrite, files of an earlier run are removed, those without a record (made elsewhere) too, unless `only_own`: then
     that raises UserError. Else raises UserError where they were made with other settings; files without a record are used,
-    which the log says. Raises UserError where another stage made the folder. Locks the folder against other runs.
+    which the log says. Those of `ids` whose inputs have changed are removed, so that they are made anew. Raises UserError where
+    another stage made the folder, and as `Made.open` does. Locks the folder against other runs.
     """
     folder = Path(folder)
+    made = Made(folder, inputs, ids, suffixes)
     if torchutils.is_main():
-        _open_folder(folder, settings, suffixes, overwrite, only_own)
+        recorded = _open_folder(folder, settings, made, overwrite, only_own)
+        if inputs is not None:
+            made.open(recorded)
     torchutils.wait_for_all()
+    return made
 
 
 def lock_folder(folder: Path) -> None:
@@ -56,7 +62,8 @@ def lock_folder(folder: Path) -> None:
     lock(lock_path(folder), f'{folder}')
 
 
-def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool, only_own: bool) -> None:
+def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: bool, only_own: bool) -> bool:
+    """Whether the folder has a record."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder}: a file stands where the output folder should be')
     lock_folder(folder)
@@ -65,8 +72,10 @@ def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ..
     old = _read(record)
     if old is not None and old.get('stage', settings['stage']) != settings['stage']:
         raise UserError(f'{folder} holds what {old["stage"]} made: name another folder')
-    remove_unfinished(folder)
-    there = [path for suffix in suffixes for path in folder.glob(f'[!.]*{suffix}')]
+    folders = made.folders()
+    for each in folders:
+        remove_unfinished(each)
+    there = [path for each in folders for suffix in made.suffixes for path in each.glob(f'[!.]*{suffix}')]
     if there and overwrite:
         if only_own and old is None:
             raise UserError(f'{folder} holds {len(there)} files without a record of their settings (made elsewhere), which '
@@ -74,25 +83,28 @@ def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ..
         for path in there:
             with writing(path):
                 path.unlink()  # the record stays until all are gone: a run stopped here leaves nothing that looks new
+        made.remove()
     elif there:
         if old is None:
             log.info('%s: %d files without a record of their settings (made elsewhere) are used', folder, len(there))
-            return
+            return False
         if with_later(old, settings) != settings:
             raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): --overwrite makes '
                             'it anew, or name another folder')
-        return
+        return True
     write_json(record, settings)
+    return True
 
 
 def with_later(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """`old`, with what an earlier version did not record as `new` has it."""
-    return {name: new[name] for name in ('code',) if name in new} | old
+    return {name: new[name] for name in ('classes', 'code') if name in new} | old
 
 
 def is_of(folder: str | os.PathLike, settings: dict[str, Any]) -> bool:
     """Whether the record of `folder` holds these very settings, all of them known."""
-    old, settings = _read(Path(folder) / FOLDER_RECORD), as_stored(settings)
+    old = _read(Path(folder) / FOLDER_RECORD)
+    settings = as_stored(settings)
     return old is not None and with_later(old, settings) == settings and 'unknown' not in settings.values()
 
 

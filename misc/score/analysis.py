@@ -23,7 +23,7 @@ import numpy as np
 
 from misc.contract.sources import Source
 from misc.pyutils import UserError
-from misc.score import scores
+from misc.score import masks, scores
 
 BINS = 1000  # of activation, even from 0 to 1
 NAN = float('nan')
@@ -90,14 +90,17 @@ def analyse(source: Source, ids: list[str], load: Callable[[str], tuple[np.ndarr
     shapes = ((*square, len(thresholds) + 1), square, (2 * source.n_classes + 1, BINS))
     starts = np.cumsum([0, *map(np.prod, shapes)])
 
-    def count(image_id: str) -> tuple[np.ndarray, np.ndarray, ImageRow]:
+    def count(image_id: str) -> tuple[np.ndarray, np.ndarray, tuple[ImageRow, masks.Seen]]:
         keys, planes = load(image_id)
-        truth = scores.read_truth(source, image_id, planes.shape[1:])
+        true = scores.read_truth(source, image_id, planes.shape[1:])
         check(image_id, keys, planes, source.n_classes)
-        parts, row = measure(truth, keys, planes, source.n_classes, thresholds)
-        return *_joined([(index + start, counts) for (index, counts), start in zip(parts, starts[:-1], strict=True)]), row
+        parts, row = measure(true, keys, planes, source.n_classes, thresholds)
+        return *_joined([(index + start, counts) for (index, counts), start in zip(parts, starts[:-1], strict=True)]), (
+            row, masks.look(source, image_id, true))
 
-    total, rows = scores.add_up_and_keep(ids, count, int(starts[-1]), num_workers)
+    total, kept = scores.add_up_and_keep(ids, count, int(starts[-1]), num_workers)
+    rows, seen = map(list, zip(*kept, strict=True))
+    scores.tell_odd(source, seen)
     curve, own, histograms = (part.reshape(shape) for part, shape in zip(np.split(total, starts[1:-1]), shapes, strict=True))
     return Analysis(ids, scores.ThresholdScores(curve, thresholds, len(ids)), own, histograms, rows)
 

@@ -19,6 +19,7 @@ def score_activations(job: Job, stage: str, flag: str, threshold: float | str) -
     if threshold == AUTO:
         threshold = auto_threshold.threshold_of(folder, ids, remedy, job.run.num_workers)
         details['threshold_from'] = AUTO
+    results.tell_changes(job, folder, ids)
     load = functools.partial(activations.class_planes, folder, remedy=remedy)
     result = scores.score_activations(job.source, ids, load, threshold, job.run.num_workers)
     best, best_miou = result.best()
@@ -47,6 +48,8 @@ def score_label_maps(job: Job, stage: str, folder: str | os.PathLike, remedy: st
 
 
 def _counts(job: Job, folder: str | os.PathLike, ids: list[str], remedy: str) -> np.ndarray:
+    results.tell_changes(job, folder, ids)
+
     def load(image_id: str) -> np.ndarray:
         return labels.load(labels.label_path(folder, image_id), remedy)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from misc import torchutils
 from misc.contract.stages import Job, Row
+from misc.files import inputs
 from misc.pyutils import append_json_line, log
 from misc.score import average_precision, scores
 
@@ -59,6 +60,13 @@ def table(path: str, rows: Sequence[Row], published: bool = False) -> str:
 def _thresholds(line: dict[str, Any]) -> str:
     names = [name for name in ('threshold', 'fg_threshold', 'bg_threshold') if name in line]
     return ', '.join(f'{line[name]:.2f}' for name in names) or '-'
+
+
+def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:
+    """Log whether labels or photographs have changed since what is scored was made."""
+    told = inputs.changes(folder, job.source, ids) if torchutils.is_main() else ''
+    if told:
+        log.info('%s was made from other inputs (%s): what follows tells of these', folder, told)
 
 
 def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set', **details: Any) -> None:

@@ -17,7 +17,8 @@ from misc import torchutils
 from misc.contract.sources import Source
 from misc.data import datasets
 from misc.files import labels
-from misc.pyutils import UserError
+from misc.pyutils import UserError, log
+from misc.score import masks
 
 GRID = tuple(number / 100 for number in range(101))  # thresholds of the curve
 
@@ -72,6 +73,13 @@ def read_truth(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray
         raise UserError(f'{path}: holds labels above {source.n_classes}, the number of classes (but {labels.IGNORE}, which is '
                         'left out)')
     return truth
+
+
+def tell_odd(source: datasets.Source, seen: list[masks.Seen]) -> None:
+    """Log what can hardly be meant of the masks that were scored on."""
+    if any(mask.labelled is not None for mask in seen):
+        for line in sum(masks.odd(source.classes, seen), []):
+            log.info('Look at the truth: %s', line)
 
 
 def truth_and_map(truth: np.ndarray, label_map: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,24 +217,29 @@ def score_activations(source: Source, ids: list[str], load: Callable[[str], Any]
     """Counts for activations over `ids`; load(id) gives (keys, planes (K, H, W)). `threshold` joins the grid."""
     thresholds = np.array(sorted({*GRID, threshold}))
 
-    def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def count(image_id: str) -> tuple[np.ndarray, np.ndarray, masks.Seen]:
         keys, planes = load(image_id)
-        truth = read_truth(source, image_id, planes.shape[1:])
-        return truth_and_activation(truth, keys, planes, source.n_classes, thresholds)
+        true = read_truth(source, image_id, planes.shape[1:])
+        return *truth_and_activation(true, keys, planes, source.n_classes, thresholds), masks.look(source, image_id, true)
 
     shape = (source.n_classes + 1, source.n_classes + 1, len(thresholds) + 1)
-    return ThresholdScores(add_up(ids, count, int(np.prod(shape)), num_workers).reshape(shape), thresholds, len(ids))
+    counts, seen = add_up_and_keep(ids, count, int(np.prod(shape)), num_workers)
+    tell_odd(source, seen)
+    return ThresholdScores(counts.reshape(shape), thresholds, len(ids))
 
 
 def count_label_maps(source: Source, ids: list[str], load: Callable[[str], np.ndarray],
                      num_workers: int) -> np.ndarray:
     """(C+1 truths, C+2 predictions) over `ids`, the last column 255; load(id) gives (H, W)."""
-    def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def count(image_id: str) -> tuple[np.ndarray, np.ndarray, masks.Seen]:
         label_map = load(image_id)
-        return truth_and_map(read_truth(source, image_id, label_map.shape), label_map, source.n_classes)
+        true = read_truth(source, image_id, label_map.shape)
+        return *truth_and_map(true, label_map, source.n_classes), masks.look(source, image_id, true)
 
     shape = (source.n_classes + 1, source.n_classes + 2)
-    return add_up(ids, count, int(np.prod(shape)), num_workers).reshape(shape)
+    counts, seen = add_up_and_keep(ids, count, int(np.prod(shape)), num_workers)
+    tell_odd(source, seen)
+    return counts.reshape(shape)
 
 
 def ignored_as_background(counts: np.ndarray) -> np.ndarray:
