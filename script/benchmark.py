@@ -33,16 +33,18 @@ from misc.contract.settings import AmnTraining  # noqa: E402
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
 from misc.method import (
+    activating,  # noqa: E402
     crf,  # noqa: E402
     losses,  # noqa: E402
     maps,  # noqa: E402
     objectives,  # noqa: E402
     seeds,  # noqa: E402
+    walking,  # noqa: E402
 )
 from misc.pyutils import UserError, write_json  # noqa: E402
 from misc.score import scores  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
-from step import make_amn_cam, make_cam, make_sem_seg, train_amn  # noqa: E402
+from step import train_amn  # noqa: E402
 from voc12 import sample  # noqa: E402
 
 SCALES = [1.0, 0.5, 1.5, 2.0]
@@ -94,7 +96,7 @@ def copy_rate(args: argparse.Namespace) -> float:
 def case_make_cam(args: argparse.Namespace) -> dict[str, Any]:
     """Decode, resize, four scales and mirrors, save. Plain: the network alone, float32, contiguous, norms apart."""
     net = resnet50_cam.Net(CLASSES)
-    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: make_cam.cams_of(
+    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: activating.cams_of(
         net, [np.array([0, 1])], hw, images, args.device, args.precision)[0])
 
 
@@ -103,7 +105,7 @@ def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
     net, y = resnet50_amn.Net(CLASSES), torch.zeros(1, CLASSES, device=args.device)
     y[0, :2] = 1
     present, seed = y[0].bool().cpu().numpy(), np.full(tuple(args.size), 255, np.uint8)
-    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: make_amn_cam.amn_cams_of(
+    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: activating.amn_cams_of(
         net, [present], [seed], images, args.device, args.precision)[0])
 
 
@@ -251,11 +253,11 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     image = datasets.scaled_images(drawn_image(args), [1.0])[0].to(args.device)
     hw = tuple(args.size)
     strided = torch.rand(2, *maps.strided_hw(hw), device=args.device)
-    work = gigaflop(lambda: make_sem_seg.edge_of(net, image, args.precision, 512))
-    network = seconds(lambda: make_sem_seg.edge_of(net, image, args.precision, 512), args)
+    work = gigaflop(lambda: walking.edge_of(net, image, args.precision, 512))
+    network = seconds(lambda: walking.edge_of(net, image, args.precision, 512), args)
     edge = torch.rand(1, *maps.strided_hw(hw), device=args.device)
-    walk = seconds(lambda: make_sem_seg.planes_of(activations.Walked(
-        np.arange(2), make_sem_seg.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
+    walk = seconds(lambda: walking.planes_of(activations.Walked(
+        np.arange(2), walking.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
     small, small_edge = torch.rand(2, 48, 48, device=args.device), torch.rand(1, 48, 48, device=args.device)
     return {'seconds': network + walk, 'network': network, 'gflop': work, 'walk': walk,
             'plain': seconds(lambda: dense_walk(small, small_edge), args), 'plain_what': 'dense walk, 48 x 48 map',

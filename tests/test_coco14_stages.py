@@ -14,9 +14,8 @@ import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
 from misc.files import activations, labels
-from misc.method import maps
+from misc.method import activating, maps
 from misc.score.scores import read_scores
-from step import make_amn_cam
 from step.pipeline import STAGES
 from tests.conftest import Command
 from tests.tiny import QUICK
@@ -129,11 +128,11 @@ def test_script_tells_how_it_is_used(words, code, told):
 @pytest.mark.parametrize('planes', [1, 8, 100])
 def test_softmax_in_parts(monkeypatch, planes):
     """Against softmax of all planes at once; logits so large that exp would overflow."""
-    monkeypatch.setattr(make_amn_cam, 'PLANES', planes)
+    monkeypatch.setattr(activating, 'PLANES', planes)
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(81, *hw, generator=generator) * 60 for hw in ((5, 7), (3, 4), (10, 13))]
     kept = np.array([0, 7, 8, 40, 80])
     whole = torch.stack([maps.resize(scale, (20, 26)) for scale in logits]).mean(0)
     assert whole.max() > 89
-    made = make_amn_cam._softmax(logits, kept, (20, 26))
+    made = activating._softmax(logits, kept, (20, 26))
     torch.testing.assert_close(made, whole.softmax(0)[kept], atol=1e-6, rtol=1e-4)

@@ -17,11 +17,10 @@ from misc import indexing, inference, networks
 from misc.files import labels
 from misc.method import instances, maps, seeds
 from misc.method.instances import Instances
+from misc.method.walking import edge_and_displacement, edge_of
 from misc.pyutils import UserError
 from misc.score import average_precision
 from net import resnet50_irn
-from step.make_ins_seg import edge_and_displacement
-from step.make_sem_seg import edge_of
 from tests.conftest import GOLDEN, Command, formula_state
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
