@@ -9,6 +9,10 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 seed=0 before=
 for word in "$@"; do
   [ "$before" != --seed ] || seed=$word
+  case $word in
+    --seed=*) seed=${word#*=} ;;
+    --repeat*) echo "error: --repeat: not in this script, whose last command would not find the files" >&2; exit 2 ;;
+  esac
   before=$word
 done
 out=result/quickstart
