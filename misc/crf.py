@@ -76,8 +76,7 @@ def _mean_field(image: np.ndarray, log_odds: np.ndarray, terms: Terms, iteration
     alike = permutohedral.lattice((*permutohedral.positions(height, width, terms.bilateral_sxy), *colours),
                                   terms.bilateral_compat)
     n_labelings, n_classes, n = log_odds.shape
-    planes = log_odds.reshape(n_labelings * n_classes, n)
-    found = permutohedral.mean_field(near, alike, planes, n_classes, iterations, permutohedral.row_width(len(planes)))
+    found = permutohedral.mean_field(near, alike, log_odds.reshape(n_labelings * n_classes, n), n_classes, iterations)
     return list(found.reshape(n_labelings, height, width))
 
 
