@@ -13,11 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
-from misc import checking, options, preflight, scores, torchutils
+from misc import checking, ending, options, preflight, scores, torchutils
 from misc.options import Stage
-from misc.pyutils import UserError, elapsed, log, start_log, stop_log, unlock
+from misc.pyutils import elapsed, log, start_log
 
 VERSION = '0.1.0'
 
@@ -49,13 +47,14 @@ def git_commit() -> str:
 
 def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
     """Version, commit, machine and settings: the first lines of every log."""
-    device = torch.cuda.get_device_name(args.device) if args.device.type == 'cuda' else f'cpu, {torchutils.cores()} cores'
-    log.info('AMN %s, commit %s, Python %s, torch %s, %s, %d process(es), seed %d', args.version, args.commit,
-             platform.python_version(), torch.__version__, device, torchutils.world()[1], args.seed)
+    log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', args.version, args.commit, platform.python_version(),
+             torchutils.machine_line(args.device), torchutils.world()[1], args.seed)
     settings = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
                 and key not in ('source', 'version', 'commit', 'check_data', 'running', 'voc12_root')}  # data_root tells it
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
+    for note in args.source.check(()).notes:
+        log.info('note: %s', note)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     options.resolve_recipe(args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
+    torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')  # the CPU always is
     options.resolve_lists(args)
     args.source = options.open_source(args)
     args.version, args.commit = VERSION, git_commit()
@@ -98,7 +98,8 @@ def run_stages(args: argparse.Namespace, chosen: list[Stage]) -> None:
     for stage in chosen:
         since = time.monotonic()
         log.info('=== %s: %s', stage.name, stage.help)
-        importlib.import_module(f'step.{stage.name}').run(args)
+        with ending.explained(ending.remedy_of(stage.name, args)):
+            importlib.import_module(f'step.{stage.name}').run(args)
         torchutils.wait_for_all()
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
@@ -147,31 +148,17 @@ def report_spread(repeats: list[argparse.Namespace], chosen: list[Stage]) -> Non
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args, reason = options.build_parser().parse_args(arguments), None
+    args = options.build_parser().parse_args(arguments)
     args.running = False
-    try:
-        return run(args)
-    except UserError as error:
-        reason = f'error: {error}'
-    except torch.OutOfMemoryError:
-        reason = ("error: the GPU's memory is not enough: --precision bf16 halves the need; a training takes --accumulate "
-                  'or a smaller crop size, other stages smaller --cam_scales')
-    except RuntimeError as error:
-        if torchutils.world()[1] == 1 or 'onnection' not in str(error):
-            raise
-        reason = f'process {torchutils.world()[0]} ends, because another one did'
-    except KeyboardInterrupt:
-        reason = 'stopped by Ctrl-C; the same command goes on'
-    finally:
-        if reason is not None:
-            whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
-            log.info('%s%s', whose, reason, extra={'file_only': True})  # the screen has it on stderr
-        stop_log()
-        unlock()
-    stopped = reason.startswith('stopped')
-    if os.environ.get('LOCAL_RANK', '0') == '0' or (args.running and not stopped):  # else all processes say the same
-        print(reason, file=sys.stderr)
-    return 130 if stopped else 1
+
+    def tell(line: str) -> None:
+        whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
+        log.info('%s%s', whose, line, extra={'file_only': True})  # the screen has it on stderr
+        stopped = line.startswith('stopped')
+        if os.environ.get('LOCAL_RANK', '0') == '0' or (args.running and not stopped):  # else all processes say the same
+            print(line, file=sys.stderr)
+
+    return ending.run(lambda: run(args), again='; the same command goes on', tell=tell)
 
 
 if __name__ == '__main__':

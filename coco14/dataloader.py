@@ -17,8 +17,7 @@ import numpy as np
 
 from misc.labels import PALETTE
 from misc.pyutils import UserError, atomic_path
-from misc.sources import Check
-from voc12.dataloader import read_list
+from misc.sources import Check, parse_list
 
 SPLITS = ('train2014', 'val2014')
 # in the order of COCO's category ids
@@ -77,6 +76,7 @@ class COCO14:
     classes = CLASSES
     n_classes = len(CLASSES)
     palette = PALETTE
+    upright = False  # masks do not follow EXIF orientation
 
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
@@ -95,6 +95,7 @@ class COCO14:
             raise UserError(f'{self.root}/ImageSets: an image is in both splits; run coco14.prepare again')
         self._image_folders = {split: image_folder(self.root, split) for split in SPLITS}
         self._images: np.ndarray | None = None
+        self._notes: dict[str, None] = {}
 
     def image_path(self, image_id: str) -> Path:
         split = SPLITS[self._split[self._row(image_id)]]
@@ -118,13 +119,16 @@ class COCO14:
             path = list_path(self.root, list_or_split)
             if not path.is_file():
                 raise UserError(f'{list_or_split}: neither a list file nor a split (there is no {path})')
-        ids = [name.rpartition('_')[2] for name in read_list(path)]
+        found = parse_list(path)
+        ids = [name.rpartition('_')[2] for name in found.ids]
         try:
             numbers = _numbers_of(ids)
         except UserError as error:
             raise UserError(f'{path}: {error}') from error
         self._refuse(path, ids, np.isin(numbers, self._numbers), f'known in {self.root}/ImageSets; run coco14.prepare for '
                      'their split, or give another list')
+        if found.absent:
+            self._notes[found.note(path)] = None
         self._refuse(path, ids, self._has_image(numbers), f'in {self._image_folders["train2014"]} or val2014; give a '
                      'list that fits')
         return ids
@@ -151,7 +155,7 @@ class COCO14:
         has_class[known] = bits.any(1)
         return Check(images=len(ids), missing_image=named(~self._has_image(numbers)), missing_annotation=named(~known),
                      no_class=named(~has_class), missing_mask=named(~np.isin(numbers, np.concatenate(masks))),
-                     per_class=np.unpackbits(bits, 1, count=self.n_classes).sum(0, dtype=np.int64))
+                     per_class=np.unpackbits(bits, 1, count=self.n_classes).sum(0, dtype=np.int64), notes=list(self._notes))
 
     def _row(self, image_id: str) -> int:
         number = _number_of(image_id)

@@ -1,6 +1,6 @@
 """Make MS-COCO 2014 ready: image-level labels, lists of ids and label maps from the official annotations.
 
-  python -m coco14.prepare --coco_root DIR [--annotations DIR]
+  python -m coco14.prepare --coco_root DIR [--annotations DIR] [--out DIR]
 
 Reads instances_{train,val}2014.json (in DIR/annotations, where COCO's archive unpacks) and, for their names alone, the
 images. Writes below the root, for each split: ImageSets/train2014.txt (82,783 ids; val2014 40,504), ImageSets/train2014.npz
@@ -9,14 +9,15 @@ regions; where objects overlap, the smaller is on top, and any object is on top 
 as its class among the image-level labels: train2014 then has 702 images without any.
 
 Stopped, the same command goes on with the label maps that are missing. Of the JSON only a piece is in memory; each worker
-reads the annotations of its images where they stand in the file. Says which images lack their JPEG. Exit code 0 when all
-is as it should be, 1 when not, 2 for a wrong flag.
+reads the annotations of its images where they stand in the file. Says which images lack their JPEG and which entries are
+broken, by their id: all else is made. Exit code 0 when all is as it should be, 1 when not, 2 for a wrong flag.
 """
 import argparse
 import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ from coco14.dataloader import (
     CATEGORY_IDS,
     CLASSES,
     COCO14,
+    DIGITS,
     SPLITS,
     id_of,
     image_folder,
@@ -40,11 +42,13 @@ from coco14.dataloader import (
     mask_folder,
     save_labels,
 )
-from misc import inference, labels, records, torchutils
-from misc.pyutils import UserError, atomic_path
+from misc import ending, inference, labels, records, torchutils
+from misc.pyutils import UserError, atomic_path, writing
 from voc12.prepare import counted, named
 
 EXPECTED = {'train2014': 82783, 'val2014': 40504}
+LONGEST = 1 << 14  # side of an image in pixels; a larger one is no photograph of COCO
+TOLD = 100  # broken entries of a split; of more, their number
 PIECE = 1 << 20  # bytes of the JSON read at a time
 VERSION = 1  # of the way label maps are made: raise it when that changes, so that older ones are refused, not mixed
 
@@ -53,14 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code; errors are one line on stderr."""
     args = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
-    try:
-        return _run(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('stopped by Ctrl-C; the same command goes on', file=sys.stderr)
-        return 130
+    return ending.run(lambda: _run(args), lambda want: f'--num_workers below {args.num_workers}', '; the same command goes on')
 
 
 # ---- a JSON file of any size ----
@@ -150,7 +147,8 @@ class Instances:
 
     numbers, heights, widths: int64 (N,), numbers ascending. present: bool (N, C), the classes annotated. crowd: bool (N,),
     images with crowd regions. places: int64 (M, 2), first byte and the byte after the last of each annotation, in the order
-    of the images; those of image n are first[n]..first[n + 1]. digest: of the file.
+    of the images; those of image n are first[n]..first[n + 1]. digest: of the file. broken: entries that are left out, or that
+    cannot be drawn, a line each; notes: what else there is about some.
     """
 
     path: Path
@@ -162,14 +160,20 @@ class Instances:
     crowd: np.ndarray
     places: np.ndarray
     first: np.ndarray
+    broken: list[str]
+    notes: list[str]
 
     def ids(self) -> list[str]:
         return [id_of(number) for number in self.numbers]
 
 
 def read_instances(path: Path, split: str) -> Instances:
-    """Raises UserError for a file that is missing, broken, or not MS-COCO 2014's of that split."""
-    images, found, categories = array('q'), array('q'), {}
+    """Raises UserError for a file that is missing, broken, or not MS-COCO 2014's of that split. Single entries that are broken
+    are told in `broken`."""
+    sizes: dict[int, tuple[int, int]] = {}
+    found, ids = array('q'), array('q')  # found: image, category, crowd, first byte, byte after the last of each annotation
+    broken, notes, categories = [], [], {}
+    early: list[int] = []  # rows of `found` whose image had not come yet
     try:
         with open(path, 'rb') as stream:
             digest = hashlib.sha256()
@@ -177,43 +181,132 @@ def read_instances(path: Path, split: str) -> Instances:
                 digest.update(piece)
             stream.seek(0)
             for name, entry, start, end in entries(stream, ('images', 'annotations', 'categories')):
-                if name == 'images':
-                    if entry['file_name'] != image_name(split, id_of(entry['id'])):
-                        raise UserError(f'{path}: holds {entry["file_name"]}, not images of {split}; give the folder of '
-                                        "COCO's 2014 annotations as --annotations")
-                    images.extend((entry['id'], entry['height'], entry['width']))
-                elif name == 'annotations':
-                    found.extend((entry['image_id'], entry['category_id'], entry['iscrowd'], start, end))
-                else:
-                    categories[entry['id']] = entry['name']
+                try:
+                    if name == 'images':
+                        number, hw = _image(path, entry, split)
+                        if number in sizes:
+                            raise UserError(f'{path}: an image is listed twice ({number}); fetch it again')
+                        sizes[number] = hw
+                    elif name == 'annotations':
+                        image, category, crowd = _numbers_of(entry)
+                        if isinstance(entry.get('id'), int) and abs(entry['id']) < 10 ** DIGITS:
+                            ids.append(entry['id'])
+                        if image not in sizes:
+                            early.append(len(found))
+                        elif problem := _not_drawn(entry, sizes[image], notes):
+                            broken.append(problem)
+                            start = -1
+                        found.extend((image, category, crowd, start, end))
+                    else:
+                        categories[whole(entry, 'id')] = entry['name']
+                except ValueError as error:
+                    broken.append(f'{name.removesuffix("s")} {_id_in(entry)}: {error}; left out')
+            for row in early:
+                image, start, end = found[row], found[row + 3], found[row + 4]
+                entry = json.loads(os.pread(stream.fileno(), end - start, start))
+                if image not in sizes:
+                    broken.append(f'annotation {_id_in(entry)}: image {image} is not listed; left out')
+                    found[row] = -1
+                elif problem := _not_drawn(entry, sizes[image], notes):
+                    broken.append(problem)
+                    found[row + 3] = -1
     except FileNotFoundError as error:
         raise UserError(f'{path}: missing; unpack annotations_trainval2014.zip of COCO, and give its folder as '
                         '--annotations where it is not in the root') from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: not whole JSON ({error}); fetch it again') from error
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not a file of COCO's instances (an entry without {error})") from error
     if categories != dict(zip(CATEGORY_IDS, CLASSES, strict=True)):
         raise UserError(f"{path}: its categories are not the {len(CLASSES)} of MS-COCO 2014")
-    return _by_image(path, digest.hexdigest()[:16], np.frombuffer(images, np.int64).reshape(-1, 3),
-                     np.frombuffer(found, np.int64).reshape(-1, 5))
+    if not sizes:
+        raise UserError(f'{path}: no images; fetch it again')
+    numbers, times = np.unique(np.frombuffer(ids, np.int64), return_counts=True)
+    notes += [f'annotation {number}: {count} of this id, all are drawn'
+              for number, count in zip(numbers[times > 1], times[times > 1], strict=True)]
+    rows = np.frombuffer(found, np.int64).reshape(-1, 5)
+    images = np.array([(number, *hw) for number, hw in sizes.items()], np.int64)
+    return _by_image(path, digest.hexdigest()[:16], images, rows[rows[:, 0] >= 0], broken, notes)
 
 
-def _by_image(path: Path, digest: str, images: np.ndarray, found: np.ndarray) -> Instances:
-    """images: (N, 3) number, height, width; found: (M, 5) image, category, crowd, first byte, byte after the last."""
+def _image(path: Path, entry: Any, split: str) -> tuple[int, tuple[int, int]]:
+    """Number and size (H, W). Raises ValueError for an entry that is broken, UserError for one of another split."""
+    number = whole(entry, 'id')
+    if not isinstance(entry.get('file_name'), str):
+        raise ValueError('without file_name')
+    if entry['file_name'] != image_name(split, id_of(number)):
+        raise UserError(f'{path}: holds {entry["file_name"]}, not images of {split}; give the folder of '
+                        "COCO's 2014 annotations as --annotations")
+    hw = whole(entry, 'height'), whole(entry, 'width')
+    if min(hw) < 1 or max(hw) > LONGEST:
+        raise ValueError(f'a size of {hw[1]} x {hw[0]}')
+    return number, hw
+
+
+def _numbers_of(annotation: Any) -> tuple[int, int, int]:
+    """Image, category, crowd or not. Raises ValueError."""
+    image, category = whole(annotation, 'image_id'), whole(annotation, 'category_id')
+    if category not in CATEGORY_IDS:
+        raise ValueError(f'category {category} is none of MS-COCO 2014')
+    if image < 0:
+        raise ValueError(f'image {image} is not listed')
+    return image, category, whole({'iscrowd': 0} | annotation, 'iscrowd')
+
+
+def _not_drawn(annotation: dict[str, Any], hw: tuple[int, int], notes: list[str]) -> str:
+    """What is wrong with its segmentation; nothing where it can be drawn. A part that cannot goes to `notes`."""
+    try:
+        found = outlines_or_runs(annotation, hw)
+        short = sum(len(outline) < 6 for outline in found) if isinstance(found, list) else 0
+        if short == len(found):
+            raise ValueError('its outlines have fewer than 3 points' if found else 'its segmentation is empty')
+    except ValueError as error:
+        return f'annotation {_id_in(annotation)}: {error}; not drawn, its class stays among the labels of its image'
+    if short:
+        notes.append(f'annotation {_id_in(annotation)}: {short} of its {len(found)} outlines have fewer than 3 points and are '
+                     'not drawn')
+    return ''
+
+
+def whole(entry: Any, key: str) -> int:
+    """A whole number of an entry, which tools also write as 9.0 or "9". Raises ValueError, which names it."""
+    if not isinstance(entry, dict):
+        raise ValueError(f'not an entry of COCO ({_shown(entry)})')
+    if key not in entry:
+        raise ValueError(f'without {key}')
+    value = entry[key]
+    if isinstance(value, str) and re.fullmatch(r'-?[0-9]+', value.strip()) and len(value) <= DIGITS:
+        value = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    if not isinstance(value, int) or abs(value) >= 10 ** DIGITS:
+        raise ValueError(f'{key} {_shown(value)} is not a whole number')
+    return value
+
+
+def _id_in(entry: Any) -> str:
+    return _shown(entry['id']).strip('"') if isinstance(entry, dict) and 'id' in entry else f'without id {_shown(entry)}'
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + '...'
+
+
+def _by_image(path: Path, digest: str, images: np.ndarray, found: np.ndarray, broken: list[str],
+              notes: list[str]) -> Instances:
+    """images: (N, 3) number, height, width; found: (M, 5) image, category, crowd, first byte (-1: not to be drawn), byte after
+    the last."""
     images = images[images[:, 0].argsort()]
     numbers = images[:, 0]
-    if len(numbers) == 0 or (np.diff(numbers) == 0).any():
-        raise UserError(f'{path}: {"an image is listed twice" if len(numbers) else "no images"}; fetch it again')
-    rows = numbers.searchsorted(found[:, 0]).clip(max=len(numbers) - 1)
-    keys = np.searchsorted(CATEGORY_IDS, found[:, 1]).clip(max=len(CLASSES) - 1)
-    if (numbers[rows] != found[:, 0]).any() or (np.array(CATEGORY_IDS)[keys] != found[:, 1]).any():
-        raise UserError(f'{path}: annotations of an image or a category that it does not list; fetch it again')
+    rows, keys = numbers.searchsorted(found[:, 0]), np.searchsorted(CATEGORY_IDS, found[:, 1])
     present, crowd = np.zeros((len(numbers), len(CLASSES)), bool), np.zeros(len(numbers), bool)
     present[rows, keys] = True
     crowd[rows[found[:, 2] != 0]] = True
-    return Instances(path, digest, numbers, images[:, 1], images[:, 2], present, crowd,
-                     found[rows.argsort(kind='stable'), 3:], np.searchsorted(np.sort(rows), np.arange(len(numbers) + 1)))
+    drawn = found[:, 3] >= 0
+    rows, places = rows[drawn], found[drawn, 3:]
+    return Instances(path, digest, numbers, images[:, 1], images[:, 2], present, crowd, places[rows.argsort(kind='stable')],
+                     np.searchsorted(np.sort(rows), np.arange(len(numbers) + 1)), broken, notes)
 
 
 # ---- label maps ----
@@ -228,29 +321,101 @@ def label_map(annotations: list[dict[str, Any]], hw: tuple[int, int]) -> np.ndar
     mask = _pycocotools()
     encoded = [_encoded(mask, annotation, hw) for annotation in annotations]
     areas = [int(area) for area in mask.area(encoded)] if encoded else []
+    numbers = [_numbers_of(annotation) for annotation in annotations]
     result = np.zeros(hw, np.uint8, order='F')  # as pycocotools decodes
-    for number in sorted(range(len(encoded)), key=lambda number: (not annotations[number]['iscrowd'], -areas[number])):
-        annotation = annotations[number]
-        label = labels.IGNORE if annotation['iscrowd'] else CATEGORY_IDS.index(annotation['category_id']) + 1
-        result[mask.decode(encoded[number]).view(bool)] = label
+    for number in sorted(range(len(encoded)), key=lambda number: (not numbers[number][2], -areas[number])):
+        _, category, crowd = numbers[number]
+        result[mask.decode(encoded[number]).view(bool)] = labels.IGNORE if crowd else CATEGORY_IDS.index(category) + 1
     return result
 
 
 def _encoded(mask: Any, annotation: dict[str, Any], hw: tuple[int, int]) -> dict[str, Any]:
     """A segmentation as pycocotools' run lengths."""
-    segmentation = annotation['segmentation']
     try:
-        if isinstance(segmentation, list):
-            outlines = [outline for outline in segmentation if len(outline) >= 6]  # shorter ones would be read as boxes
-            return mask.merge(mask.frPyObjects(outlines, *hw)) if outlines else mask.encode(np.zeros(hw, np.uint8, order='F'))
-        encoded = segmentation if isinstance(segmentation['counts'], str) else mask.frPyObjects(segmentation, *hw)
-        if tuple(encoded['size']) != hw or (isinstance(segmentation['counts'], list)
-                                            and sum(segmentation['counts']) != hw[0] * hw[1]):
-            raise ValueError('run lengths of another size than the image')
-        return encoded
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f'annotation {annotation.get("id")}: not a segmentation of COCO ({error}); fetch the annotations '
+        found = outlines_or_runs(annotation, hw)
+    except ValueError as error:
+        raise UserError(f'annotation {_id_in(annotation)}: not a segmentation of COCO ({error}); fetch the annotations '
                         'again') from error
+    if isinstance(found, dict):
+        return found if isinstance(found['counts'], str) else mask.frPyObjects(found, *hw)
+    outlines = [outline for outline in found if len(outline) >= 6]  # shorter ones would be read as boxes
+    return mask.merge(mask.frPyObjects(outlines, *hw)) if outlines else mask.encode(np.zeros(hw, np.uint8, order='F'))
+
+
+def outlines_or_runs(annotation: dict[str, Any], hw: tuple[int, int]) -> list[list[float]] | dict[str, Any]:
+    """The segmentation of an annotation in an image of size (H, W): outlines [x, y, x, y, ...], or run lengths.
+
+    Outlines may also be lists of [x, y], or a single one. Raises ValueError, which says why, for everything that pycocotools
+    would not draw as it is meant, or that would crash it.
+    """
+    found = annotation.get('segmentation')
+    if found is None:
+        raise ValueError('without segmentation')
+    if isinstance(found, dict):
+        return _checked_runs(found, hw)
+    if not isinstance(found, list):
+        raise ValueError('its segmentation is neither a list of outlines nor run lengths')
+    if found and not isinstance(found[0], list):
+        found = [found]  # one outline, without the list around it
+    elif len(found) > 2 and all(map(_is_point, found)):
+        found = [found]
+    return [_checked_outline(outline, hw) for outline in found]
+
+
+def _checked_outline(outline: Any, hw: tuple[int, int]) -> list[float]:
+    if isinstance(outline, list) and outline and all(map(_is_point, outline)):
+        outline = [value for point in outline for value in point]
+    try:
+        total, low, high = sum(outline), min(outline, default=0), max(outline, default=0)
+    except (TypeError, OverflowError):
+        raise ValueError('an outline that is not a list of numbers') from None
+    if isinstance(total, float) and not math.isfinite(total):
+        raise ValueError('an outline with NaN or infinite numbers')
+    if low < -max(hw) or high > 2 * max(hw):
+        raise ValueError(f'an outline far outside its image of {hw[1]} x {hw[0]} ({_shown(low)} to {_shown(high)})')
+    if len(outline) % 2:
+        raise ValueError(f'an outline of {len(outline)} numbers, an x without its y')
+    return outline
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and not any(isinstance(number, list) for number in value)
+
+
+def _checked_runs(runs: dict[str, Any], hw: tuple[int, int]) -> dict[str, Any]:
+    size, counts = runs.get('size'), runs.get('counts')
+    if size != list(hw):
+        raise ValueError(f'run lengths of the size {_shown(size)}, its image is {list(hw)}')
+    numbers = _decompressed(counts) if isinstance(counts, str) else counts
+    if not isinstance(numbers, list) or not all(type(count) is int for count in numbers):
+        raise ValueError('run lengths that are not whole numbers')
+    if min(numbers, default=0) < 0:
+        raise ValueError('run lengths below 0')
+    if sum(numbers) != hw[0] * hw[1]:
+        raise ValueError(f'run lengths of {sum(numbers)} pixels, its image has {hw[0] * hw[1]}')
+    return {'size': list(hw), 'counts': counts}
+
+
+def _decompressed(counts: str) -> list[int]:
+    """The run lengths in COCO's compressed form: 5 bits a character, from '0' on, the lowest first, the sixth for more to
+    come; from the fourth run on, the difference from the run before the last."""
+    numbers: list[int] = []
+    value = shift = 0
+    for character in counts:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError(f'compressed run lengths with {character!r}')
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        numbers.append(value + numbers[-2] if len(numbers) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError('compressed run lengths that end within a number')
+    return numbers
 
 
 def _pycocotools() -> Any:
@@ -287,6 +452,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--annotations', type=Path, metavar='DIR',
                         help='the folder of instances_train2014.json and instances_val2014.json (default: annotations in '
                              'the root)')
+    parser.add_argument('--out', type=Path, metavar='DIR',
+                        help='write there instead of into the root, with links to the images: DIR is then what --data_root '
+                             'names')
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=list(SPLITS), help='make these alone (default: both)')
     parser.add_argument('--num_workers', type=int, default=torchutils.cores(), metavar='N',
                         help='processes that make label maps (default: one a core)')
@@ -303,26 +471,33 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> int:
     root, annotations = args.coco_root, args.annotations or args.coco_root / 'annotations'
+    out = args.out or root
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; --coco_root is the one that holds JPEGImages/train2014')
     _pycocotools()
-    problems, made = [], {}
+    problems, told, made = [], [], {}
     for split in args.splits:
         made[split] = instances = read_instances(annotations / f'instances_{split}.json', split)
         print(f'{split}: {counted(instances.numbers)}, {len(instances.places)} annotations; '
               f'{counted(np.flatnonzero(~instances.present.any(1)))} without a class, '
               f'{counted(np.flatnonzero(instances.crowd))} with crowd regions', flush=True)
-        if len(instances.numbers) != EXPECTED[split] and not args.allow_other_counts:
-            problems.append(f'{split}: {len(instances.numbers)} images, not {EXPECTED[split]}')
-    if problems:
-        raise UserError('; '.join(problems) + ': nothing written; fetch the annotations again, or for a part of the data '
+        told += [*_first(instances.broken), *_first(instances.notes)]
+        if instances.broken:
+            problems.append(f'{split}: {len(instances.broken)} broken entries in {instances.path}')
+    print(*told, sep='\n', end='\n' if told else '', flush=True)
+    others = [f'{split}: {len(instances.numbers)} images, not {EXPECTED[split]}' for split, instances in made.items()
+              if len(instances.numbers) != EXPECTED[split]]
+    if others and not args.allow_other_counts:
+        raise UserError('; '.join(others) + ': nothing written; fetch the annotations again, or for a part of the data '
                         'set add --allow_other_counts')
     for split, instances in made.items():
-        with atomic_path(list_path(root, split)) as temporary:
+        with atomic_path(list_path(out, split)) as temporary:
             temporary.write_text(''.join(f'{image_id}\n' for image_id in instances.ids()), encoding='utf-8')
-        save_labels(labels_path(root, split), instances.numbers, instances.present)
-        make_label_maps(instances, mask_folder(root, split), args.num_workers, args.overwrite)
-    source = COCO14(root)
+        save_labels(labels_path(out, split), instances.numbers, instances.present)
+        make_label_maps(instances, mask_folder(out, split), args.num_workers, args.overwrite)
+    if out.resolve() != root.resolve():
+        _link_images(root, out, args.splits)
+    source = COCO14(out)
     for split, instances in made.items():
         missing = source.check(instances.ids()).missing_image
         if missing:
@@ -330,8 +505,25 @@ def _run(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     done = ', '.join(f'{split} {len(instances.numbers)}' for split, instances in made.items())
-    print(f'prepared {root} ({done}): {"with the problems named above" if problems else "complete"}')
+    print(f'prepared {out} ({done}): {"with the problems named above" if problems else "complete"}')
     return 1 if problems else 0
+
+
+def _first(lines: list[str]) -> list[str]:
+    return lines[:TOLD] + ([f'... and {len(lines) - TOLD} more'] if len(lines) > TOLD else [])
+
+
+def _link_images(root: Path, out: Path, splits: list[str]) -> None:
+    """Makes the images of `root` those of `out`, too."""
+    for split in splits:
+        link, target = out / 'JPEGImages' / split, image_folder(root, split).resolve()
+        if link.is_symlink() or not link.exists():
+            with writing(link):
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(target)
+        elif link.resolve() != target:
+            raise UserError(f'{link}: other images are there; name another --out')
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from coco14.dataloader import CATEGORY_IDS, CLASSES, id_of, image_name
-from misc import imutils, labels
+from misc import ending, imutils, labels
 from misc.pyutils import UserError
 from voc12 import sample
 
@@ -137,13 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--n_val', type=int, default=8, help='images of val2014')
     parser.add_argument('--size', type=int, default=640, help='longer side of most images, in pixels')
     parser.add_argument('--seed', type=int, default=0, help='another number draws other scenes')
-    try:
-        root = draw(**vars(parser.parse_args(arguments)))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    print(root)
-    return 0
+    args = parser.parse_args(arguments)
+    return ending.run(lambda: print(draw(**vars(args))), lambda want: 'a smaller --size')
 
 
 if __name__ == '__main__':

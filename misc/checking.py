@@ -24,7 +24,7 @@ def page(source: datasets.Source, lists: dict[str, str], num_workers: int) -> tu
     ids = list(dict.fromkeys(image_id for listed, _ in found.values() for image_id in listed))
     files = _look_at_files(source, ids, num_workers)
     wrong += [file.problem for file in files if file.problem]
-    notes = _notes_on_files(files)
+    notes = _notes_on_files(files, getattr(source, 'upright', False))
     scored = found.get(lists['eval_set'])
     if scored and not scored[0]:
         notes.append(f'no image of {lists["eval_set"]} has a mask: nothing can be scored; every other stage goes without')
@@ -72,12 +72,14 @@ def _first_error(source: datasets.Source, image_id: str) -> str:
 
 @dataclasses.dataclass
 class _File:
-    """What an image's file and mask told: size (H, W), None where it cannot be read; whether viewers turn it; what is wrong."""
+    """What an image's file and mask told: size (H, W), None where it cannot be read; whether viewers turn it; what is wrong;
+    which of imutils.REMARKS there are."""
 
     image_id: str
     hw: tuple[int, int] | None
     turned: bool = False
     problem: str = ''
+    remarks: Sequence[str] = ()
 
 
 def _look_at_files(source: datasets.Source, ids: list[str], num_workers: int) -> list[_File]:
@@ -88,7 +90,9 @@ def _look_at_files(source: datasets.Source, ids: list[str], num_workers: int) ->
     def look(image_id: str) -> _File:
         file = _File(image_id, None)
         try:
-            file.hw, file.turned = imutils.read_header(source.image_path(image_id))
+            path, upright = source.image_path(image_id), getattr(source, 'upright', False)
+            file.hw, file.turned = imutils.read_header(path, upright)
+            file.remarks = imutils.photograph(path, upright)[1]
             if source.mask_path(image_id).is_file():
                 scores.read_truth(source, image_id, file.hw)
         except UserError as error:
@@ -108,12 +112,18 @@ def _sizes(files: list[_File], images: int) -> str:
     return f'Width x height of {which}: smallest {smallest}, median {median}, largest {largest} (by area).'
 
 
-def _notes_on_files(files: list[_File]) -> list[str]:
+def _notes_on_files(files: list[_File], upright: bool) -> list[str]:
     notes = []
     turned = [file.image_id for file in files if file.turned]
-    if turned:
+    if turned and upright:
+        notes.append(f'{len(turned)} photographs carry an orientation (EXIF), which is followed, as viewers do '
+                     f'({some(turned)}): a mask of theirs lies over the photograph as viewers show it')
+    elif turned:
         notes.append(f'{len(turned)} photographs carry an orientation (EXIF) that viewers follow and this program does not, as '
                      f'masks do not ({some(turned)}): turn the pixels themselves, for example by mogrify -auto-orient')
+    for remark, told in imutils.REMARKS.items():
+        if found := [file.image_id for file in files if remark in file.remarks]:
+            notes.append(f'{len(found)} {told} ({some(found)})')
     large = [file.image_id for file in files if file.hw and max(file.hw) > LARGE]
     if 2 * len(large) > len(files):
         notes.append(f'most photographs are longer than {LARGE} pixels; time and memory grow with their pixels, and the '

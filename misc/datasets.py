@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.utils import data
 
-from misc import imutils, labels, torchutils
-from misc.pyutils import UserError, unlock
+from misc import ending, imutils, labels, torchutils
+from misc.pyutils import UserError, log, unlock
 from misc.sources import Check
 
 
@@ -24,6 +24,7 @@ class Source(Protocol):
     n_classes: int
     palette: np.ndarray
     root: Any
+    upright: bool  # EXIF orientation is applied, and masks lie over photographs so; may be missing where not
 
     def names(self, list_or_split: Any) -> list[str]: ...
     def image_path(self, image_id: str) -> Any: ...
@@ -41,7 +42,8 @@ class _Guarded(data.Dataset):
 
     def __getitem__(self, key: Any) -> Any:
         try:
-            return self.read(key)
+            with ending.explained():
+                return self.read(key)
         except UserError as error:
             return error
 
@@ -50,32 +52,73 @@ def _collate(items: list[Any]) -> Any:
     for item in items:
         if isinstance(item, UserError):
             return item
-    return data.default_collate(items)
+    return _handed_over({name: _stacked([item[name] for item in items]) for name in items[0]}
+                        if isinstance(items[0], dict) else _stacked(items))
+
+
+def _stacked(values: list[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(values))
+
+
+class _ByPipe:
+    """A tensor that a worker sends through its pipe, for want of shared memory; it arrives as a tensor."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.array = tensor.numpy()
+
+    def __reduce__(self) -> tuple:
+        return _from_pipe, (self.array,)
+
+
+def _from_pipe(array: np.ndarray) -> torch.Tensor:
+    if not _told:
+        _told.append(True)
+        log.info('/dev/shm has no room for what workers read (a container is given more by --shm-size 8g or --ipc=host): '
+                 'they send it through pipes, which takes longer')
+    return torch.from_numpy(array)
+
+
+_told: list[bool] = []
+
+
+def _handed_over(item: Any) -> Any:
+    """An item as a worker hands it over: its tensors in shared memory as long as there is room."""
+    if data.get_worker_info() is None:
+        return item
+    if isinstance(item, torch.Tensor):
+        try:
+            return item.share_memory_()  # here: where the queue's thread did it, its failure would leave the parent waiting
+        except RuntimeError:
+            return _ByPipe(item)
+    if isinstance(item, dict):
+        return {name: _handed_over(value) for name, value in item.items()}
+    if isinstance(item, (list, tuple)):
+        parts = [_handed_over(part) for part in item]
+        return type(item)(*parts) if hasattr(item, '_fields') else type(item)(parts)
+    return item
 
 
 def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batches: bool = False,
                pin_memory: bool = False) -> Iterator[Any]:
     """read(key) for each of `keys`, in order, by `num_workers` processes ahead of the caller (0: here).
 
-    With batches=True `keys` are lists of keys, and the items of each list come collated. A UserError is yielded in the
-    place of its item (of its batch). Raises UserError when the system kills a worker.
+    With batches=True `keys` are lists of keys, their items are dicts of arrays and numbers, and those of each list come
+    stacked, as tensors. A UserError is yielded in the place of its item (of its batch). Raises UserError when the system kills
+    a worker.
     """
     options = {'batch_sampler': keys, 'collate_fn': _collate} if batches else \
-        {'sampler': keys, 'batch_size': None, 'collate_fn': _as_it_is}
+        {'sampler': keys, 'batch_size': None, 'collate_fn': _handed_over}
     loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory, **options,
                              worker_init_fn=_in_worker,
                              multiprocessing_context=multiprocessing.get_context('fork') if num_workers else None)
-    items = iter(loader)
+    with ending.explained():
+        items = iter(loader)
     while True:
         try:
-            item = next(items)
+            with ending.explained():
+                item = next(items)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if str(error).startswith('DataLoader worker (pid'):  # not an error raised within a worker
-                raise UserError('a worker process was ended by the system, most likely for want of memory: '
-                                'use a smaller --num_workers') from error
-            raise
         yield item
 
 
@@ -91,10 +134,6 @@ def checked(item: Any) -> Any:
     """
     if isinstance(item, UserError):
         raise type(item)(str(item))
-    return item
-
-
-def _as_it_is(item: Any) -> Any:
     return item
 
 
@@ -147,7 +186,7 @@ class TrainingCrops:
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
-        image = imutils.read_image(self.source.image_path(image_id))
+        image = imutils.read_of(self.source, image_id)
         label_map = None
         if self.label_dir is not None:
             label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
@@ -193,7 +232,7 @@ class SegmentationCrops:
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
-        image = imutils.read_image(self.source.image_path(image_id))
+        image = imutils.read_of(self.source, image_id)
         label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
         scale = self.scales[rng.integers(len(self.scales))]
         hw = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
@@ -221,7 +260,7 @@ def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, r
 
 def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndarray]:
     """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels (C,)."""
-    image = imutils.normalize(imutils.read_image(source.image_path(image_id)))
+    image = imutils.normalize(imutils.read_of(source, image_id))
     return {'image': imutils.to_chw(imutils.top_left(image, size, 0)),
             'labels': source.labels(image_id).astype(np.float32)}
 

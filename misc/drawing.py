@@ -1,19 +1,23 @@
 """Pictures: activations and label maps over their image, and sheets of many of them. uint8 arrays (H, W, 3), RGB."""
+import functools
 import os
+import unicodedata
 from collections.abc import Sequence
 
 import cv2
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib import ft2font
+from PIL import Image, ImageDraw, ImageFont, features
 
 from misc import imutils
 from misc.labels import IGNORE
-from misc.pyutils import atomic_path
+from misc.pyutils import atomic_path, log
 
 HATCH_PERIOD = 8  # pixels along a row from one light line to the next; half of it is light, half dark
 HATCH_LIGHT, HATCH_DARK = 250, 90  # greys: no class has them
 WHITE = 255
+NO_TEXT = ('Last Resort', 'cm', 'STIXNonUnicode', 'STIXSize')  # matplotlib's fonts of boxes, and of mathematics
 PAPER, INK, FAINT_INK, EMPTY_CELL = (250, 250, 248), (28, 28, 30), (105, 105, 110), (238, 238, 235)
 
 
@@ -63,13 +67,14 @@ def overlay_instances(image: np.ndarray, instance_map: np.ndarray, names: Sequen
     if names is None:
         return _to_uint8(blended)
     picture = Image.fromarray(_to_uint8(blended))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(text_size)
+    draw = ImageDraw.Draw(picture)
     for one in np.setdiff1d(instance_map, [0]):
+        name, font = drawable(names[one - 1], text_size)
         inside = cv2.distanceTransform(np.pad(instance_map == one, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(inside.argmax(), inside.shape)
-        half = font.getlength(names[one - 1]) / 2 + 2
+        half = font.getlength(name) / 2 + 2
         x = max(min(x, image.shape[1] - half), half)  # not beyond the sides, where that can be
-        draw.text((x, int(y)), names[one - 1], fill=PAPER, font=font, anchor='mm', stroke_width=2, stroke_fill=INK)
+        draw.text((x, int(y)), name, fill=PAPER, font=font, anchor='mm', stroke_width=2, stroke_fill=INK)
     return np.asarray(picture)
 
 
@@ -127,6 +132,85 @@ def save(path: str | os.PathLike, image: np.ndarray) -> None:
     kind = {'format': 'JPEG', 'quality': 88} if os.fspath(path).endswith('.jpg') else {'format': 'PNG'}
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, **kind)
+
+
+def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    """A text and a font that can draw it: Pillow's own, else matplotlib's DejaVu Sans, else the first one of this machine that
+    lacks fewest of its characters. What no font has, and writing that needs shaping where Pillow cannot shape, is written as
+    Python would, \\u732b, which the log tells of once."""
+    text = unicodedata.normalize('NFC', text)
+    others = ''.join(sorted({character for character in text if not character.isascii()}))
+    font, lacking = _font_for(others, size)
+    return ''.join(_escaped(character) if character in lacking else character for character in text), font
+
+
+@functools.lru_cache(maxsize=1024)
+def _font_for(characters: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
+    """The font that draws these characters, and those that it lacks."""
+    unshaped = ''.join(filter(_needs_shaping, characters)) if not features.check('raqm') else ''
+    drawn = [character for character in characters if character not in unshaped]
+    best, least = ImageFont.load_default(size), [character for character in drawn if not _default_has(character)]
+    for path in _font_files() if least else ():
+        has = _characters_of(path)
+        lacking = [character for character in drawn if ord(character) not in has]
+        if len(lacking) < len(least):
+            try:
+                best, least = ImageFont.truetype(path, size), lacking
+            except OSError:  # pictures of one size, as in fonts of emoji
+                continue
+        if not least:
+            break
+    _tell_of(frozenset(unshaped + ''.join(least)) - _told)
+    return best, unshaped + ''.join(least)
+
+
+_told: set[str] = set()  # characters that no font has, and that the log has told of
+
+
+def _tell_of(lacking: frozenset[str]) -> None:
+    if lacking:
+        _told.update(lacking)
+        log.warning('no font here draws %s; install one with these characters (Debian: fonts-noto-cjk, fonts-noto-core)',
+                    ', '.join(f'{character if character.isprintable() else "a character"} (written as {_escaped(character)})'
+                              for character in sorted(lacking)))
+
+
+def _escaped(character: str) -> str:
+    return character.encode('unicode_escape').decode('ascii')
+
+
+def _needs_shaping(character: str) -> bool:
+    """Of scripts from right to left, and from Devanagari to Khmer, whose letters join or move."""
+    return unicodedata.bidirectional(character) in ('R', 'AL', 'AN') or '\u0900' <= character <= '\u109f' \
+        or '\u1780' <= character <= '\u17ff'
+
+
+@functools.cache
+def _default_has(character: str) -> bool:
+    if '\ud800' <= character <= '\udfff':  # of a file name that is not UTF-8
+        return False
+    font = ImageFont.load_default(16)
+    return bytes(font.getmask(character)) != bytes(font.getmask('\uffff'))  # the box of a missing letter
+
+
+@functools.cache
+def _font_files() -> list[str]:
+    """matplotlib's DejaVu Sans, then the upright fonts of normal weight of this machine, sorted by name."""
+    from matplotlib import font_manager  # here, because it looks for fonts for seconds, once on a machine
+
+    first = font_manager.findfont('DejaVu Sans')
+    fonts = {(font.name, font.fname) for font in font_manager.fontManager.ttflist
+             if font.style == 'normal' and font.weight in (400, 'normal', 'regular', 'book')
+             and not font.name.startswith(NO_TEXT)}
+    return [first, *(path for _, path in sorted(fonts) if path != first)]
+
+
+@functools.cache
+def _characters_of(path: str) -> frozenset[int]:
+    try:
+        return frozenset(ft2font.FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
 
 
 def _check_shapes(image: np.ndarray, plane: np.ndarray) -> None:
@@ -193,7 +277,8 @@ def _fitted(image: np.ndarray | None, cell: tuple[int, int]) -> np.ndarray:
 def _text(text: str, width: int, size: int, ink: tuple[int, int, int], centred: bool = True) -> np.ndarray:
     """The text wrapped to `width` pixels, on paper: (lines * line height, width, 3), without height if it is empty."""
     size = max(size, 8)
-    font, line_height = ImageFont.load_default(size), round(size * 1.3)
+    text, font = drawable(text, size)
+    line_height = round(size * 1.3)
     lines = _wrapped(text, width, font)
     if not lines or not width:
         return _blank(0, width)
@@ -226,9 +311,8 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
 
 def _longest_line(texts: Sequence[str], size: int, limit: int) -> int:
     """Pixels that the longest line of `texts` takes, at most `limit`."""
-    font = ImageFont.load_default(max(size, 8))
-    lines = [line for text in texts for line in text.splitlines()]
-    return min(max((int(np.ceil(font.getlength(line))) for line in lines), default=0), limit)
+    lines = [drawable(line, max(size, 8)) for text in texts for line in text.splitlines()]
+    return min(max((int(np.ceil(font.getlength(line))) for line, font in lines), default=0), limit)
 
 
 def _filled(items: Sequence, length: int, filling: object) -> list:

@@ -50,7 +50,7 @@ class Parts(NamedTuple):
 
 def load(source: datasets.Source, image_id: str, methods: list[Method]) -> Parts:
     """What there is of an image. Raises UserError for what is there but broken, of another size or of other classes."""
-    image = imutils.read_image(source.image_path(image_id))
+    image = imutils.read_of(source, image_id)
     hw, made = image.shape[:2], {}
     truth = scores.read_truth(source, image_id, hw) if Path(source.mask_path(image_id)).is_file() else None
     for method in methods:

@@ -3,8 +3,10 @@
 Images are uint8 (H, W, 3) RGB until they are normalised.
 """
 import contextlib
+import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,28 +17,100 @@ from misc.pyutils import UserError
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 
+PHOTOGRAPHS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp')  # endings, in any case
+DARK, SOME = 16, 0.01  # a photograph of which less than this share of values reaches DARK shows next to nothing
+REMARKS = {  # on photographs: what there is about them, and what to do
+    'dark': f'photographs are nearly black (99% of their values below {DARK} of 255): look at them; scale their values before',
+    'transparent': 'photographs have transparent parts, whose hidden colours are seen here: lay them over a background, for '
+                   'example by mogrify -background white -alpha remove',
+    'pages': 'files hold several pictures, of which the first is read: store each in a file of its own'}
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what makes it upright
+
 CAFFE_MEAN = np.array((104.008, 116.669, 122.675), np.float32)  # BGR, of 0..255
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decode a photograph to uint8 (H, W, 3). Grey, palette, CMYK, alpha and 16-bit files become 8-bit RGB.
+def read_image(path: str | os.PathLike, upright: bool = False) -> np.ndarray:
+    """Decode a photograph to uint8 (H, W, 3): `photograph` without its remarks."""
+    return photograph(path, upright)[0]
 
-    EXIF orientation is not applied, because VOC's masks do not follow it. Raises UserError for a missing, truncated or
-    unreadable file.
+
+def read_of(source: Any, image_id: str) -> np.ndarray:
+    """The photograph of a data set (datasets.Source) as every stage sees it: `read_image`, upright where the source's are."""
+    return read_image(source.image_path(image_id), getattr(source, 'upright', False))
+
+
+def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarray, list[str]]:
+    """A photograph as uint8 (H, W, 3) RGB, and which of REMARKS there are on it.
+
+    Grey, palette, CMYK and alpha become RGB; what has more than 8 bits a channel is brought to 8 by `to_8_bits`; of several
+    pictures in a file the first is read. upright: EXIF orientation is applied, as viewers do; not for VOC and COCO, whose
+    masks do not follow it. Raises UserError for a missing, truncated or unreadable file.
     """
     with _opened(path) as picture:
-        if picture.mode.startswith('I'):  # 16 bits a pixel; PIL's own conversion would clip at 255
-            values = np.asarray(picture)
-            grey = (values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        return np.array(picture.convert('RGB'))
+        remarks = ['pages'] if getattr(picture, 'n_frames', 1) > 1 and picture.format != 'MPO' else []  # a phone's preview
+        deep = picture.mode[0] in 'IF' or (';16' in str(picture.tile) and picture.format in ('PNG', 'TIFF'))
+        if deep:
+            values = np.asarray(picture) if picture.mode[0] in 'IF' else _read_deep(path)
+            image = to_8_bits(values)
+        else:
+            image = np.array(picture.convert('RGB'))
+        if picture.has_transparency_data and picture.convert('RGBA').getextrema()[3][0] < 128:
+            remarks.append('transparent')
+        if (upright or picture.format == 'TIFF') and (turn := TURNS.get(_orientation(picture))) is not None:
+            image = np.array(Image.fromarray(image).transpose(turn))
+    light = np.count_nonzero(image >= DARK)
+    if light < SOME * image.size and image.max() > image.min():
+        remarks.append('dark')
+    return image, remarks
 
 
-def read_header(path: str | os.PathLike) -> tuple[tuple[int, int], bool]:
-    """Size (H, W) of a photograph, and whether viewers turn it (EXIF orientation); nothing is decoded. Raises UserError as
-    `read_image` does."""
+def to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Numbers of any kind, (H, W) or (H, W, 3), as uint8 (H, W, 3).
+
+    Integers from 0 to 255 stay. Others are divided by the power of two that makes the highest fit, and no lower one: 12
+    bits in 16 lose 4, all 16 lose 8, and of 0..1 the highest becomes 255. Where there are negative ones, the lowest is 0
+    first. NaN counts as the lowest.
+    """
+    fractions = values.dtype.kind == 'f'
+    if fractions:
+        finite = values[np.isfinite(values)]
+        low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+        values = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    elif values.max(initial=0) <= 255 and values.min(initial=0) >= 0:
+        return _three_channels(values.astype(np.uint8))
+    values = values.astype(np.float64)
+    values -= min(values.min(initial=0), 0)
+    high = values.max(initial=0)
+    power = (math.ceil(math.log2(high)) if fractions else int(high).bit_length()) if high > 0 else 0
+    return _three_channels(np.minimum(np.floor(values * 2.0 ** (8 - power)), 255).astype(np.uint8))
+
+
+def _three_channels(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else values
+
+
+def _read_deep(path: str | os.PathLike) -> np.ndarray:
+    """A file of 16 bits in several channels, of which PIL keeps 8: uint16 (H, W) or (H, W, 3), without alpha."""
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise OSError('16 bits a channel that OpenCV cannot read')
+    return values if values.ndim == 2 else values[:, :, 2::-1]
+
+
+def read_header(path: str | os.PathLike, upright: bool = False) -> tuple[tuple[int, int], bool]:
+    """Size (H, W) of a photograph, as `read_image` gives it, and whether viewers turn it (EXIF orientation); nothing is
+    decoded. Raises UserError as `read_image` does."""
     with _opened(path) as picture:
-        return (picture.height, picture.width), picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        turn = _orientation(picture)
+        swap = turn in (5, 6, 7, 8) and upright and picture.format != 'TIFF'
+        return ((picture.width, picture.height) if swap else (picture.height, picture.width)), turn in TURNS
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's; of TIFF files PIL tells the upright size, and turns most itself, which leaves 1 here."""
+    return picture.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 @contextlib.contextmanager

@@ -194,11 +194,24 @@ def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     rows = F.pad(counted.cumsum(0, dtype=torch.int32), (1, 0))
     on_map = torch.arange(counted.numel(), dtype=torch.int32, device=edge.device).view(-1, width)
     on_map = on_map[frame:frame + h, frame:frame + w].reshape(-1, 1)
-    jumps = torch.tensor([y * width + x for y, x in steps], dtype=torch.int32, device=edge.device)
+    down, right = _steps(radius, edge.device)
+    jumps = down * width + right
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta state', category=UserWarning)
         return torch.sparse_csr_tensor(rows, (on_map + jumps).flatten(), weights.flatten(),
                                        size=(counted.numel(),) * 2, check_invariants=False)
+
+
+def _steps_of(radius: int) -> list[tuple[int, int]]:
+    """The steps (dy, dx) of the walk, its staying included, in the order of the positions that they lead to."""
+    ahead = sorted(offsets(radius))
+    return [(-dy, -dx) for dy, dx in reversed(ahead)] + [(0, 0)] + ahead
+
+
+@functools.lru_cache
+def _steps(radius: int, device: torch.device) -> torch.Tensor:
+    """`_steps_of` as int32 (2, steps) on `device`. Kept, as `offset_tensor` is."""
+    return torch.tensor(_steps_of(radius), dtype=torch.int32, device=device).t()
 
 
 def _step_weights(edge: torch.Tensor, radius: int, beta: float) -> tuple[torch.Tensor, list[tuple[int, int]]]:
@@ -207,8 +220,7 @@ def _step_weights(edge: torch.Tensor, radius: int, beta: float) -> tuple[torch.T
     0 where the neighbour is not on the map, 1 for the position itself.
     """
     h, w = edge.shape
-    ahead = sorted(offsets(radius))
-    steps = [(-dy, -dx) for dy, dx in reversed(ahead)] + [(0, 0)] + ahead
+    ahead, steps = sorted(offsets(radius)), _steps_of(radius)
     # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to one thread each: how
     # pow rounds depends on where a thread's share ends.
     passing = torch.cat([part.pow(beta) for part in (1 - edge).flatten().split(2 ** 14)]).view(h, w)

@@ -41,10 +41,8 @@ def centroids(displacement: torch.Tensor, rounds: int = ROUNDS) -> torch.Tensor:
     rounded, half to even. The sums are in the authors' order: float32 gives their numbers to the bit.
     """
     _, h, w = displacement.shape
-    device = displacement.device
-    start = torch.stack(torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device),
-                                       indexing='ij')).flatten(1)
-    last = torch.tensor([[h - 1], [w - 1]], device=device)
+    start = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')).flatten(1)
+    last = torch.tensor([[h - 1], [w - 1]])
     (down, right), (row, column) = (start + 1).minimum(last), start
     corners = torch.stack([torch.stack([y * w + right, y * w + column]) for y in (down, row)])
     # the four values around each position, of both channels, so that a round reads once: (down?, right?, channel, h * w)
@@ -70,7 +68,7 @@ def clusters(displacement: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     in none are one too.
     """
     weak = (displacement[0] ** 2 + displacement[1] ** 2).sqrt() < WEAK
-    regions = torch.from_numpy(_components(weak.cpu().numpy())).to(displacement.device)
+    regions = torch.from_numpy(_components(weak.numpy()))
     return torch.unique(regions[centres[0], centres[1]], return_inverse=True)[1]
 
 
@@ -82,14 +80,14 @@ def _components(mask: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def find(keys: np.ndarray, strided: torch.Tensor, edge: torch.Tensor, displacement: torch.Tensor, threshold: float,
          beta: float, exp_times: int, hw: tuple[int, int]) -> Instances:
-    """The instances of an image of size (H, W).
+    """The instances of an image of size (H, W). All on the host: the work is in many small steps.
 
     keys (K,) from 0; strided (K, h, w) activations; edge (1, h, w) after the sigmoid; displacement (2, h, w), its mean
     subtracted; threshold: below this share of the overall maximum a pixel is background.
     """
     cluster_map = clusters(displacement, centroids(displacement))
     winner, value = _winners(strided, cluster_map, indexing.RandomWalk(edge, beta=beta, exp_times=exp_times), threshold, hw)
-    return _separate(keys, winner.cpu().numpy(), value.cpu().numpy(), int(cluster_map.max()) + 1)
+    return _separate(keys, winner.numpy(), value.numpy(), int(cluster_map.max()) + 1)
 
 
 def _winners(strided: torch.Tensor, cluster_map: torch.Tensor, walk: indexing.RandomWalk, threshold: float,
@@ -103,8 +101,8 @@ def _winners(strided: torch.Tensor, cluster_map: torch.Tensor, walk: indexing.Ra
     m = int(cluster_map.max()) + 1
     size = (cluster_map.shape[0] * 4, cluster_map.shape[1] * 4)
     value = strided.new_zeros(hw)
-    winner = torch.full(hw, -1, device=strided.device)
-    sums = torch.zeros(len(strided), m).index_add_(1, cluster_map.flatten().cpu(), strided.flatten(1).cpu()).flatten()
+    winner = torch.full(hw, -1)
+    sums = torch.zeros(len(strided), m).index_add_(1, cluster_map.flatten(), strided.flatten(1)).flatten()
     order = sums.argsort(descending=True, stable=True)[:int((sums > 0).sum())].tolist()
     for first in range(0, len(order), PLANES_AT_ONCE):
         group = order[first:first + PLANES_AT_ONCE]
@@ -180,13 +178,17 @@ def to_coco(source: datasets.Source, ids: Iterable[str], load: Callable[[str], I
 
     load(id) gives an image's instances. Images are numbered from 1 in the order of `ids`; category_id is the class from
     1; segmentation is a compressed RLE, bbox (x, y, width, height), area in pixels, and `score` comes on top. Instances of
-    score 0 (fragments) are left out.
+    score 0 (fragments) are left out. file_name is below the folder that holds all these images.
     """
+    ids = list(ids)
+    paths = [Path(source.image_path(image_id)) for image_id in ids]
+    folder = os.path.commonpath([path.parent for path in paths]) if paths else ''
     images, annotations = [], []
-    for image_number, image_id in enumerate(ids, start=1):
+    for image_number, (image_id, path) in enumerate(zip(ids, paths, strict=True), start=1):
         classes, scores, instance_map = load(image_id)
         h, w = instance_map.shape
-        images.append({'id': image_number, 'file_name': Path(source.image_path(image_id)).name, 'height': h, 'width': w})
+        images.append({'id': image_number, 'file_name': path.relative_to(folder).as_posix(), 'height': h, 'width': w,
+                       'license': 1})
         for number in np.flatnonzero(scores > 0):
             encoded = coco_mask.encode(np.asfortranarray(instance_map == number + 1, np.uint8))
             annotations.append({
@@ -194,5 +196,8 @@ def to_coco(source: datasets.Source, ids: Iterable[str], load: Callable[[str], I
                 'score': float(scores[number]), 'area': int(coco_mask.area(encoded)),
                 'bbox': coco_mask.toBbox(encoded).tolist(),
                 'segmentation': {'size': [h, w], 'counts': encoded['counts'].decode('ascii')}})
-    categories = [{'id': number, 'name': name} for number, name in enumerate(source.classes, start=1)]
-    return {'images': images, 'annotations': annotations, 'categories': categories}
+    categories = [{'id': number, 'name': name, 'supercategory': 'object'}
+                  for number, name in enumerate(source.classes, start=1)]
+    return {'info': {'description': 'instance masks made from image-level labels by AMN and IRN', 'version': '1.0'},
+            'licenses': [{'id': 1, 'name': 'unknown', 'url': ''}],  # pycocotools and trainers read these, whatever they hold
+            'images': images, 'annotations': annotations, 'categories': categories}

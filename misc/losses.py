@@ -76,8 +76,10 @@ def cross_entropy_loss(logits: torch.Tensor, label_map: torch.Tensor, counts: to
     logits: (N, C + 1, h, w), background first; label_map: (N, h, w) int64; counts: `labelled_pixels` of the whole batch.
     """
     counts = labelled_pixels(label_map) if counts is None else counts
-    total = F.cross_entropy(_full(logits), label_map, ignore_index=IGNORE, reduction='sum')
-    return world()[1] * total / counts.sum().clamp(min=1)
+    labelled = label_map != IGNORE
+    log_probability = F.log_softmax(_full(logits), dim=1)
+    at_target = log_probability.gather(1, torch.where(labelled, label_map, 0).unsqueeze(1)).squeeze(1)
+    return world()[1] * -torch.where(labelled, at_target, 0).sum() / counts.sum().clamp(min=1)  # torch's own varies on a GPU
 
 
 def pair_counts(label_map: torch.Tensor, radius: int = 10) -> torch.Tensor:

@@ -184,8 +184,10 @@ def build_parser() -> argparse.ArgumentParser:
     group('--precision', choices=tuple(torchutils.PRECISIONS), default='fp32',
           help='of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs only (ours; '
           'published: fp32)')
+    group('--deterministic', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+          help='on a GPU use only kernels that give the same bits in every run, which are slower; the CPU always does (ours)')
     group('--seed', type=number(int, 0, 2 ** 63 - 1), default=0,
-          help='the same seed gives the same files, for any --num_workers (ours)')
+          help='the same seed gives the same files, for any --num_workers; on a GPU with --deterministic (ours)')
     group('--repeat', type=COUNT, default=1, help='run the chosen stages this often, with --seed, --seed + 1, ...: what they '
           'write lies in a folder seed_N each; ends with mean and standard deviation of every score (ours)')
     group('--accumulate', type=COUNT, default=1, help='parts that a training batch is cut into, one after the other: the '

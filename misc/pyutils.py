@@ -1,15 +1,24 @@
 """What every part of the program needs from Python: errors for the user, whole files, the log, elapsed time."""
 import contextlib
+import errno
 import fcntl
+import glob
 import json
 import logging
 import os
+import secrets
 import sys
-import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+REMEDIES = {  # what can be done where the system refuses
+    errno.ENOSPC: ': make room, then the same command goes on', errno.EDQUOT: ': make room, then the same command goes on',
+    errno.EROFS: ': name another place, for example by --work_dir',
+    errno.EMFILE: ': allow more (ulimit -n 65536), or take a smaller --num_workers',
+    errno.ENAMETOOLONG: ': name another place, or give the file a shorter name'}
 
 log = logging.getLogger('amn')
 _opened: list[logging.Handler] = []  # by start_log
@@ -17,6 +26,8 @@ _opened: list[logging.Handler] = []  # by start_log
 
 class UserError(Exception):
     """Something the user can mend. Printed as one line that names the file and the remedy, never as a traceback."""
+
+    beginning = 'error: '  # of that line
 
 
 class WriteError(UserError):
@@ -29,7 +40,8 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(f'cannot write {path}: {error.strerror or error}') from error
+        remedy = REMEDIES.get(error.errno, '')
+        raise WriteError(f'cannot write {path}: {error.strerror or error}{remedy}') from error
 
 
 @contextlib.contextmanager
@@ -43,11 +55,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
-            os.close(handle)
-            temporary = Path(name)
+            new = path.with_name(f'.{_shortened(path.name)}.{secrets.token_hex(4)}.part')
+            new.touch(exist_ok=False)  # with the rights of any new file: not every file system lets them be changed
+            temporary = new
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private; outputs are for everyone
             os.replace(temporary, path)
     finally:
         if temporary is not None:
@@ -55,10 +66,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _shortened(name: str, spare: int = 15) -> str:
+    """The beginning of a long file name: with `spare` bytes more it is no longer than the name (or 100 bytes)."""
+    return name.encode(errors='surrogateescape')[:max(85, len(os.fsencode(name)) - spare)].decode(errors='ignore')
+
+
+def lock_path(path: str | os.PathLike) -> Path:
+    """Where the lock of a file or folder lies: a hidden file beside it, of about the same length."""
+    path = Path(path)
+    name = _shortened(path.name)
+    if name != path.name:
+        name += f'.{zlib.crc32(os.fsencode(path.name)):08x}'
+    return path.with_name(f'.{name}.lock')
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
@@ -82,7 +101,7 @@ def is_whole(path: Path) -> bool:
 
 def remove_unfinished(folder: str | os.PathLike, name: str = '') -> None:
     """Remove what `atomic_path` could not tidy up in `folder` (for NAME... alone), because its process was killed."""
-    for path in Path(folder).glob(f'.{name}*.part'):
+    for path in Path(folder).glob(f'.{glob.escape(_shortened(name))}*.part'):
         with writing(path):
             path.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from misc import torchutils
-from misc.pyutils import UserError, lock, log, remove_unfinished, write_json, writing
+from misc.pyutils import UserError, lock, lock_path, log, remove_unfinished, write_json, writing
 
 FOLDER_RECORD = '_settings.json'
 TOLD = 8  # entries of a list that an error tells
@@ -53,7 +53,7 @@ def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: t
 
 def lock_folder(folder: Path) -> None:
     """Keep other runs from `folder` (pyutils.lock)."""
-    lock(folder.with_name(f'.{folder.name}.lock'), f'{folder}')
+    lock(lock_path(folder), f'{folder}')
 
 
 def _open_folder(folder: Path, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool, only_own: bool) -> None:

@@ -1,8 +1,25 @@
-"""What the data sets of --dataset share, without torch: what a check of one finds, and how some of many ids are told."""
+"""What the data sets of --dataset share, without torch: how texts, lists and names are read, what a check finds, how some of
+many ids are told."""
+import codecs
+import collections
 import dataclasses
-from collections.abc import Sequence
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+
+from misc.imutils import PHOTOGRAPHS
+from misc.pyutils import UserError
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+INVISIBLE = dict.fromkeys(map(ord, '\u200b\u2060\ufeff\u00ad'))  # blanks without width, byte-order mark, soft hyphen
+JOINERS = dict.fromkeys(map(ord, '\u200c\u200d'))  # which some scripts need
+NAMED_FILES = (*PHOTOGRAPHS, '.xml')  # endings that a list may write after an id
+FLAGGED = re.compile(r'(.*\S)\s+([+-]?[01])')  # 'id 1' of ImageSets/Main
+TWO_COLUMNS = re.compile(rf'(.*?({"|".join(map(re.escape, NAMED_FILES))}))\s+\S.*', re.IGNORECASE)  # 'image.jpg mask.png'
 
 
 @dataclasses.dataclass
@@ -23,6 +40,139 @@ class Check:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass
+class List:
+    """A list file: its images' ids, the line of each, and how many more it marks as absent (-1)."""
+
+    ids: list[str]
+    lines: list[int]
+    absent: int = 0
+
+    def note(self, path: str | os.PathLike) -> str:
+        """What the marks mean; nothing where there are none."""
+        return f'{path}: as in ImageSets/Main, -1 after an image leaves it out ({self.absent} images), 0 and 1 keep it' \
+            if self.absent else ''
+
+
 def some(ids: Sequence[str], most: int = 5) -> str:
     """'a, b, c, d, e ...'"""
     return ', '.join(ids[:most]) + (' ...' if len(ids) > most else '')
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a file, UTF-8 or, with a byte-order mark, UTF-16, without that mark. Raises UserError for anything else."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    try:
+        if content.startswith(UTF16):
+            return content.decode('utf-16')
+        if b'\0' in content:
+            raise UserError(f'{path}: not UTF-8 text; save it again as UTF-8')
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b'\n') + 1
+        raise UserError(f'{path} line {line}: not UTF-8; save it again as UTF-8 ("CSV UTF-8" in table programs)') from error
+
+
+def same(name: str) -> str:
+    """The name in composed Unicode form: what is equal then is one name, whatever a system made of it."""
+    return name if name.isascii() else unicodedata.normalize('NFC', name)
+
+
+def spelling(name: str) -> str:
+    """The name in composed form, one blank between its words, without what has no width."""
+    return ' '.join(same(name).translate(INVISIBLE).split())
+
+
+def looks(name: str) -> str:
+    """Equal for names that people take for one: that differ by case, Unicode form, width, blanks alone."""
+    return spelling(unicodedata.normalize('NFKC', name)).translate(JOINERS).casefold()
+
+
+def as_on_disk(path: Path) -> Path:
+    """The path, its name in the Unicode form that a file there has."""
+    if path.name.isascii():
+        return path
+    forms = [path.with_name(unicodedata.normalize(form, path.name)) for form in ('NFC', 'NFD')]
+    return next((found for found in (path, *forms) if found.exists()), path)
+
+
+def is_photograph(name: str) -> bool:
+    """By its ending; names that begin with a dot are what systems leave beside photographs (._a.jpg)."""
+    return os.path.splitext(name)[1].lower() in PHOTOGRAPHS and not name.startswith('.')
+
+
+def photographs_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """The photographs of a folder, sorted; what else lies in it that may be meant as one, as it is told: other files, folders
+    with the number of photographs in them, ._ files. Raises UserError where it cannot be read."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f'{folder}: cannot be read: {error.strerror}') from error
+    others, hidden = [], []
+    for name in names:
+        if name.startswith('.'):
+            hidden += [name] if is_photograph(name.lstrip('._')) else []
+        elif (folder / name).is_dir():
+            count = sum(map(is_photograph, (file for _, _, files in os.walk(folder / name) for file in files)))
+            others.append(f'{name}/ with {count} photographs')
+        elif not is_photograph(name):
+            others.append(name)
+    return [folder / name for name in names if is_photograph(name) and not (folder / name).is_dir()], others + hidden
+
+
+def without_ending(name: str, endings: Sequence[str] = NAMED_FILES) -> str:
+    stem, ending = os.path.splitext(name)
+    return stem if stem and ending.lower() in endings else name
+
+
+def read_list(path: str | os.PathLike) -> list[str]:
+    """`parse_list` where the images are not known: ids alone."""
+    return parse_list(path).ids
+
+
+def parse_list(path: str | os.PathLike, id_of: Callable[[str], str | None] = lambda name: None) -> List:
+    """An image a line: its id or file, with or without folder, as every system writes paths; a mask's file after it is not
+    read. Where each line ends in 1, 0 or -1, as in VOC's ImageSets/Main, those with -1 are left out.
+
+    id_of(name): the id of an image of that very name, if there is one: what is one as it stands is nothing else. What is
+    none comes back as it is written, without folder and ending. Raises UserError for an empty list, and for an id twice.
+    """
+    written = [(number, same(line.strip().replace('\\', '/')))
+               for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+    marks = [FLAGGED.fullmatch(line) for _, line in written]
+    if not all(marks) or any(_known(line, id_of) is not None for _, line in written):
+        marks = [None] * len(written)
+    found = List([], [])
+    for (number, line), mark in zip(written, marks, strict=True):
+        if mark is not None and mark[2] == '-1':
+            found.absent += 1
+            continue
+        line = mark[1] if mark is not None else line
+        image_id = _known(line, id_of)
+        if image_id is None and (first := TWO_COLUMNS.fullmatch(line) or _twice(line)):
+            line = first[1]
+            image_id = _known(line, id_of)
+        found.ids.append(without_ending(line.rpartition('/')[2]) if image_id is None else image_id)
+        found.lines.append(number)
+    if not found.ids:
+        raise UserError(f'{path}: an empty list; write one image id a line'
+                        + (f' (it marks all {found.absent} with -1)' if found.absent else ''))
+    if len(set(found.ids)) < len(found.ids):
+        twice = next(name for name, times in collections.Counter(found.ids).items() if times > 1)
+        first, second = [number for number, name in zip(found.lines, found.ids, strict=True) if name == twice][:2]
+        raise UserError(f'{path} line {second}: {twice} is listed twice (line {first})')
+    return found
+
+
+def _known(line: str, id_of: Callable[[str], str | None]) -> str | None:
+    """The id of what a line names, as it stands or without folder."""
+    found = id_of(line)
+    return id_of(line.rpartition('/')[2]) if found is None and '/' in line else found
+
+
+def _twice(line: str) -> re.Match[str] | None:
+    """'id id', as lists of an image and its mask without endings are."""
+    return re.fullmatch(r'(\S+)\s+\S+', line) if len({os.path.basename(word) for word in line.split()}) == 1 else None

@@ -1,6 +1,7 @@
 """Device, precision, processes and seeds: asked for once, here."""
 import contextlib
 import datetime
+import math
 import os
 import zlib
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
+from misc import machine
 from misc.pyutils import UserError
 
 T = TypeVar('T')
@@ -18,7 +20,12 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError for one not there."""
+    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError for one not there, and for
+    'auto' where there is a GPU that torch cannot use."""
+    limit_threads()
+    reason = None if name == 'cpu' or torch.cuda.is_available() else machine.no_cuda(torch.__version__, torch.version.cuda)
+    if reason is not None:
+        raise UserError(f'--device {name}: {reason}; --device cpu computes without it')
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -32,7 +39,15 @@ def choose_device(name: str) -> torch.device:
             raise UserError(f'--device {name}: torch {torch.__version__} finds no CUDA device; use --device cpu')
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise UserError(f'--device {name}: there are only {torch.cuda.device_count()} GPUs')
+        if device.index is not None:
+            torch.cuda.set_device(device)  # else memory is pinned, and events are recorded, on the first GPU
     return device
+
+
+def machine_line(device: torch.device) -> str:
+    """What computes: 'torch 2.13.0, cpu, 2 cores, 2 threads'; the card in the place of 'cpu'."""
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
+    return f'torch {torch.__version__}, {name}, {cores()} cores, {torch.get_num_threads()} threads'
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -50,9 +65,26 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
+def set_deterministic(wanted: bool) -> None:
+    """Whether a GPU may use only kernels that give the same bits in every run. To be called before anything is computed."""
+    if wanted:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # torch asks for it
+    torch.use_deterministic_algorithms(wanted)
+
+
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    """Processor cores that this process may use: what its affinity and its container's quota (rounded up) allow."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, math.ceil(min(machine.quota(), allowed)))
+
+
+def limit_threads() -> None:
+    """Compute with no more threads than there are cores for this process (torch knows of no quota), unless the user says with
+    how many."""
+    if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():
+        mine = max(1, cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1')))
+        if torch.get_num_threads() > mine:
+            torch.set_num_threads(mine)
 
 
 def world() -> tuple[int, int]:
@@ -68,8 +100,6 @@ def join_processes(device: torch.device) -> torch.device:
     Raises UserError where a machine has fewer GPUs than processes.
     """
     if 'LOCAL_RANK' not in os.environ or int(os.environ.get('WORLD_SIZE', '1')) == 1 or world()[1] > 1:
-        if device.index is not None:
-            torch.cuda.set_device(device)
         return device
     if device.type == 'cuda':
         number = int(os.environ['LOCAL_RANK'])
@@ -123,7 +153,26 @@ def progress(items: Iterable[T], description: str | None = None, **options: Any)
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """`tensor` there, images (four dimensions) in channels-last order, without waiting for the copy."""
     layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+    if device.type == 'cuda' and tensor.device.type == 'cpu' and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # from other memory a copy may wait for all that the GPU has to do
     return tensor.to(device, non_blocking=True, memory_format=layout)
+
+
+class ToHost:
+    """A copy of `tensor` to the host that is under way; `read` gives it. On the CPU it is the tensor itself."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self._copy = tensor.detach().to('cpu', non_blocking=True)
+        self._landed = None
+        if tensor.device.type == 'cuda':
+            self._landed = torch.cuda.Event()
+            self._landed.record()
+
+    def read(self) -> torch.Tensor:
+        """The copy. Waits for what the GPU had to do before it, not for what it was given to do since."""
+        if self._landed is not None:
+            self._landed.synchronize()
+        return self._copy
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:

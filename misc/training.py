@@ -4,6 +4,7 @@ import dataclasses
 import math
 import resource
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from misc import datasets, records, torchutils, weights
-from misc.pyutils import UserError, elapsed, lock, log, remove_unfinished, writing
+from misc.pyutils import UserError, elapsed, lock, lock_path, log, remove_unfinished, writing
 
 ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
 Batch = dict[str, Any]
@@ -81,7 +82,7 @@ class Training:
         run, come from other settings.
         """
         if torchutils.is_main():
-            lock(self.checkpoint.with_name(f'.{self.checkpoint.stem}.lock'), f'{self.weights}')
+            lock(lock_path(self.checkpoint.with_suffix('')), f'{self.weights}')
             remove_unfinished(self.checkpoint.parent, self.checkpoint.stem)
         self.settings = records.as_stored(self.settings)
         if self.overwrite:
@@ -206,6 +207,9 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     parallel = net
     if torchutils.world()[1] > 1:
         parallel = DistributedDataParallel(net, broadcast_buffers=False)  # every batch norm is fixed
+        # of kernels of one pixel it says that they lie otherwise in memory in channels-last order; they do not
+        warnings.filterwarnings('ignore', category=UserWarning, message=r'Grad strides do not match bucket view strides'
+                                r'[^=]*= \[\d+, \d+, 1, 1\]')
     keys = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step, max_step)
     batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
@@ -279,7 +283,8 @@ def memory(device: torch.device) -> str:
 class _Means:
     """Means of the loss and its parts over an epoch.
 
-    A step's values are looked at when the next step is under way, so that the device need not wait for the host.
+    A step's values are looked at when the next step is queued, and that step is not waited for, so that a GPU always has
+    something to do.
     """
 
     def __init__(self, name: str, ids: list[str], max_step: int, writer: Any):
@@ -290,16 +295,18 @@ class _Means:
 
     def add(self, number: int, batch: Batch, result: tuple[torch.Tensor, list[str]] | None) -> None:
         """Values of step `number`. Raises UserError where those of the step before are not finite."""
-        self.settle()
-        self.pending = None if result is None else (number, batch['index'], *result)
+        self._take(None if result is None else (number, batch['index'], torchutils.ToHost(result[0]), result[1]))
 
     def settle(self) -> None:
         """Add what is pending. Raises UserError where it is not finite, which names the images."""
-        if self.pending is None:
+        self._take(None)
+
+    def _take(self, pending: tuple | None) -> None:
+        before, self.pending = self.pending, pending
+        if before is None:
             return
-        number, index, values, names = self.pending
-        self.pending = None
-        values = values.tolist()
+        number, index, copy, names = before
+        values = copy.read().tolist()
         if not math.isfinite(values[0]):
             images = ', '.join(self.ids[position] for position in index.tolist())
             raise UserError(f'{self.name}: the loss is {values[0]} at step {number + 1} of {self.max_step} '
@@ -352,8 +359,10 @@ class _State:
 
     def check_finite(self) -> None:
         """Raises UserError where a parameter is not finite, as a gradient can make it whose loss was."""
-        for name, parameter in self.parts['net'].named_parameters():
-            if not torch.isfinite(parameter).all():
+        parameters = dict(self.parts['net'].named_parameters())
+        finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters.values()]).tolist()
+        for name, is_finite in zip(parameters, finite, strict=True):
+            if not is_finite:
                 raise UserError(f'{self.training.name}: {name} is not finite after step {self.step}: lower the learning rate')
 
     def resume(self) -> None:

@@ -22,6 +22,17 @@ class FixedBatchNorm(nn.BatchNorm2d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, eps=self.eps)
 
 
+class MaxPool(nn.MaxPool2d):
+    """Max pooling that can be trained through on a GPU where only deterministic kernels may be used: torch's refuses."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not (x.requires_grad and torch.are_deterministic_algorithms_enabled()):
+            return super().forward(x)
+        with torch.no_grad():
+            pooled, place = F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, True)
+        return x.flatten(2).gather(2, place.flatten(2)).view_as(pooled)
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 to four times the planes, and the shortcut.
 
@@ -68,7 +79,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = norm(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_mode)
+        self.maxpool = MaxPool(3, 2, 1, ceil_mode=ceil_mode)
         inplanes = 64
         for number, (length, stride, dilation) in enumerate(zip(blocks, strides, dilations, strict=True), start=1):
             planes = 64 * 2 ** (number - 1)

@@ -19,16 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import misc  # noqa: E402, F401 -- before torch
+
+# isort: split
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from misc import (  # noqa: E402
     activations,
     crf,
     datasets,
+    ending,
     imutils,
     indexing,
     inference,
@@ -38,6 +42,7 @@ from misc import (  # noqa: E402
     torchutils,
     training,
 )
+from misc.pyutils import UserError, write_json  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
 from step import make_amn_cam, make_cam, make_sem_seg, train_amn, train_cam, train_irn  # noqa: E402
 from voc12 import sample  # noqa: E402
@@ -72,6 +77,8 @@ def gigaflop(work: Callable[[], Any]) -> float:
 
 def matrix_rate(args: argparse.Namespace) -> float:
     """GFLOP/s of a matrix product in the precision asked for: what no network can beat."""
+    if args.device.type == 'cuda':  # as convolutions are computed: in TF32, where torch may
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     side = 4096 if args.device.type == 'cpu' else 8192
     a = torch.randn(side, side, device=args.device).to(torchutils.PRECISIONS[args.precision])
     return 2 * side ** 3 / 1e9 / seconds(lambda: a @ a, args)
@@ -89,8 +96,8 @@ def copy_rate(args: argparse.Namespace) -> float:
 def case_make_cam(args: argparse.Namespace) -> dict[str, Any]:
     """Decode, resize, four scales and mirrors, save. Plain: the network alone, float32, contiguous, norms apart."""
     net = resnet50_cam.Net(CLASSES)
-    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: make_cam.cam_of(
-        net, np.array([0, 1]), hw, images, args.device, args.precision))
+    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: make_cam.cams_of(
+        net, [np.array([0, 1])], hw, images, args.device, args.precision)[0])
 
 
 def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
@@ -98,19 +105,19 @@ def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
     net, y = resnet50_amn.Net(CLASSES), torch.zeros(1, CLASSES, device=args.device)
     y[0, :2] = 1
     present, seed = y[0].bool().cpu().numpy(), np.full(tuple(args.size), 255, np.uint8)
-    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: make_amn_cam.amn_cam_of(
-        net, present, seed, images, args.device, args.precision))
+    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: make_amn_cam.amn_cams_of(
+        net, [present], [seed], images, args.device, args.precision)[0])
 
 
 def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Callable, stage: Callable) -> dict[str, Any]:
     image = drawn_image(args)
-    images = datasets.scaled_images(image, SCALES)
+    images = [one.to(args.device) for one in datasets.scaled_images(image, SCALES)]
     net.to(args.device).eval()
 
     def plain() -> None:
         with torch.inference_mode():
             for one in images:
-                forward(torch.cat([one, one.flip(-1)]).to(args.device))
+                forward(torch.cat([one, one.flip(-1)]))
 
     plain_seconds, work = seconds(plain, args), gigaflop(plain)
     inference.prepare(net, args.device, args.precision)
@@ -118,7 +125,7 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
     def network() -> None:
         with torch.inference_mode(), torchutils.autocast(args.precision, args.device):
             for one in images:
-                inference.with_mirror(forward, one.to(args.device))
+                inference.with_mirror(forward, one)
 
     network_seconds = seconds(network, args)
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +138,7 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
             inference.for_each_image(
                 names, lambda name: False,
                 lambda name: (datasets.scaled_images(imutils.read_image(path), SCALES), image.shape[:2]), args.num_workers,
-                lambda name, item: functools.partial(activations.save, folder, name, stage(*item)))
+                lambda name, item: functools.partial(activations.save, folder, name, stage(*item)), args.device)
 
         stage_seconds = seconds(whole, argparse.Namespace(device=args.device, repeat=1)) / number
     return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work, 'plain': plain_seconds,
@@ -164,6 +171,8 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
     batch = {'image': torch.randn(args.batch, 3, args.crop, args.crop), 'index': torch.arange(args.batch),
              'labels': torch.from_numpy(rng.integers(0, 2, (args.batch, CLASSES)).astype(np.float32)),
              'label_map': torch.from_numpy(blocks[:, :side, :side].copy()), 'seed': torch.arange(args.batch)}
+    if args.device.type == 'cuda':
+        batch = {name: values.pin_memory() for name, values in batch.items()}  # as the stages read them
     scaler = torch.amp.GradScaler(args.device.type, enabled=args.precision == 'fp16')
     net.to(args.device).train()
 
@@ -322,8 +331,17 @@ CASES = {name.removeprefix('case_'): work for name, work in list(globals().items
 
 
 def run_case(name: str, args: argparse.Namespace, results: Any) -> None:
-    """A case in its own process."""
-    args.device = torch.device(args.device)
+    """A case in its own process, which ends with the exit code of a command."""
+    sys.exit(ending.run(lambda: measure_case(name, args, results), remedy))
+
+
+def remedy(want: str) -> str:
+    return 'a smaller --batch, --crop or --size'
+
+
+def measure_case(name: str, args: argparse.Namespace, results: Any) -> None:
+    """Put what a case tells, and its peak memory, into `results`."""
+    args.device = torchutils.choose_device(args.device)
     torch.manual_seed(0)
     result = CASES[name](args)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -344,6 +362,10 @@ def main() -> int:
     parser.add_argument('--repeat', type=int, default=3, help='calls of which the median counts [3]')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
+    return ending.run(lambda: run(args), remedy)
+
+
+def run(args: argparse.Namespace) -> None:
     args.eps, args.amn_balanced, args.amn_learning_rate, args.amn_weight_decay = 0.4, True, [5e-6, 1e-4], 1e-4
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
@@ -358,8 +380,7 @@ def main() -> int:
         while process.is_alive() and queue.empty():
             process.join(0.2)
         if queue.empty():
-            print(f'error: {name} ended without a result (exit code {process.exitcode})', file=sys.stderr)
-            return 1
+            raise UserError(f'{name} ended without a result (exit code {process.exitcode})')
         result = queue.get()
         process.join()
         results.append(result)
@@ -376,10 +397,8 @@ def main() -> int:
           f'{bytes_rate:.1f} GB/s')
     print(scores.table(('stage', 'images/s', 's/image', 'peak GB', 'of limit', 'plain s', 'times', 'the plain way'), rows))
     if args.json:
-        from misc.pyutils import write_json
         write_json(args.json, {'matrix_gflops': rate, 'copy_gb_a_second': bytes_rate, 'torch': torch.__version__,
                                'arguments': vars(args), 'stages': results})
-    return 0
 
 
 if __name__ == '__main__':

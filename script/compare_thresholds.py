@@ -7,7 +7,6 @@ For each folder of activations: way, threshold, mIoU there, points lost against 
 """
 import argparse
 import functools
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, auto_threshold, crf, datasets, imutils, options, scores, torchutils  # noqa: E402
+from misc import (  # noqa: E402
+    activations,
+    auto_threshold,
+    crf,
+    datasets,
+    ending,
+    imutils,
+    options,
+    scores,
+    torchutils,
+)
 from misc.pyutils import UserError  # noqa: E402
 
 REMEDY = 'run --make_cam_pass True, --make_amn_cam_pass True first'
@@ -26,7 +35,7 @@ def crf_threshold(source: datasets.Source, folder: Path, ids: list[str], num_wor
     """The threshold at which label maps and their CRF refinements agree best, by the mean of the images' mIoU."""
     def agreement(image_id: str) -> np.ndarray | None:
         _, planes = activations.class_planes(folder, image_id, REMEDY)
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         return auto_threshold.crf_agreement(image, planes) if len(planes) else None
 
     crf.prepare()
@@ -75,17 +84,16 @@ def main() -> int:
     parser.add_argument('--list', help='the images that thresholds are chosen from, where these are others than --eval_set: '
                         'a split or a list file')
     parser.add_argument('--crf_images', type=int, default=60, help='images of the CRF way, about 2 s each; 0 leaves it out')
-    parser.add_argument('--num_workers', type=int, default=max(1, (os.cpu_count() or 1) // 2))
+    parser.add_argument('--num_workers', type=int, default=max(1, torchutils.cores() // 2))
     args = parser.parse_args()
-    try:
-        source = options.open_source(args)
-        args.eval_set = args.eval_set or options.DATASETS[args.dataset].eval_set
-        for folder in args.activations or [args.work_dir / 'result' / name for name in ('cam', 'amn_cam')]:
-            print(compare(source, folder, args) + '\n')
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    return 0
+    return ending.run(lambda: run(args), lambda want: f'--num_workers below {args.num_workers}')
+
+
+def run(args: argparse.Namespace) -> None:
+    source = options.open_source(args)
+    args.eval_set = args.eval_set or options.DATASETS[args.dataset].eval_set
+    for folder in args.activations or [args.work_dir / 'result' / name for name in ('cam', 'amn_cam')]:
+        print(compare(source, folder, args) + '\n')
 
 
 if __name__ == '__main__':

@@ -10,15 +10,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, datasets, drawing, imutils, labels, options  # noqa: E402
-from misc.pyutils import UserError  # noqa: E402
+from misc import activations, datasets, drawing, ending, imutils, labels, options  # noqa: E402
 
 HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
 
 
 def row(source: datasets.Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
-    image = imutils.read_image(source.image_path(image_id))
+    image = imutils.read_of(source, image_id)
     pictures: list[np.ndarray | None] = [image]
     for name in ('cam', 'amn_cam'):
         folder = args.work_dir / 'result' / name
@@ -43,18 +42,17 @@ def main() -> int:
     parser.add_argument('--number', type=int, default=8, help='how many of them')
     parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
     args = parser.parse_args()
-    try:
-        source = options.open_source(args)
-        ids = args.images or source.names(args.list or options.DATASETS[args.dataset].infer_list)
-        if not args.images:
-            ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
-        rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)
-        drawing.save(args.out, drawing.contact_sheet(rows, HEADINGS, row_titles=titles))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    return ending.run(lambda: run(args), lambda want: 'a smaller --number')
+
+
+def run(args: argparse.Namespace) -> None:
+    source = options.open_source(args)
+    ids = args.images or source.names(args.list or options.DATASETS[args.dataset].infer_list)
+    if not args.images:
+        ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
+    rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)
+    drawing.save(args.out, drawing.contact_sheet(rows, HEADINGS, row_titles=titles))
     print(f'written: {args.out}')
-    return 0
 
 
 if __name__ == '__main__':

@@ -10,11 +10,9 @@
 #                    --seg_label_dir DIR that alone, on the label maps there
 # Pseudo-masks are made for train, scored, and then for train_aug, to train a segmentation network on; the walks are kept in
 # result/walked (--walked_out_dir). It can be stopped and run again: the same command goes on. PYTHON names the interpreter
-# (else .venv, else python3).
+# (else .venv, else python3). Paths are those of the folder it is called in.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. script/words.sh
-python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+. "$(dirname "$0")/words.sh"
 root=() released='' segmentation='' flags=() gpus=1 expected=''
 for word in "$@"; do
   if [ "$expected" = gpus ]; then gpus=$word; expected=''
@@ -38,8 +36,8 @@ else
 fi
 [ "$gpus" != all ] || gpus=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
 case $gpus in ''|*[!0-9]*|0) echo "error: --gpus $gpus: a number of GPUs, or all" >&2; exit 2 ;; esac
-run=("$python" run_sample.py)
-[ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- run_sample.py)
+run=("$python" "$checkout/run_sample.py")
+[ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- "$checkout/run_sample.py")
 scores='' work_dir=. label_dir='' seg_out=''
 for ((number = 0; number < ${#flags[@]}; number++)); do
   case ${flags[number]} in
@@ -62,4 +60,4 @@ if [ -n "$segmentation" ]; then
     --seg_scales 1 --seg_crf False --seg_out_dir "${seg_out:-$work_dir/result/seg}_one_scale"
   "${run[@]}" ${root[@]+"${root[@]}"} --make_seg_pass --eval_seg_pass --seg_crf ${flags[@]+"${flags[@]}"}
 fi
-"$python" script/score_table.py "${scores:-$work_dir/result/scores.jsonl}" --published
+"$python" "$checkout/script/score_table.py" "${scores:-$work_dir/result/scores.jsonl}" --published

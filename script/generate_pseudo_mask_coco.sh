@@ -9,9 +9,7 @@
 # the score after AMN's epochs and IRN's mean displacement (neither of which the authors have for COCO) come from every
 # 100th image alone.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. script/words.sh
-python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+. "$(dirname "$0")/words.sh"
 root='' flags=() gpus=1 expected='' scores='' work_dir=.
 for word in "$@"; do
   case $expected in
@@ -33,8 +31,8 @@ list=$root/ImageSets/train2014.txt
 [ -f "$list" ] || { echo "error: $list is missing: python -m coco14.prepare --coco_root $root makes it" >&2; exit 1; }
 [ "$gpus" != all ] || gpus=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
 case $gpus in ''|*[!0-9]*|0) echo "error: --gpus $gpus: a number of GPUs, or all" >&2; exit 2 ;; esac
-run=("$python" run_sample.py)
-[ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- run_sample.py)
+run=("$python" "$checkout/run_sample.py")
+[ "$gpus" = 1 ] || run=("$python" -m torch.distributed.run --standalone --nproc_per_node "$gpus" -- "$checkout/run_sample.py")
 mkdir -p "$work_dir/result"
 awk 'NR % 100 == 1' "$list" > "$work_dir/result/every_100th.txt"
 settings=(--dataset coco14 --data_root "$root" --cam_dtype uint8 --sem_seg_bg_thres 0.22 --sem_seg_canvas 0)
@@ -46,4 +44,4 @@ settings=(--dataset coco14 --data_root "$root" --cam_dtype uint8 --sem_seg_bg_th
 "${run[@]}" "${settings[@]}" --make_sem_seg_pass --eval_sem_seg_pass --analyze_threshold_pass --report_pass \
   ${flags[@]+"${flags[@]}"}
 
-"$python" script/score_table.py "${scores:-$work_dir/result/scores.jsonl}" --published
+"$python" "$checkout/script/score_table.py" "${scores:-$work_dir/result/scores.jsonl}" --published

@@ -12,15 +12,18 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import imutils, torchutils  # noqa: E402
-from misc.pyutils import UserError, atomic_path, elapsed  # noqa: E402
+import misc  # noqa: E402, F401 -- before torch
+
+# isort: split
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from misc import ending, imutils, torchutils, weights  # noqa: E402
+from misc.pyutils import UserError, elapsed  # noqa: E402
 from net.resnet50 import ResNet50  # noqa: E402
 from voc12 import sample  # noqa: E402
 
@@ -142,24 +145,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    try:
-        args = parse(arguments)
-        device = torchutils.choose_device(args.device)
-        precision = fast_precision(device) if args.precision == 'auto' else args.precision
-        torchutils.check_precision(precision, device)
-        torch.manual_seed(args.seed)
-        net = Classifier(len(sample.NAMES + sample.DISTRACTORS)).to(device, memory_format=torch.channels_last)
-        print(f'{args.epochs} epochs of {args.images} crops of {args.size} px on {device}, {precision}', flush=True)
-        train(net, args, device, precision)
-        measure_statistics(net, args, device)
-        share = accuracy(net, args, device)
-        with atomic_path(args.out) as temporary, open(temporary, 'wb') as stream:
-            torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, stream)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    return ending.run(lambda: run(arguments), lambda want: 'a smaller --batch_size or --size')
+
+
+def run(arguments: list[str] | None) -> None:
+    args = parse(arguments)
+    device = torchutils.choose_device(args.device)
+    precision = fast_precision(device) if args.precision == 'auto' else args.precision
+    torchutils.check_precision(precision, device)
+    torch.manual_seed(args.seed)
+    net = Classifier(len(sample.NAMES + sample.DISTRACTORS)).to(device, memory_format=torch.channels_last)
+    print(f'{args.epochs} epochs of {args.images} crops of {args.size} px on {device}, {precision}', flush=True)
+    train(net, args, device, precision)
+    measure_statistics(net, args, device)
+    share = accuracy(net, args, device)
+    weights.write({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, args.out)
     print(f'{args.out}: names {share:.1%} of {HELD_OUT} held-out crops')
-    return 0
 
 
 if __name__ == '__main__':

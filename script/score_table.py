@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc.pyutils import UserError  # noqa: E402
+from misc import ending  # noqa: E402
 from misc.scores import read_scores, table  # noqa: E402
 from step.scoring import TITLES, row_of  # noqa: E402
 
@@ -25,11 +25,11 @@ def main() -> int:
     parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
     parser.add_argument('--published', action='store_true', help='beside them the published figures (VOC, COCO)')
     args = parser.parse_args()
-    try:
-        last = read_scores(args.scores, row_of)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    return ending.run(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    last = read_scores(args.scores, row_of)
     rows = []
     for stage, title in TITLES.items():
         if stage in last:
@@ -46,7 +46,6 @@ def main() -> int:
     for data in sorted({line['data'] for line in last.values()} & OF.keys() if args.published else ()):
         print(f'published: {OF[data]}, the seeds at their best threshold (LPCAM paper, table 2); segmentation: val, '
               'ResNet-101 (tables 3, 4)')
-    return 0
 
 
 if __name__ == '__main__':

@@ -3,18 +3,17 @@
 # usage: bash script/small_run.sh ROOT WEIGHTS [further flags of run_sample.py]
 #   ROOT     a VOC-shaped folder with the splits train_aug, train (with masks) and val
 #   WEIGHTS  ImageNet weights of ResNet-50 with torchvision's names
-# OUT=DIR puts everything it leaves elsewhere than result/small_run; PYTHON=... names the interpreter.
+# OUT=DIR (or --work_dir DIR) puts everything it leaves elsewhere than result/small_run, below the folder it is called in; PYTHON=... names the interpreter.
 # The settings are chosen so that few images suffice: smaller crops, scales and batches, more CAM epochs. The rest is as
 # published. It can be stopped and run again: it goes on where it was.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. script/words.sh
+. "$(dirname "$0")/words.sh"
 if [ $# -lt 2 ]; then sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 root=$1 weights=$2; shift 2
-out=${OUT:-result/small_run}
-python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+out=${OUT:-result/small_run} before=''
+for word in "$@"; do [ "$before" != --work_dir ] || out=$word; before=$word; done
 
-"$python" run_sample.py --voc12_root "$root" --pretrained "$weights" --precision bf16 \
+"$python" "$checkout/run_sample.py" --voc12_root "$root" --pretrained "$weights" --precision bf16 \
   --train_list train_aug --val_list val --infer_list train --eval_set train \
   --cam_crop_size 256 --cam_resize_long 160 320 --cam_batch_size 8 --cam_num_epoches 10 --cam_scales 0.5 0.75 1.0 \
   --amn_crop_size 256 --amn_batch_size 8 --amn_num_epoches 3 \
@@ -24,5 +23,5 @@ python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
   --train_amn_pass --make_amn_cam_pass --eval_amn_cam_pass --amn_cam_to_ir_label_pass --eval_amn_ir_label_pass \
   --train_irn_pass --make_sem_seg_pass --walked_out_dir "$out/result/walked" --eval_sem_seg_pass \
   --analyze_threshold_pass --report_pass "$@"
-"$python" script/score_table.py "$out/result/scores.jsonl"
+"$python" "$checkout/script/score_table.py" "$out/result/scores.jsonl"
 echo "The report, for a browser: $out/result/report/index.html"

@@ -27,7 +27,7 @@ def refine_folder(args: Namespace, stage: str, cam_dir: str, out_dir: str,
 
     def refine(image_id: str) -> None:
         activation = activations.load(cam_dir, image_id, remedy).without_background()
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         if activation.high_res.shape[1:] != image.shape[:2]:
             raise UserError(f'{cam_dir}: the activation of {image_id} has another size than its image; make it anew')
         seed = seeds.refined_seed(image, activation.keys, activation.high_res, settings['fg_thres'], settings['bg_thres'])

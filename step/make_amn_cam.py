@@ -8,6 +8,7 @@ import functools
 import importlib
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,15 @@ import torch
 from misc import activations, datasets, imutils, inference, labels, records, torchutils, weights
 
 PLANES = 8  # of the softmax at full size at a time
+
+
+class Read(NamedTuple):
+    """What a worker reads of an image: the classes present, bool (C,); CAM's refined seed (H, W); its normalised scales (none
+    where no class is present)."""
+
+    present: np.ndarray
+    seed: np.ndarray
+    scales: list[torch.Tensor]
 
 
 def run(args: Namespace) -> None:
@@ -28,16 +38,16 @@ def run(args: Namespace) -> None:
         'precision': args.precision, 'dtype': args.cam_dtype},
         activations.SUFFIXES, args.overwrite)
 
-    def read(image_id: str) -> tuple:
-        image = imutils.read_image(source.image_path(image_id))
+    def read(image_id: str) -> Read:
+        image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
         seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes,
                                   'run --cam_to_ir_label_pass True first')
-        return present, seed, datasets.scaled_images(image, args.cam_scales) if present.any() else []
+        return Read(present, seed, datasets.scaled_images(image, args.cam_scales) if present.any() else [])
 
-    def compute(image_ids: list[str], items: list[tuple]) -> list[inference.Save]:
-        present, refined, images = zip(*items, strict=True)
-        found = amn_cams_of(net, present, refined, [torch.cat(scale) for scale in zip(*images, strict=True)], args.device,
+    def compute(image_ids: list[str], items: list[Read]) -> list[inference.Save]:
+        images = inference.together([item.scales for item in items], args.device)
+        found = amn_cams_of(net, [item.present for item in items], [item.seed for item in items], images, args.device,
                             args.precision)
         return [functools.partial(save, image_id, activation) for image_id, activation in zip(image_ids, found, strict=True)]
 
@@ -45,7 +55,7 @@ def run(args: Namespace) -> None:
         activations.save(args.amn_cam_out_dir, image_id, activation, args.cam_dtype)
 
     inference.for_each_batch(ids, lambda image_id: activations.exists(args.amn_cam_out_dir, image_id), read, args.num_workers,
-                             compute, args.inference_batch_size, lambda item: (item[1].shape, len(item[2])), args.device)
+                             compute, args.inference_batch_size, lambda item: (item.seed.shape, len(item.scales)), args.device)
 
 
 @torch.inference_mode()
@@ -87,13 +97,13 @@ def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) 
 
     A few planes at a time: all of them at full size, once a scale, would be gigabytes where there are many classes.
     """
-    highest, total, planes = torch.tensor(-torch.inf, device=logits[0].device), 0.0, []
+    highest, total, planes = torch.full((), -torch.inf, device=logits[0].device), 0.0, []
     for first in range(0, len(logits[0]), PLANES):
         mean = inference.resize(logits[0][first:first + PLANES], hw).div_(len(logits))
         for scale in logits[1:]:
             mean += inference.resize(scale[first:first + PLANES], hw).div_(len(logits))
         here = kept[(first <= kept) & (kept < first + PLANES)] - first
-        planes.append(mean[here])
+        planes.append(inference.chosen_planes(mean, here))  # a copy: the mean is changed below
         higher = torch.maximum(highest, mean.amax(0))
         total = total * (highest - higher).exp() + mean.sub_(higher).exp_().sum(0)
         highest = higher
@@ -104,5 +114,5 @@ def _stretched(planes: torch.Tensor, seed: np.ndarray) -> torch.Tensor:
     """Of each plane (K+1, h, w) the minimum goes to 0 and the maximum to 1 outside sure background."""
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     stretched = (planes - low) / (high - low + 1e-5)
-    sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0).to(planes.device)
-    return torch.where(sure_background, planes, stretched)
+    sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0)
+    return torch.where(torchutils.to_device(sure_background, planes.device), planes, stretched)

@@ -7,11 +7,20 @@ import functools
 import importlib
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from misc import activations, datasets, imutils, inference, records, torchutils, weights
+
+
+class Read(NamedTuple):
+    """What a worker reads of an image: the classes present (K,), its size (H, W), its normalised scales (none for K = 0)."""
+
+    keys: np.ndarray
+    hw: tuple[int, int]
+    scales: list[torch.Tensor]
 
 
 def run(args: Namespace) -> None:
@@ -23,21 +32,21 @@ def run(args: Namespace) -> None:
         'stage': 'make_cam', 'network': args.cam_network, 'weights': loaded, 'classes': source.classes,
         'scales': args.cam_scales, 'precision': args.precision, 'dtype': args.cam_dtype}, activations.SUFFIXES, args.overwrite)
 
-    def read(image_id: str) -> tuple:
-        image = imutils.read_image(source.image_path(image_id))
+    def read(image_id: str) -> Read:
+        image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
-        return keys, image.shape[:2], datasets.scaled_images(image, args.cam_scales) if len(keys) else []
+        return Read(keys, image.shape[:2], datasets.scaled_images(image, args.cam_scales) if len(keys) else [])
 
-    def compute(image_ids: list[str], items: list[tuple]) -> list[inference.Save]:
-        keys, (hw, *_), images = zip(*items, strict=True)
-        found = cams_of(net, keys, hw, [torch.cat(scale) for scale in zip(*images, strict=True)], args.device, args.precision)
+    def compute(image_ids: list[str], items: list[Read]) -> list[inference.Save]:
+        images = inference.together([item.scales for item in items], args.device)
+        found = cams_of(net, [item.keys for item in items], items[0].hw, images, args.device, args.precision)
         return [functools.partial(save, image_id, activation) for image_id, activation in zip(image_ids, found, strict=True)]
 
     def save(image_id: str, activation: activations.Activation) -> None:
         activations.save(args.cam_out_dir, image_id, activation, args.cam_dtype)
 
     inference.for_each_batch(ids, lambda image_id: activations.exists(args.cam_out_dir, image_id), read, args.num_workers,
-                             compute, args.inference_batch_size, lambda item: (item[1], len(item[2])), args.device)
+                             compute, args.inference_batch_size, lambda item: (*item.hw, len(item.scales)), args.device)
 
 
 @torch.inference_mode()
@@ -55,7 +64,7 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
             plain, mirrored = inference.with_mirror(net.activations, torchutils.to_device(image, device))
         for both, present, of_image in zip(plain + mirrored, keys, sums, strict=True):
             for total, size in zip(of_image, sizes, strict=True):
-                total += inference.resize(both[present], size)
+                total += inference.resize(inference.chosen_planes(both, present), size)
     return [activations.Activation(present, *(planes / (planes.amax((1, 2), keepdim=True) + 1e-5) for planes in (
         strided, high_res[:, :hw[0], :hw[1]]))) for present, (strided, high_res) in zip(keys, sums, strict=True)]
 

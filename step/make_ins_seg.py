@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 
-from misc import activations, datasets, imutils, inference, instances, records, torchutils, weights
+from misc import imutils, inference, instances, records, torchutils, weights
 from misc.pyutils import UserError, log, write_json
-from step.make_sem_seg import edge_of
+from step.make_sem_seg import Read, edge_of, read_with_activations
 
 
 def run(args: Namespace) -> None:
@@ -29,26 +29,27 @@ def run(args: Namespace) -> None:
         'bg_thres': args.ins_seg_bg_thres, 'canvas': args.sem_seg_canvas, 'precision': args.precision},
         ('.npz',), args.overwrite)
 
-    def read(image_id: str) -> tuple:
-        image = imutils.read_image(source.image_path(image_id))
-        activation = activations.load(args.cam_out_dir, image_id,
-                                      'run --make_cam_pass True with a --train_list that holds it').without_background()
-        if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
-            raise UserError(f'{args.cam_out_dir}: the activation of {image_id} has another size than its image')
-        return activation.keys, activation.strided, image.shape[:2], datasets.scaled_images(image, [1.0])[0]
+    def read(image_id: str) -> Read:
+        return read_with_activations(source, args.cam_out_dir, image_id, imutils.read_of(source, image_id),
+                                     'run --make_cam_pass True with a --train_list that holds it')
 
-    def compute(image_id: str, item: tuple) -> Callable[[], None]:
-        keys, strided, hw, image = item
+    def compute(image_id: str, item: Read) -> Callable[[], tuple]:
+        fields = ()
+        if len(item.keys):
+            fields = edge_and_displacement(net, torchutils.to_device(item.image, args.device), args.precision,
+                                           args.sem_seg_canvas)
+        fields = [torchutils.ToHost(field) for field in fields]
+        return lambda: (image_id, item.keys, tuple(item.hw), item.strided.numpy(), *(field.read().numpy() for field in fields))
+
+    def find_and_save(made: tuple) -> None:  # most of the work, and too many small steps for a GPU
+        image_id, keys, hw, *fields = made
         found = instances.nothing(hw)
         if len(keys):
-            edge, displacement = edge_and_displacement(net, torchutils.to_device(image, args.device), args.precision,
-                                                       args.sem_seg_canvas)
-            found = instances.find(keys, torch.from_numpy(strided).to(args.device), edge, displacement,
-                                   args.ins_seg_bg_thres, args.beta, args.exp_times, hw)
-        return functools.partial(instances.save, args.ins_seg_out_dir, image_id, found)
+            found = instances.find(keys, *map(torch.from_numpy, fields), args.ins_seg_bg_thres, args.beta, args.exp_times, hw)
+        instances.save(args.ins_seg_out_dir, image_id, found)
 
     inference.for_each_image(ids, lambda image_id: instances.exists(args.ins_seg_out_dir, image_id), read, args.num_workers,
-                             compute, args.device)
+                             compute, args.device, find_and_save)
     if args.ins_seg_coco_json is not None and torchutils.is_main():
         content = instances.to_coco(source, ids, functools.partial(instances.load, args.ins_seg_out_dir))
         write_json(args.ins_seg_coco_json, content)

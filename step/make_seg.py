@@ -36,20 +36,19 @@ def run(args: Namespace) -> None:
         records.open_folder(logits_dir, settings, ('.npz',), args.overwrite)
 
     def read(image_id: str) -> tuple:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         return image.shape[:2], torch.from_numpy(imutils.to_chw(imutils.INPUTS[form['input']](image)))[None]
 
     def compute(image_id: str, item: tuple) -> Callable[[], None]:
         hw, image = item
         logits = segmentation.predict(net, image, args.seg_scales, args.seg_flip, args.device, args.precision)
-        label_map = segmentation.label_map(logits, hw).cpu().numpy()
-        return functools.partial(save, image_id, label_map, logits.half().cpu().numpy() if args.seg_crf else None)
+        return functools.partial(save, image_id, segmentation.label_map(logits, hw), logits.half() if args.seg_crf else None)
 
-    def save(image_id: str, label_map: np.ndarray, logits: np.ndarray | None) -> None:
+    def save(image_id: str, label_map: torch.Tensor, logits: torch.Tensor | None) -> None:  # behind: need not wait for a GPU
         if logits is not None:
             with atomic_path(logits_path(logits_dir, image_id)) as temporary, open(temporary, 'wb') as stream:
-                np.savez(stream, logits=logits)
-        labels.save(labels.label_path(out_dir, image_id), label_map, source.palette)
+                np.savez(stream, logits=logits.cpu().numpy())
+        labels.save(labels.label_path(out_dir, image_id), label_map.cpu().numpy(), source.palette)
 
     def is_done(image_id: str) -> bool:
         return labels.exists(out_dir, image_id) and (not args.seg_crf or labels.exists(crf_dir, image_id)
@@ -86,7 +85,7 @@ def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path) ->
     def refine(image_id: str) -> None:
         path = logits_path(logits_dir, image_id)
         if not labels.exists(crf_dir, image_id):
-            image = imutils.read_image(args.source.image_path(image_id))
+            image = imutils.read_of(args.source, image_id)
             probabilities = segmentation.probabilities(_load(path), image.shape[:2]).numpy()
             labels.save(labels.label_path(crf_dir, image_id), crf.refine_probabilities(image, probabilities),
                         args.source.palette)

@@ -9,6 +9,7 @@ import functools
 import importlib
 from argparse import Namespace
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,24 @@ from torch.nn import functional as F
 
 from misc import activations, datasets, imutils, indexing, inference, labels, records, seeds, torchutils, weights
 from misc.pyutils import UserError
+
+
+class Read(NamedTuple):
+    """What a worker reads of an image: the classes present (K,), their activations (K, h, w) at stride 4, its size (H, W), its
+    pixels, normalised (1, 3, H, W)."""
+
+    keys: np.ndarray
+    strided: torch.Tensor
+    hw: tuple[int, int]
+    image: torch.Tensor
+
+
+def read_with_activations(source: datasets.Source, folder: str, image_id: str, image: np.ndarray, remedy: str) -> Read:
+    """What is spread over `image` (H, W, 3). Raises UserError where its activations in `folder` are of another size."""
+    activation = activations.load(folder, image_id, remedy).without_background()
+    if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
+        raise UserError(f'{folder}: the activation of {image_id} has another size than its image')
+    return Read(activation.keys, torch.from_numpy(activation.strided), image.shape[:2], datasets.scaled_images(image, [1.0])[0])
 
 
 def run(args: Namespace) -> None:
@@ -39,34 +58,33 @@ def run(args: Namespace) -> None:
     def is_done(image_id: str) -> bool:
         return labels.exists(args.sem_seg_out_dir, image_id) and (args.walked_out_dir is None or is_walked(image_id))
 
-    def read(image_id: str) -> activations.Walked | tuple:
-        image = imutils.read_image(source.image_path(image_id))
+    def read(image_id: str) -> activations.Walked | Read:
+        image = imutils.read_of(source, image_id)
         if is_walked(image_id):
             walked = activations.load_walked(args.walked_out_dir, image_id)
             if tuple(walked.hw) != image.shape[:2]:
                 raise UserError(f'{args.walked_out_dir}: the walk of {image_id} has another size than its image')
             return walked
-        activation = activations.load(args.amn_cam_out_dir, image_id,
-                                      'run --make_amn_cam_pass True with a --train_list that holds it').without_background()
-        if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
-            raise UserError(f'{args.amn_cam_out_dir}: the activation of {image_id} has another size than its image')
-        return activation.keys, activation.strided, image.shape[:2], datasets.scaled_images(image, [1.0])[0]
+        return read_with_activations(source, args.amn_cam_out_dir, image_id, image,
+                                     'run --make_amn_cam_pass True with a --train_list that holds it')
 
-    def compute(image_id: str, item: activations.Walked | tuple) -> Callable[[], None]:
-        walked = item if isinstance(item, activations.Walked) else walked_of(*item)
-        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), args.sem_seg_bg_thres)]
-        return functools.partial(save, image_id, label_map, None if walked is item else walked)
+    def compute(image_id: str, item: activations.Walked | Read) -> Callable[[], None]:
+        if isinstance(item, activations.Walked):
+            return functools.partial(save, image_id, item)
+        walked = item.strided
+        if len(item.keys):  # no class: nothing to spread, all background
+            edge = edge_of(net, torchutils.to_device(item.image, args.device), args.precision, args.sem_seg_canvas)
+            walked = walk(torchutils.to_device(walked, args.device), edge, args.sem_seg_power, args.beta, args.exp_times)
+        return functools.partial(save_new, image_id, item, walked)
 
-    def walked_of(keys: np.ndarray, strided: np.ndarray, hw: tuple[int, int], image: torch.Tensor) -> activations.Walked:
-        if len(keys):  # no class: nothing to spread, all background
-            edge = edge_of(net, torchutils.to_device(image, args.device), args.precision, args.sem_seg_canvas)
-            strided = walk(torch.from_numpy(strided).to(args.device), edge, args.sem_seg_power, args.beta,
-                           args.exp_times).cpu().numpy()
-        return activations.Walked(keys, strided, np.array(hw))
-
-    def save(image_id: str, label_map: np.ndarray, walked: activations.Walked | None) -> None:
-        if args.walked_out_dir is not None and walked is not None:
+    def save_new(image_id: str, item: Read, tensor: torch.Tensor) -> None:
+        walked = activations.Walked(item.keys, tensor.cpu().numpy(), np.array(item.hw))  # behind: need not wait for a GPU
+        if args.walked_out_dir is not None:
             activations.save_walked(args.walked_out_dir, image_id, walked)
+        save(image_id, walked)
+
+    def save(image_id: str, walked: activations.Walked) -> None:
+        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), args.sem_seg_bg_thres)]
         labels.save(labels.label_path(args.sem_seg_out_dir, image_id), label_map, source.palette)
 
     inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)

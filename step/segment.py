@@ -3,8 +3,8 @@
     python -m step.segment IMAGE_OR_FOLDER --out DIR                  # DIR/NAME.png (label map), DIR/overlay/NAME.png
     python -m step.segment [IMAGE_OR_FOLDER] --export network.pt      # TorchScript, checked on these photographs
 
-Reads --seg_weights_name and the record beside it. A folder that was begun is gone on with. Label maps lie over the pixels as
-they are stored: EXIF orientation is not applied.
+Reads --seg_weights_name and the record beside it. A folder that was begun is gone on with. Label maps lie over the photograph
+as viewers show it, turned as its EXIF orientation says.
 """
 import argparse
 import functools
@@ -16,13 +16,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from misc import crf, drawing, imutils, inference, labels, options, records, segmentation, torchutils, weights
-from misc.pyutils import UserError, is_whole, start_log, stop_log, unlock
+from misc import (
+    crf,
+    drawing,
+    ending,
+    imutils,
+    inference,
+    labels,
+    options,
+    records,
+    segmentation,
+    sources,
+    torchutils,
+    weights,
+)
+from misc.pyutils import UserError, is_whole, start_log
 from step.make_seg import load_network
 
 FLAGS = ('seg_weights_name', 'seg_network', 'seg_scales', 'seg_flip', 'seg_crf', 'device', 'precision', 'num_workers',
          'overwrite', 'work_dir')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,32 +59,37 @@ def run(args: argparse.Namespace) -> None:
     if not args.export and not (args.images and args.out):
         raise UserError('what to do? Give IMAGE_OR_FOLDER --out DIR, or --export FILE')
     options.resolve_files(args)
-    paths = photographs(args.images) if args.images else {}
+    paths, others = photographs(args.images) if args.images else ({}, [])
     net, input_form, digest = trained(args)
     if args.export:
         inference.prepare(net, torch.device('cpu'), 'fp32')
-        shown = [imutils.read_image(path) for path in list(paths.values())[:4]]
+        shown = [imutils.read_image(path, upright=True) for path in list(paths.values())[:4]]
         noise = np.random.default_rng(1).integers(0, 256, (80, 51, 3), dtype=np.uint8)
         segmentation.export(net, input_form, args.seg_scales, args.export, [noise, *shown])
         print(f'written: {args.export}, the same label maps for {1 + len(shown)} images')
         return
     segment(args, paths, net, input_form, digest)
+    told = f'; not looked at: {len(others)} ({sources.some(others)})' if others else ''
+    out = Path(args.out)
+    print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{told}')
 
 
-def photographs(given: str) -> dict[str, Path]:
-    """Name without ending -> path. Raises UserError where there is none, or two have one name."""
+def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
+    """Name without ending -> path; what else lies in the folder. Raises UserError where there is no photograph, or two have
+    one name."""
     path = Path(given)
     if not path.exists():
         raise UserError(f'{given}: neither a photograph nor a folder')
-    found = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+    found, others = ([path], []) if path.is_file() else sources.photographs_in(path)
     if not found:
-        raise UserError(f'{given}: no photograph in it ({", ".join(SUFFIXES)})')
+        raise UserError(f'{given}: no photograph in it ({", ".join(imutils.PHOTOGRAPHS)})'
+                        + (f'; there are {sources.some(others)}' if others else ''))
     named: dict[str, Path] = {}
     for each in found:
         if each.stem in named:
             raise UserError(f'{each} and {named[each.stem]} have one name: their label maps would, too')
         named[each.stem] = each
-    return named
+    return named, others
 
 
 def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, str, str]:
@@ -108,23 +125,22 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
         crf.prepare()
 
     def read(name: str) -> tuple:
-        image = imutils.read_image(paths[name])
+        image = imutils.read_image(paths[name], upright=True)
         return image, torch.from_numpy(imutils.to_chw(imutils.INPUTS[input_form](image)))[None]
 
     def compute(name: str, item: tuple) -> Callable[[], None]:
         image, x = item
         logits = segmentation.predict(net, x, args.seg_scales, args.seg_flip, device, args.precision)
-        return functools.partial(_save, out, name, image, logits.cpu(), args.seg_crf)
+        return functools.partial(_save, out, name, image, logits, args.seg_crf)
 
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
     inference.for_each_image(list(paths), is_done, read, args.num_workers, compute, device)
-    print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}')
 
 
 def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
-    hw = image.shape[:2]
+    hw, logits = image.shape[:2], logits.cpu()  # behind: need not wait for a GPU
     if refine:
         label_map = crf.refine_probabilities(image, segmentation.probabilities(logits, hw).numpy()).astype(np.uint8)
     else:
@@ -135,21 +151,7 @@ def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    try:
-        run(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is not enough: --precision bf16, smaller --seg_scales, or --device cpu", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('stopped by Ctrl-C; the same command goes on', file=sys.stderr)
-        return 130
-    finally:
-        stop_log()
-        unlock()
-    return 0
+    return ending.run(lambda: run(args), ending.remedy_of('segment', args), '; the same command goes on')
 
 
 if __name__ == '__main__':

@@ -6,10 +6,11 @@ Not a stage but a command: it reads the three weights below --work_dir and no da
 functions, what they would write for this image, and leaves one PNG (--out) and, where asked for, the pseudo-mask (--mask_out).
 """
 import argparse
+import csv
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from misc import (
     activations,
     datasets,
     drawing,
+    ending,
     imutils,
     inference,
     labels,
@@ -27,6 +29,7 @@ from misc import (
     preflight,
     records,
     seeds,
+    sources,
     torchutils,
     weights,
 )
@@ -74,8 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = options.parser_of(
         FLAGS, usage='python -m step.show IMAGE --labels NAME,NAME ... [flags]',
         description="Draw one photograph's activations, masks, refined seeds, boundaries and pseudo-mask from trained weights.")
-    parser.add_argument('image', metavar='IMAGE', help='the photograph; an EXIF orientation is not applied')
-    parser.add_argument('--labels', required=True, metavar='NAME,NAME', help='the classes that it shows')
+    parser.add_argument('image', metavar='IMAGE', help='the photograph; turned as its EXIF orientation says')
+    parser.add_argument('--labels', required=True, metavar='NAME,NAME',
+                        help='the classes that it shows; a name with a comma may stand in quotation marks')
     parser.add_argument('--out', metavar='FILE', help="the PNG (default: IMAGE's name and _amn.png, in the current folder)")
     parser.add_argument('--mask_out', metavar='FILE', help='write the pseudo-mask there too, a palette PNG')
     return parser
@@ -102,13 +106,30 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def present_classes(text: str, classes: Sequence[str]) -> np.ndarray:
-    """'dog,person' -> bool (C,). Raises UserError for no name, and for names that are not among the classes."""
-    names = [name.strip() for name in text.split(',') if name.strip()]
+    """'dog,person' -> bool (C,). Names with a comma are written in quotation marks, with a backslash before it, or as they
+    are. Raises UserError for no name, and for names that are not among the classes."""
+    known = {sources.spelling(name): name for name in classes}
+    names = [known.get(name, name) for name in _names_in(text, known)]
     unknown = [_with_matches(name, classes) for name in names if name not in classes]
     if unknown or not names:
         told = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
         raise UserError(f'--labels {told} the {len(classes)} classes of these weights: {", ".join(classes)}')
     return np.isin(classes, names)
+
+
+def _names_in(text: str, known: Collection[str]) -> list[str]:
+    """The names between commas; where one is not known, the longest known one that it begins with what follows it."""
+    try:
+        cells, = csv.reader([text], skipinitialspace=True, escapechar='\\', strict=True)
+    except (csv.Error, ValueError):
+        cells = text.split(',')
+    names, left = [], [name for name in map(sources.spelling, cells) if name]
+    while left:
+        longer = [(mark.join(left[:end]), end) for end in range(len(left), 1, -1) for mark in (', ', ',')]
+        name, used = next(((name, end) for name, end in longer if name in known and left[0] not in known), (left[0], 1))
+        names.append(name)
+        left = left[used:]
+    return names
 
 
 def _with_matches(name: str, classes: Sequence[str]) -> str:
@@ -230,7 +251,7 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     classes = class_names(args)
     present = present_classes(args.labels, classes)
-    image = imutils.read_image(args.image)
+    image = imutils.read_image(args.image, upright=True)
     made = compute(args, image, present)
     drawing.save(args.out, draw(args, image, made, classes))
     print(f'written: {args.out}')
@@ -244,18 +265,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    try:
-        run(args)
-        return 0
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is not enough: --precision bf16, smaller --cam_scales or a smaller photograph",
-              file=sys.stderr)
-    except KeyboardInterrupt:
-        print('stopped by Ctrl-C', file=sys.stderr)
-        return 130
-    return 1
+    return ending.run(lambda: run(args), ending.remedy_of('show', args))
 
 
 if __name__ == '__main__':

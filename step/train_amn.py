@@ -75,7 +75,7 @@ def _after_epoch(args: Namespace, net: torch.nn.Module) -> dict[str, np.ndarray]
 def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """AMN's label map, without a threshold, of some images of the infer list."""
     for image_id in args.source.names(args.infer_list)[:PICTURES]:
-        image = imutils.read_image(args.source.image_path(image_id))
+        image = imutils.read_of(args.source, image_id)
         label_map = predict(net, datasets.scaled_images(image, [1.0])[0], args.source.labels(image_id), image.shape[:2],
                             args.device, args.precision)
         yield image_id, drawing.overlay_labels(image, label_map, args.source.palette)
@@ -90,7 +90,7 @@ def _log_score(args: Namespace, net: torch.nn.Module) -> None:
         return
 
     def read(image_id: str) -> tuple:
-        image = imutils.read_image(source.image_path(image_id))
+        image = imutils.read_of(source, image_id)
         truth = scores.read_truth(source, image_id, image.shape[:2])
         return datasets.scaled_images(image, [1.0])[0], source.labels(image_id), truth
 

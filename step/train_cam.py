@@ -63,7 +63,7 @@ def _after_epoch(args: Namespace, net: torch.nn.Module) -> dict[str, np.ndarray]
 def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The strongest activation of some images of the val list, at scale 1 and without mirror."""
     for image_id in args.source.names(args.val_list)[:PICTURES]:
-        image = imutils.read_image(args.source.image_path(image_id))
+        image = imutils.read_of(args.source, image_id)
         with torchutils.autocast(args.precision, args.device):
             planes = net.activations(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], args.device))
         strongest = planes[0, args.source.labels(image_id)].float().sum(0, keepdim=True)

@@ -64,7 +64,7 @@ def objective(args: Namespace) -> training.Objective:
 def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The class boundaries of some images of the infer list."""
     for image_id in args.source.names(args.infer_list)[:PICTURES]:
-        image = imutils.read_image(args.source.image_path(image_id))
+        image = imutils.read_of(args.source, image_id)
         with torchutils.autocast(args.precision, args.device):
             edge = net(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], args.device))[0]
         edge = inference.resize(edge[0].float().sigmoid(), image.shape[:2])[0]

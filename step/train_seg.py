@@ -112,7 +112,7 @@ def sgd(net: torch.nn.Module, args: Namespace) -> torch.optim.Optimizer:
 def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The label map of some images of the train list."""
     for image_id in args.source.names(args.train_list)[:PICTURES]:
-        image = imutils.read_image(args.source.image_path(image_id))
+        image = imutils.read_of(args.source, image_id)
         x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[args.seg_input](image)))[None]
         logits = segmentation.predict(net, x, args.seg_train_scales, False, args.device, args.precision)
         label_map = segmentation.label_map(logits, image.shape[:2]).cpu().numpy()

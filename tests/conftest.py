@@ -1,24 +1,19 @@
 """The small tree, the formula's weights and a way to run the command, shared by the tests of stages."""
 import json
+import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import run_sample
 from misc import weights
-from tests.formula import formula
+from tests.formula import formula_state
 
 GOLDEN = Path(__file__).parent / 'golden'
-torch.set_num_threads(2)
-
-
-def formula_state(net):
-    """The formula's weights for every tensor of a network."""
-    return {key: torch.from_numpy(np.asarray(formula(key, tuple(value.shape))))
-            for key, value in net.state_dict().items()}
+if 'OMP_NUM_THREADS' not in os.environ:
+    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope='session')

@@ -235,11 +235,101 @@ def test_label_maps_of_other_annotations_are_not_mixed(prepared, capsys):
     assert labels.load(COCO14(prepared).mask_path(TRAIN[0]))[0, 0] == 16
 
 
-def test_a_broken_annotation_is_named_and_does_not_lose_the_others(root, capsys):
-    write_annotations(root, {'annotations': [annotation(None, CAT, 9, number=5), *ANNOTATIONS['train2014'][1:2]]})
+@pytest.mark.parametrize(('change', 'told'), [
+    ({'segmentation': None}, 'without segmentation; not drawn'), ({'segmentation': []}, 'its segmentation is empty; not drawn'),
+    ({'segmentation': [[1, 1, 4, 4]]}, 'its outlines have fewer than 3 points; not drawn'),
+    ({'segmentation': [[0, 0, 4, 0, 4, 4, 2]]}, 'an outline of 7 numbers, an x without its y; not drawn'),
+    ({'segmentation': [[0, 0, float('nan'), 0, 4, 4]]}, 'an outline with NaN or infinite numbers; not drawn'),
+    ({'segmentation': [[0, 0, float('inf'), 0, 4, 4]]}, 'an outline with NaN or infinite numbers; not drawn'),
+    ({'segmentation': [[5, 5, 1e9, 5, 1e9, 1e9]]}, 'an outline far outside its image of 8 x 6 (5 to 1000000000.0); not drawn'),
+    ({'segmentation': [[0, 0, 10 ** 400, 0, 4, 4]]}, 'an outline far outside its image of 8 x 6 (0 to 1'),
+    ({'segmentation': [['0', '0', '4', '0', '4', '4']]}, 'an outline that is not a list of numbers; not drawn'),
+    ({'segmentation': [[0, 0, None, 0, 4, 4]]}, 'an outline that is not a list of numbers; not drawn'),
+    ({'segmentation': 'RLE'}, 'its segmentation is neither a list of outlines nor run lengths; not drawn'),
+    ({'segmentation': {'size': [6, 8], 'counts': 'zzzzz!!'}}, "compressed run lengths with 'z'; not drawn"),
+    ({'segmentation': {'size': [6, 8], 'counts': 'XoP'}}, 'compressed run lengths'),
+    ({'segmentation': {'size': [6, 8], 'counts': [10, -5, 43]}}, 'run lengths below 0; not drawn'),
+    ({'segmentation': {'size': [6, 8], 'counts': [1, 2]}}, 'run lengths of 3 pixels, its image has 48; not drawn'),
+    ({'segmentation': {'size': [6, 8], 'counts': [1.5, 46.5]}}, 'run lengths that are not whole numbers; not drawn'),
+    ({'segmentation': {'size': [8, 6], 'counts': [48]}}, 'run lengths of the size [8, 6], its image is [6, 8]; not drawn'),
+    ({'image_id': float('nan')}, 'image_id NaN is not a whole number; left out'),
+    ({'image_id': 'a.jpg'}, 'image_id "a.jpg" is not a whole number; left out'),
+    ({'image_id': 10}, 'image 10 is not listed; left out'),
+    ({'image_id': 10 ** 30}, f'image_id 1{30 * "0"} is not a whole number; left out'),
+    ({'category_id': 12}, 'category 12 is none of MS-COCO 2014; left out'), ({'iscrowd': None}, 'iscrowd null is not')])
+@pytest.mark.parametrize('images_first', [True, False])
+def test_a_broken_annotation_is_told_and_does_not_lose_the_others(root, capsys, change, told, images_first):
+    first, *others = ANNOTATIONS['train2014']
+    write_annotations(root, {'annotations': [first | change, *others]})
+    path = root / 'annotations' / 'instances_train2014.json'
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: content[key] for key in sorted(content, reverse=images_first)}))
     assert command(root, '--allow_other_counts') == 1
-    assert f'1 of 3 images failed, the others are done; first {TRAIN[0]}: annotation 5:' in capsys.readouterr().err
-    assert len(list((root / 'SegmentationClass' / 'train2014').glob('0*.png'))) == 2
+    shown = capsys.readouterr()
+    line, = (line for line in shown.out.splitlines() if line.startswith('annotation '))
+    assert line.startswith(f'annotation 11: {told}')
+    assert f'train2014: 1 broken entries in {path}' in shown.out
+    source = COCO14(root)
+    assert rows_of(labels.load(source.mask_path(TRAIN[0]))) == ['p.......', *['........'] * 5]
+    assert rows_of(labels.load(source.mask_path(TRAIN[2]))) == ['.xx.....'] * 6
+    assert source.labels(TRAIN[0])[CLASSES.index('cat')] == ('left out' not in line and 'iscrowd' not in line)
+
+
+def test_entries_without_their_parts_are_told(root, capsys):
+    write_annotations(root, {'images': [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg', 'height': 6, 'width': 8},
+                                        {'id': 25, 'file_name': f'COCO_train2014_{TRAIN[1]}.jpg', 'width': 8}, None],
+                             'annotations': [*ANNOTATIONS['train2014'][:1], [1], {'id': 3, 'image_id': 9},
+                                             annotation([box(0, 0, 2, 2)], DOG, 25, number=4)]})
+    assert command(root, '--allow_other_counts') == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if 'left out' in line]
+    assert sorted(told) == [
+        'annotation 3: without category_id; left out', 'annotation 4: image 25 is not listed; left out',
+        'annotation without id [1]: not an entry of COCO ([1]); left out', 'image 25: without height; left out',
+        'image without id null: not an entry of COCO (null); left out']
+    assert COCO14(root).names('train2014') == TRAIN[:1]
+
+
+@pytest.mark.parametrize('change', [
+    {'image_id': '9'}, {'image_id': 9.0}, {'category_id': str(CAT)}, {'iscrowd': False}, {'id': '11'},
+    {'segmentation': [[[0, 0], [4, 0], [4, 3], [0, 3]]]}, {'segmentation': [[0, 0], [4, 0], [4, 3], [0, 3]]},
+    {'segmentation': [0, 0, 4, 0, 4, 3, 0, 3]}])
+def test_other_spellings_are_read(root, prepared, change):
+    before = contents(root / 'SegmentationClass' / 'train2014')
+    first, *others = ANNOTATIONS['train2014']
+    write_annotations(root, {'annotations': [first | change, *others]})
+    assert command(root, '--allow_other_counts', '--overwrite') == 0
+    after = contents(root / 'SegmentationClass' / 'train2014')
+    assert {name for name in before if before[name] != after[name]} == {'_settings.json'}
+
+
+def test_parts_that_are_not_drawn_and_ids_twice_are_told(root, capsys):
+    first, *others = ANNOTATIONS['train2014']
+    write_annotations(root, {'annotations': [first | {'segmentation': [[1, 1, 4, 4], *first['segmentation']]}, first, *others]})
+    assert command(root, '--allow_other_counts') == 0
+    told = capsys.readouterr().out.splitlines()
+    assert 'annotation 11: 1 of its 2 outlines have fewer than 3 points and are not drawn' in told
+    assert 'annotation 11: 2 of this id, all are drawn' in told
+
+
+def test_compressed_run_lengths_are_those_of_pycocotools():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        region = np.asfortranarray(rng.random((40, 50)) < rng.random(), np.uint8)
+        counts = coco_mask.encode(region)['counts'].decode()
+        runs_of = prepare._decompressed(counts)
+        flat = region.T.ravel()
+        assert np.array_equal(np.repeat(np.arange(len(runs_of)) % 2, runs_of), flat)
+
+
+def test_written_elsewhere_the_root_is_left_alone(root, tmp_path):
+    before, out = contents(root), tmp_path / 'out'
+    assert command(root, '--allow_other_counts', '--out', out) == 0
+    assert command(root, '--allow_other_counts', '--out', out) == 0
+    assert contents(root) == before
+    source = COCO14(out)
+    assert source.names('train2014') == TRAIN
+    assert source.image_path(TRAIN[0]).is_file()
+    assert source.mask_path(TRAIN[0]).is_relative_to(out)
 
 
 @pytest.mark.parametrize(('changes', 'told'), [
@@ -247,10 +337,7 @@ def test_a_broken_annotation_is_named_and_does_not_lose_the_others(root, capsys)
     ({'categories': [*CATEGORIES[:79], {'id': 90, 'name': 'comb'}]}, 'its categories are not the 80'),
     ({'images': []}, 'no images'),
     ({'images': [{'id': 9, 'file_name': '000000000009.jpg', 'height': 6, 'width': 8}]}, 'holds 000000000009.jpg, not images'),
-    ({'images': [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg'}]}, "an entry without 'height'"),
-    ({'images': 2 * [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg', 'height': 6, 'width': 8}]}, 'listed twice'),
-    ({'annotations': [annotation([], CAT, image=10)]}, 'an image or a category that it does not list'),
-    ({'annotations': [annotation([], 12)]}, 'an image or a category that it does not list')])
+    ({'images': 2 * [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg', 'height': 6, 'width': 8}]}, 'listed twice')])
 def test_other_files_are_refused_in_one_line(root, capsys, changes, told):
     write_annotations(root, changes)
     assert command(root, '--allow_other_counts') == 1

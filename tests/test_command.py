@@ -40,7 +40,7 @@ DEFAULTS = {
     'seg_crf': False,
     'train_seg_pass': False, 'make_seg_pass': False, 'eval_seg_pass': False,
     'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
-    'check_data': False, 'ins_seg_coco_json': None,
+    'check_data': False, 'ins_seg_coco_json': None, 'deterministic': False,
     **{f'{name}_pass': False for name in (
         'train_cam', 'make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'train_amn', 'make_amn_cam',
         'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'train_irn', 'make_sem_seg', 'eval_sem_seg',

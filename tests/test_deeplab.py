@@ -88,6 +88,7 @@ def image_batch(hw=(41, 33), number=2):
     return torch.from_numpy(np.random.default_rng(1).standard_normal((number, 3, *hw)).astype(np.float32))
 
 
+@pytest.mark.golden
 @torch.no_grad()
 @pytest.mark.parametrize('caffe', [False, True])
 @pytest.mark.parametrize(('hw', 'out'), [((41, 33), (6, 5)), ((40, 31), (5, 4)), ((1, 1), (1, 1))])
@@ -779,3 +780,15 @@ def test_photographs_of_one_pixel(trained):
     assert trained('make_seg', seg_list=trained.tree / 'one.txt', seg_crf=True, **QUICK) == 0
     assert labels.load(trained.folder / 'seg' / 'one.png').shape == (1, 1)
     assert labels.load(trained.folder / 'seg_crf' / 'one.png').shape == (1, 1)
+
+
+def test_what_is_no_photograph_is_counted(tmp_path):
+    for name in ('a.jpg', 'c.JFIF', '._a.jpg', '.DS_Store', 'IMG_1.HEIC', 'more/b.jpg', 'more/deep/d.png', 'more/._b.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'')
+    found, others = segment.photographs(str(tmp_path))
+    assert found == {'a': tmp_path / 'a.jpg', 'c': tmp_path / 'c.JFIF'}
+    assert others == ['IMG_1.HEIC', 'more/ with 2 photographs', '._a.jpg']
+    with pytest.raises(UserError, match=r'no photograph in it .*; there are d.png/ with 0 photographs'):
+        (tmp_path / 'empty' / 'd.png').mkdir(parents=True)
+        segment.photographs(str(tmp_path / 'empty'))

@@ -1,4 +1,6 @@
 """Pictures: colours and places worked out by hand."""
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFont
@@ -191,3 +193,50 @@ def test_save_where_it_cannot_says_so(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write .*picture.png'):
         drawing.save(tmp_path / 'file' / 'picture.png', flat((0, 0, 0)))
+
+
+# names
+
+@pytest.mark.parametrize('text', ['dog', 'V\u00f6gel', '\u043a\u043e\u0442', 'caf\u00e9 \u03b1',
+                                  '\u0130stanbul \u0141\u00f3d\u017a'])
+def test_names_are_drawn_as_they_are(text, caplog):
+    for form in ('NFC', 'NFD'):
+        drawn, font = drawing.drawable(unicodedata.normalize(form, text), 20)
+        assert drawn == text
+        box = bytes(font.getmask('\uffff'))
+        assert all(bytes(font.getmask(character)) != box for character in text)
+    assert not caplog.records
+
+
+def test_what_no_font_has_is_told_once_and_told_apart(monkeypatch, caplog):
+    monkeypatch.setattr(drawing.log, 'propagate', True)
+    monkeypatch.setattr(drawing, '_told', set())
+    drawing._font_for.cache_clear()
+    for text, expected in (('cat \ue123', 'cat \\ue123'), ('\ue123\ue124', '\\ue123\\ue124'), ('a\udcff.jpg', 'a\\udcff.jpg')):
+        drawn, _ = drawing.drawable(text, 20)
+        assert drawn == expected
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.count('written as') for message in told] == [1, 1, 1]
+    assert drawing.contact_sheet([[np.zeros((9, 9, 3), np.uint8)]], ['\ue123'], title='\udcff').dtype == np.uint8
+    assert len(caplog.records) == 3
+
+
+def test_a_font_of_this_machine_draws_what_the_others_lack(monkeypatch):
+    """The one that lacks fewest; one that cannot be drawn with is passed over."""
+    deja = drawing._font_files()[0]
+    has = {'broken.ttf': {0x732b, 0x43a}, 'latin.ttf': {0x43a}, deja: {0x732b}}
+    monkeypatch.setattr(drawing, '_font_files', lambda: list(has))
+    monkeypatch.setattr(drawing, '_characters_of', lambda path: has[path])
+    drawing._font_for.cache_clear()
+    drawn, font = drawing.drawable('\u732b', 20)
+    assert drawn == '\u732b'
+    assert font.path == deja
+    drawing._font_for.cache_clear()
+
+
+def test_writing_that_needs_shaping_is_told_where_there_is_none(monkeypatch, caplog):
+    monkeypatch.setattr(drawing.features, 'check', lambda name: False)
+    monkeypatch.setattr(drawing, '_told', set())
+    drawing._font_for.cache_clear()
+    assert drawing.drawable('\u0642\u0637 cat', 20)[0] == '\\u0642\\u0637 cat'
+    drawing._font_for.cache_clear()

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 import run_sample
 from folder.dataloader import Folder
-from misc import checking, labels, options, weights
+from misc import checking, imutils, labels, options, weights
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK
@@ -68,6 +69,140 @@ def test_spellings_of_a_table(tmp_path, text):
     assert [source.image_path(name).name for name in 'abc'] == ['a.jpg', 'b.jpeg', 'c.PNG']
 
 
+@pytest.mark.parametrize('text', [
+    'a,cat\nb,cat|dog\nc,', 'a;cat\nb;cat,dog\nc;', 'a.jpg;cat;\nb.jpeg;cat;dog\nc;;',
+    'a\tcat\nb\tcat;dog\nc\t', 'a,cat,,\nb,cat;dog,,\nc,,,', 'sep=;\na;cat\nb;dog;cat\nc;',
+    'File Name,Label\na,cat\nb,cat;dog\nc,',
+    'a,[\'cat\']\nb,"[\'cat\', \'dog\']"\nc,[]', 'a,"[""cat""]"\nb,"[""dog"", ""cat""]"\nc,',
+    'a,"{\'cat\'}"\nb,"(\'cat\', \'dog\')"\nc,',
+    'image,cat,dog\na,1,0\nb,1,1\nc,0,0', 'f;cat;dog\na;x;\nb;x;x\nc;;', ',cat,dog\na,True,False\nb,TRUE,true\nc,false,no',
+    ',image,cat,dog\n0,a,1.0,0.0\n1,b,1.0,1.0\n2,c,0.0,0.0', ',image,classes\n0,a,cat\n1,b,cat;dog\n2,c,',
+    'images/a.jpg,cat\nC:\\photos\\images\\b.jpeg,cat;dog\n./c,', 'a,cat\u200b\nb,cat\u200b;dog\nc,',
+    'a\tcat\nb\tcat;dog\nc\t\n'.encode('utf-16'), 'a,cat\r\nb,cat;dog\r\nc,\r\n'.encode('utf-16')], ids=range(19))
+def test_tables_as_programs_write_them(tmp_path, text):
+    """Other marks between columns and classes, lists of Python and JSON, a column a class, numbers of rows, paths, UTF-16."""
+    root = lay_out(tmp_path, text, images=['a.jpg', 'b.jpeg', 'c.PNG'])
+    source = Folder(root)
+    assert source.check(()).wrong == []
+    assert source.classes == ('cat', 'dog')
+    assert shown(source) == {'a': ['cat'], 'b': ['cat', 'dog'], 'c': []}
+
+
+def test_yes_and_no_without_a_name_is_told(tmp_path):
+    for number, text in enumerate(('a,1\nb,0', 'image,label\na,1\nb,0')):
+        told, = wrong(lay_out(tmp_path / str(number), text, images=['a.jpg', 'b.jpg']))
+        assert 'the classes of all rows are 0 and 1: a table of yes and no needs a first row that names its classes' in told
+    source = Folder(lay_out(tmp_path / 'names', 'a,1\nb,0', images=['a.jpg', 'b.jpg'], classes='0\n1'))
+    assert source.check(()).wrong == []
+
+
+def test_words_that_names_share_are_noted(tmp_path):
+    told, = notes(lay_out(tmp_path, 'a,cat dog\nb,dog bird\nc,cat bird', images=['a.jpg', 'b.jpg', 'c.jpg']))
+    assert told.startswith("3 names of classes are made of words that others are made of, too ('cat dog', 'dog bird'")
+    assert notes(lay_out(tmp_path / 'other', 'a,traffic light\nb,stop sign', images=['a.jpg', 'b.jpg'])) == []
+
+
+def test_classes_txt_says_what_is_one_name(tmp_path):
+    source = Folder(lay_out(tmp_path, 'a,fire truck\nb,"dog, small;fire"\nc,be\u0301be\u0301|truck', classes='fire\ntruck\n'
+                            'fire truck\ndog, small\nb\u00e9b\u00e9\n', images=['a.jpg', 'b.jpg', 'c.jpg']))
+    assert source.check(()).wrong == []
+    assert shown(source) == {'a': ['fire truck'], 'b': ['fire', 'dog, small'], 'c': ['truck', 'b\u00e9b\u00e9']}
+
+
+@pytest.mark.parametrize('forms', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_names_in_another_unicode_form_are_the_same(tmp_path, forms):
+    table, disk = forms
+    name = unicodedata.normalize(disk, 'Stra\u00dfe \u00e9')
+    root = lay_out(tmp_path, '', images=[f'{name}.jpg'])
+    (root / 'labels.csv').write_text(unicodedata.normalize(table, 'Stra\u00dfe \u00e9.jpg,cat\n'))
+    (root / 'list.txt').write_text(unicodedata.normalize(table, 'Stra\u00dfe \u00e9\n'))
+    labels.save(root / 'masks' / f'{unicodedata.normalize(table, name)}.png', np.zeros((6, 8), np.uint8), Folder.palette)
+    source = Folder(root)
+    assert source.check(()).wrong == source.check(()).notes == []
+    image_id, = source.names('all')
+    assert source.names('masked') == source.names(root / 'list.txt') == [image_id]
+    assert source.image_path(image_id).is_file()
+    assert source.mask_path(image_id).is_file()
+
+
+def test_a_folder_a_class(tmp_path):
+    """images/CLASS/x.jpg and CLASS/x.jpg are one data set."""
+    for number, name in enumerate(('cat/1.jpg', 'cat/2.JFIF', 'dog/1.jpg', 'dog/deeper/3.jpg', 'dog/4.heic')):
+        path = tmp_path / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 6), (number, 0, 0)).save(path, 'JPEG')
+    labels.save(tmp_path / 'masks' / 'dog_1.png', np.zeros((6, 8), np.uint8), Folder.palette)
+    (tmp_path / 'list.txt').write_text('cat/2.JFIF\r\nimages\\dog\\1.jpg\r\n')
+    source = Folder(tmp_path)
+    assert source.check(()).wrong == []
+    assert shown(source) == shown(Folder(tmp_path / 'images')) == {'cat_1': ['cat'], 'cat_2': ['cat'], 'dog_1': ['dog']}
+    assert source.image_path('dog_1') == Folder(tmp_path / 'images').image_path('dog_1') == tmp_path / 'images/dog/1.jpg'
+    assert source.names('masked') == ['dog_1']
+    assert source.names(tmp_path / 'list.txt') == ['cat_2', 'dog_1']
+    told, = source.check(()).notes
+    assert told.startswith('2 in dog/ are not used (4.heic, deeper/ with 1 photographs)')
+    (tmp_path / 'classes.txt').write_text('dog\ncat\n')
+    assert Folder(tmp_path).classes == ('dog', 'cat')
+    (tmp_path / 'images' / 'Cat').mkdir()
+    assert Folder(tmp_path).check(()).notes[0] == '1 folders without photographs are no classes (Cat)'
+    (tmp_path / 'images' / 'Cat' / 'x.jpg').write_text('')
+    assert Folder(tmp_path).check(()).wrong == ["the folder 'Cat' is not in classes.txt: mend one of the two"]
+    (tmp_path / 'classes.txt').unlink()
+    assert 'the folders \'Cat\' and \'cat\' look alike' in Folder(tmp_path).check(()).wrong[0]
+    (tmp_path / 'up').mkdir()
+    (tmp_path / 'images').rename(tmp_path / 'up' / 'train')
+    with pytest.raises(UserError, match=f'photographs lie too deep; give --data_root {tmp_path}/up/train: it holds'):
+        Folder(tmp_path / 'up')
+
+
+def test_a_list_may_mark_its_images(tmp_path):
+    """1, 0 and -1 as in ImageSets/Main; what is an image as it stands is that image."""
+    source = Folder(lay_out(tmp_path, 'a,cat\nb,cat\nc,\nc 1,cat', images=['a.jpg', 'b.jpg', 'c.jpg', 'c 1.jpg']))
+    path = tmp_path / 'list.txt'
+    path.write_bytes('\ufeffa  1\r\nimages\\b.jpg -1\r\nc 0\r\n'.encode())
+    assert source.names(path) == ['a', 'c']
+    assert source.check(()).notes == [f'{path}: as in ImageSets/Main, -1 after an image leaves it out (1 images), 0 and 1 keep '
+                                      'it']
+    path.write_text('c 1\na\n')
+    assert source.names(path) == ['c 1', 'a']
+    for text, told in (('a 1\nb\n', "line 1: no photograph 'a 1'"), ('a -1\nb -1\n', 'an empty list.*marks all 2 with -1')):
+        path.write_text(text)
+        with pytest.raises(UserError, match=told):
+            source.names(path)
+
+
+def test_photographs_are_turned_and_masks_lie_over_them_so(tmp_path):
+    root = lay_out(tmp_path, 'a,cat\nb,cat', size=(8, 6))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (8, 6)).save(root / 'images' / 'a.jpg', exif=exif)
+    labels.save(root / 'masks' / 'a.png', np.zeros((8, 6), np.uint8), Folder.palette)
+    source = Folder(root)
+    assert imutils.read_of(source, 'a').shape == (8, 6, 3)
+    assert imutils.read_of(source, 'b').shape == (6, 8, 3)
+    text, is_good = page(root)
+    assert is_good
+    assert '1 photographs carry an orientation (EXIF), which is followed, as viewers do (a)' in text
+    labels.save(root / 'masks' / 'a.png', np.zeros((6, 8), np.uint8), Folder.palette)
+    text, is_good = page(root)
+    assert not is_good
+    assert 'a.png: 6 x 8, but a is 8 x 6: a mask has the size of its image' in text
+
+
+def test_what_is_hidden_or_dark_is_told(tmp_path):
+    root = lay_out(tmp_path, 'a,cat\nb,cat\nc,cat', images=['a.png', 'b.png', 'c.gif'])
+    hidden = np.full((6, 8, 4), 100, np.uint8)
+    hidden[:3, :, 3] = 0
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) // 8).save(root / 'images' / 'b.png')
+    Image.fromarray(hidden).save(root / 'images' / 'a.png')
+    frames = [Image.new('L', (8, 6), 200), Image.new('L', (8, 6), 100)]
+    frames[0].save(root / 'images' / 'c.gif', save_all=True, append_images=frames[1:])
+    text, is_good = page(root)
+    assert is_good
+    for told in ('1 photographs have transparent parts', '1 photographs are nearly black', '1 files hold several pictures'):
+        assert f'- {told}' in text
+
+
 def test_names_with_spaces_dots_and_commas(tmp_path):
     source = Folder(lay_out(tmp_path, 'my cat.v2,"cat, big; Hund"\nimage,cat\nx.jpg,ü\n',
                             images=['my cat.v2.jpg', 'image.jpg', 'x.jpg.png', 'x.jpeg']))
@@ -108,7 +243,7 @@ def test_splits(tmp_path):
     (root / 'lists' / 'mine.txt').write_text('\ufeffi005.jpg\n\n i001 \n')
     assert source.names('mine') == source.names(root / 'lists' / 'mine.txt') == ['i005', 'i001']
     for text, told in (('i001\nnone\n', "mine.txt line 2: no photograph 'none' in images/"), ('\n', 'mine.txt: an empty list'),
-                       ('i001\ni002\ni001.jpg', "mine.txt line 3: 'i001.jpg' is listed twice \\(line 1\\)")):
+                       ('i001\ni002\ni001.jpg', "mine.txt line 3: i001 is listed twice \\(line 1\\)")):
         (root / 'lists' / 'mine.txt').write_text(text)
         with pytest.raises(UserError, match=told):
             source.names('mine')
@@ -134,14 +269,21 @@ def test_what_a_source_offers(tmp_path):
 @pytest.mark.parametrize(('text', 'told'), [
     ('a,cat\nx,cat', "labels.csv line 2: no photograph 'x' in images/: Mend the name, or take the line out"),
     ('A.jpg,cat', "labels.csv line 1: no photograph 'A.jpg' in images/; is it 'a.jpg'? Mend the name, or take the line out"),
-    ('file,label\na,cat', "labels.csv line 1: no photograph 'file' in images/: Mend the name, or take the line out"),
-    ('images/a.jpg,cat', "labels.csv line 1: 'images/a.jpg' names a folder: give the file name alone; all photographs lie in "
-     'images/ itself'),
-    ('C:\\a.jpg,cat', "labels.csv line 1: 'C:\\\\a.jpg' names a folder: give the file name alone; all photographs lie in "
-     'images/ itself'),
+    ('Bild,Klasse\na,cat', "labels.csv line 1: no photograph 'Bild' in images/: Mend the name, or take the line out"),
+    ('elsewhere/x.jpg,cat', "labels.csv line 1: no photograph 'elsewhere/x.jpg' in images/: Mend the name, or take the line "
+     'out'),
     ('a,cat\nb,cat\n\na.jpg,dog', "labels.csv line 4: 'a' has a row already (line 1): join the two, with ; between the "
      'classes'),
-    ('a,cat,dog', f'labels.csv line 1: 3 columns; {LAYOUT}, and "quotation marks" go around a name with a comma'),
+    ('a,cat,dog', f'labels.csv line 1: 3 columns; {LAYOUT}, and "quotation marks" go around a name with a comma; or a first '
+     'row with the name of each class, and 0 or 1 below it'),
+    ('a,cat dog\nb,cat;dog', "labels.csv line 1: 'cat dog': a class of that name, though cat and dog are classes: write "
+     'cat;dog, or, where it is one, list all classes in classes.txt'),
+    ('a,"cat, dog"\nb,cat;dog', "labels.csv line 1: 'cat, dog': a class of that name, though cat and dog are classes: write "
+     'cat;dog, or, where it is one, list all classes in classes.txt'),
+    ('a,traffic light\nb,traffic\u00a0light', "labels.csv line 2: 'traffic\\xa0light' and 'traffic light' (line 1) look "
+     'alike (blanks, Unicode form): spell them alike'),
+    ('a,b\u00e9b\u00e9\nb,be\u0301be\u0301', "labels.csv line 2: 'be\\u0301be\\u0301' and 'b\\xe9b\\xe9' (line 1) look alike "
+     '(blanks, Unicode form): spell them alike'),
     ('a', f'labels.csv line 1: one column; {LAYOUT}; {ALONE}'),
     ('a;cat', f'labels.csv line 1: one column; {LAYOUT} (here the comma is ;); {ALONE}'),
     ('a\tcat', f'labels.csv line 1: one column; {LAYOUT} (here the comma is a tab); {ALONE}'),
@@ -186,12 +328,12 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     (lambda root: (root / 'labels.csv').unlink(), 'labels.csv: missing; a row is the name of an image'),
     (lambda root: (root / 'labels.csv').write_text('image,classes\n\n'), 'labels.csv: no row; a row is the name'),
     (lambda root: (root / 'labels.csv').write_text('a,\n'), 'labels.csv: no classes; 1 to 254 are possible'),
-    (lambda root: (root / 'labels.csv').write_text('a;cat\n'), r'labels.csv line 1: one column.*\(no row is good\)'),
+    (lambda root: (root / 'labels.csv').write_text('a\n'), r'labels.csv line 1: one column.*\(no row is good\)'),
     (lambda root: (root / 'labels.csv').write_text('a,' + ';'.join(map(str, range(255)))), 'labels.csv: 255 classes; 1 to 254'),
     (lambda root: (root / 'classes.txt').write_text('\n'.join(map(str, range(255)))), 'classes.txt: 255 classes; 1 to 254'),
     (lambda root: (root / 'classes.txt').write_text(' \n'), 'classes.txt: no class; write one name a line, or remove the file'),
     (lambda root: (root / 'labels.csv').write_bytes('a,cat\nb,\xfc'.encode('latin-1')), 'labels.csv line 2: not UTF-8; save'),
-    (lambda root: (root / 'labels.csv').write_bytes('a,cat\n'.encode('utf-16')), 'labels.csv line 1: not UTF-8; save it'),
+    (lambda root: (root / 'labels.csv').write_bytes('a,cat\n'.encode('utf-16-le')), 'labels.csv: not UTF-8 text; save it'),
     (lambda root: (root / 'classes.txt').write_bytes(b'\xff'), 'classes.txt line 1: not UTF-8'),
     (lambda root: (root / 'labels.csv').write_text('a,"cat\n'), 'labels.csv line 1: not readable as CSV .*quotation mark'),
     (lambda root: (root / 'labels.csv').write_text('a,cat\nb,"c"at\n'), 'labels.csv line 2: not readable as CSV')],
@@ -218,10 +360,11 @@ def test_what_is_not_used_is_noted(tmp_path):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text('')
     (root / 'images' / 'holiday').mkdir()
+    (root / 'images' / 'holiday' / 'e.jpg').write_text('')
     assert wrong(root) == []
     told = notes(root)
     assert [line.split(':')[0] for line in told] == [
-        '2 in images/ that are not .jpg, .jpeg, .png are not used (d.heic, holiday)',
+        '3 in images/ are not used (d.heic, holiday/ with 1 photographs, .hidden.jpg)',
         '2 in masks/ are the mask of no image (a.jpg, z.png)',
         '2 photographs without a row in labels.csv are not used (b, c)', 'lists/all.txt is not read']
     assert Folder(root).names('masked') == ['a']

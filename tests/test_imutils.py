@@ -2,9 +2,10 @@
 import io
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from misc import imutils
 from misc.pyutils import UserError
@@ -52,6 +53,24 @@ def test_16_bits_a_pixel_keep_their_high_byte(tmp_path):
     assert saved(tmp_path, Image.fromarray(values))[:, :, 1].tolist() == [[0, 1, 1], [255, 128, 16]]
 
 
+@pytest.mark.parametrize(('values', 'expected'), [
+    (np.array([[0, 255, 128]], np.uint16), [0, 255, 128]), (np.array([[0, 4080, 16]], np.uint16), [0, 255, 1]),
+    (np.array([[0, 256, 300]], np.uint16), [0, 128, 150]), (np.array([[0, 60000 * 255, 60000]], np.int32), [0, 233, 0]),
+    (np.array([[-1000, 0, 3095]], np.int32), [0, 62, 255]), (np.array([[0, 1, 0.5]], np.float32), [0, 255, 128]),
+    (np.array([[0, 255, 17]], np.float32), [0, 255, 17]), (np.array([[np.nan, 1, np.inf]], np.float32), [255, 255, 255]),
+    (np.array([[-1, 1, 0]], np.float32), [0, 255, 128]), (np.array([[np.nan] * 3], np.float32), [0, 0, 0]),
+    (np.zeros((1, 3), np.float32), [0, 0, 0])], ids=range(11))
+def test_numbers_of_any_kind_fill_8_bits(tmp_path, values, expected):
+    assert saved(tmp_path, Image.fromarray(values), 'image.tif')[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize('name', ['image.png', 'image.tif'])
+def test_12_bits_in_16_of_three_channels(tmp_path, name):
+    """PIL would keep the high byte of 16, of which 4 bits are in use."""
+    cv2.imwrite(str(tmp_path / name), COLOURS[:, :, ::-1].astype(np.uint16) * 16)
+    assert np.array_equal(imutils.read_image(tmp_path / name), COLOURS)
+
+
 def test_cmyk_jpeg(tmp_path):
     picture = Image.new('CMYK', (16, 8), (0, 255, 255, 0))  # red ink only
     red = saved(tmp_path, picture, 'image.jpg', quality=95)
@@ -60,11 +79,42 @@ def test_cmyk_jpeg(tmp_path):
     assert red[:, :, 1:].max() < 15
 
 
-def test_exif_orientation_is_not_applied(tmp_path):
+@pytest.mark.parametrize('name', ['image.png', 'image.webp', 'image.tif'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_exif_orientation_is_applied_where_asked_for(tmp_path, name, orientation):
+    """TIFF is always upright: PIL turns it."""
     picture = Image.fromarray(COLOURS)
     exif = picture.getexif()
-    exif[0x0112] = 6  # turned by a quarter
-    assert saved(tmp_path, picture, 'image.jpg', exif=exif).shape == (7, 9, 3)
+    exif[0x0112] = orientation
+    path = tmp_path / name
+    picture.save(path, exif=exif, **({'lossless': True} if name.endswith('webp') else {}))
+    with Image.open(path) as opened:
+        upright = np.array(ImageOps.exif_transpose(opened).convert('RGB'))
+    assert np.array_equal(imutils.read_image(path, upright=True), upright)
+    assert imutils.read_header(path, upright=True) == (upright.shape[:2], orientation != 1)
+    assert np.array_equal(imutils.read_image(path), upright if name.endswith('tif') else COLOURS)
+    assert imutils.read_header(path)[0] == imutils.read_image(path).shape[:2]
+
+
+def test_remarks_on_photographs(tmp_path):
+    def remarks(picture, name='image.png', **options):
+        picture.save(tmp_path / name, **options)
+        return imutils.photograph(tmp_path / name)[1]
+
+    colours = Image.fromarray(COLOURS)
+    alpha = np.dstack([COLOURS, np.full((7, 9), 255, np.uint8)])
+    assert remarks(colours) == remarks(Image.fromarray(alpha)) == remarks(colours, 'image.jpg') == []
+    alpha[2, 3, 3] = 0
+    assert remarks(Image.fromarray(alpha)) == ['transparent']
+    dark = np.zeros((20, 20), np.uint8)
+    assert remarks(Image.fromarray(dark)) == []  # a card of one colour
+    dark[0, :3] = 255
+    assert remarks(Image.fromarray(dark)) == ['dark']
+    dark[0, :4] = 255
+    assert remarks(Image.fromarray(dark)) == []
+    assert remarks(colours, 'image.tif', save_all=True, append_images=[colours]) == ['pages']
+    assert remarks(colours, 'image.jpg', format='MPO', save_all=True, append_images=[colours]) == []  # a phone's preview
+    assert set(imutils.REMARKS) == {'transparent', 'dark', 'pages'}
 
 
 @pytest.mark.parametrize('share', [0.0, 0.02, 0.6, 0.95])

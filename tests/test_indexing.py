@@ -78,6 +78,7 @@ def test_ignored_equal_ends_are_no_pair():
     assert not any(mask.any() for mask in indexing.pair_labels(torch.full((1, 12, 20), 255), 5))
 
 
+@pytest.mark.golden
 def test_affinities_and_displacements_are_the_authors():
     g = golden('pairs_r10.npz')
     affinity = indexing.pair_affinities(torch.from_numpy(g['edge']), 10)
@@ -143,6 +144,7 @@ def dense_walk(x, edge, radius, beta, exp_times):
     return ((x * (1 - edge)).reshape(k, -1) @ matrix).reshape(k, 1, h, w)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize('name', ['small', 'wide'])
 def test_walk_is_the_authors(name):
     g = golden(f'random_walk_{name}.npz')

@@ -38,6 +38,7 @@ def instances_of(text, classes, scores=None):
 
 # centres and clusters
 
+@pytest.mark.golden
 def test_centroids_and_clusters_are_the_authors():
     g = golden()
     displacement = torch.from_numpy(g['displacement'])
@@ -133,6 +134,7 @@ def test_components_are_numbered_by_their_first_pixels():
 
 # instances
 
+@pytest.mark.golden
 def test_instances_are_the_authors():
     g = golden()
     found = instances.find(g['keys'], *(torch.from_numpy(g[name]) for name in ('cam', 'edge', 'displacement')),
@@ -525,3 +527,24 @@ def test_a_network_without_displacement_is_told_of(made, tmp_path, capsys, monke
     monkeypatch.delattr(irn.Net, 'displacement')
     assert copy_of(made, tmp_path / 'copy')('make_ins_seg', **QUICK) == 1
     assert '--irn_network tests.tiny.irn: instance masks need its method displacement' in error_of(capsys)
+
+
+def test_coco_json_holds_what_pycocotools_and_trainers_read(tmp_path):
+    """COCO.info(), and loadRes of 2.0.9 and 2.0.10, read `info` and `licenses`."""
+    scenes = {name: random_scene(np.random.default_rng(1), 3)[1] for name in ('cat/1', 'dog/1')}
+    source = to_source(tmp_path, {})
+    content = json.loads(json.dumps(instances.to_coco(source, scenes, scenes.get)))
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        coco.info()
+        found = coco.loadRes([{key: one[key] for key in ('image_id', 'category_id', 'segmentation', 'score')}
+                              for one in content['annotations']])
+    assert len(found.anns) == len(content['annotations']) > 0
+    assert [image['file_name'] for image in content['images']] == ['cat/1.jpg', 'dog/1.jpg']
+    assert content['categories'][0] == {'id': 1, 'name': 'a', 'supercategory': 'object'}
+    assert {image['license'] for image in content['images']} == {one['id'] for one in content['licenses']}
+    assert content['annotations'][0].keys() == {'id', 'image_id', 'category_id', 'iscrowd', 'score', 'area', 'bbox',
+                                               'segmentation'}
+    assert instances.to_coco(source, {'a': scenes['cat/1']}, lambda name: scenes['cat/1'])['images'][0]['file_name'] == 'a.jpg'

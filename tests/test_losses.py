@@ -35,6 +35,7 @@ def two_processes(monkeypatch):
 
 # Multi-label loss
 
+@pytest.mark.golden
 def test_classification_loss_and_gradient_are_the_authors():
     g = golden('losses.npz')
     logits = g['class_logits'].requires_grad_()
@@ -82,6 +83,7 @@ def plain_per_pixel(logits, label_map, eps):
     return sum(halves) / len(halves)
 
 
+@pytest.mark.golden
 def test_per_pixel_loss_and_gradient_are_the_authors():
     g = golden('losses.npz')
     logits = g['logits'].requires_grad_()
@@ -203,6 +205,7 @@ def plain_affinity_losses(edge, displacement, label_map, radius):
     return torch.stack([(mean['bg'] + mean['fg']) / 2, mean['neg'], disp['disp_fg'], disp['disp_bg']])
 
 
+@pytest.mark.golden
 def test_irn_losses_are_the_authors():
     g, edge, displacement, label_map = irn_example()
     parts = losses.affinity_losses(edge, displacement, label_map)

@@ -1,36 +1,16 @@
 """Every network against the authors': key names, aliases, forward passes."""
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from misc import inference, torchutils, weights
-from net import resnet50_amn, resnet50_cam, resnet50_irn
+from misc import weights
+from net import resnet50_amn
 from net.resnet50 import FixedBatchNorm
-from tests.formula import formula
+from tests import authors, tolerances
 
-GOLDEN = Path(__file__).parent / 'golden'
-NETWORKS = {'cam': resnet50_cam, 'amn': resnet50_amn, 'irn': resnet50_irn}
-META = json.loads((GOLDEN / 'meta.json').read_text())['networks']
-
-
-def formula_net(name, n_classes=20):
-    net = NETWORKS[name].Net(n_classes)
-    net.load_state_dict({key: torch.from_numpy(np.asarray(formula(key, tuple(value.shape))))
-                         for key, value in net.state_dict().items()})
-    return net.eval()
-
-
-@pytest.fixture(scope='module')
-def golden():
-    return {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / 'forward.npz').items()}
-
-
-def assert_close(ours, golden, tolerance=1e-5):
-    assert ours.shape == golden.shape
-    assert (ours - golden).abs().max() <= tolerance * golden.abs().max()
+META = json.loads((authors.GOLDEN / 'meta.json').read_text())['networks']
+NETWORKS = authors.NETWORKS
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -47,46 +27,26 @@ def test_every_alias_leads_to_its_canonical_name(name):
         assert weights.canonical({alias: value}, net)[key] is value
 
 
-@torch.no_grad()
-def test_golden_features(golden):
-    features = formula_net('cam').resnet50(golden['x'])
-    assert_close(features[:, ::64], golden['features_every_64th_channel'])
-    assert_close(torch.stack([features.mean(), features.std(), features.max()]), golden['features_stat'])
+@pytest.mark.golden
+@pytest.mark.parametrize('name', NETWORKS)
+def test_golden_forward(name):
+    assert not tolerances.exceeded(authors.forward(name, authors.formula_net(name).eval()), tolerances.FORWARD['fp32'])
 
 
-@torch.no_grad()
-def test_golden_cam(golden):
-    net = formula_net('cam')
-    assert_close(net(golden['x']), golden['cam_logits'])
-    pair = net.activations(torch.stack([golden['x'][0], golden['x'][0].flip(-1)]))
-    assert_close(pair[0] + pair[1].flip(-1), golden['cam_pair'])
-
-
-@torch.no_grad()
-def test_golden_amn(golden):
-    net = formula_net('amn')
-    assert_close(net(golden['x'], golden['y']), golden['amn_logits'])
-    pair = net(torch.stack([golden['x'][0], golden['x'][0].flip(-1)]), golden['y'][:1].expand(2, -1))
-    assert_close((pair[0] + pair[1].flip(-1)) / 2, golden['amn_pair'])
-
-
-@torch.no_grad()
-def test_golden_irn(golden):
-    edge, displacement = formula_net('irn')(golden['x'])
-    assert_close(edge, golden['irn_edge'])
-    assert_close(displacement, golden['irn_displacement'])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
-def test_prepared_for_inference_computes_the_same(golden, precision):
-    net = formula_net('cam')
-    before = net.activations(golden['x'])
-    inference.prepare(net, torch.device('cpu'), precision)
+@pytest.mark.golden
+@pytest.mark.parametrize('mode', ['fp32', 'tf32', 'bf16'])
+@pytest.mark.parametrize('name', NETWORKS)
+def test_prepared_for_inference_computes_the_same(name, mode):
+    net = authors.prepared(name, authors.CPU, mode)
     assert not any(isinstance(module, FixedBatchNorm) for module in net.modules())
-    with torchutils.autocast(precision, torch.device('cpu')):
-        after = net.activations(golden['x'])
-    assert_close(after.float(), before, {'fp32': 1e-5, 'bf16': 3e-2}[precision])
+    assert not tolerances.exceeded(authors.forward(name, net, mode=mode), tolerances.FORWARD[mode])
+
+
+@pytest.mark.parametrize('mode', ['fp32', 'tf32', 'bf16', 'fp16'])
+def test_the_golden_forward_passes_see_a_layer_left_out(mode):
+    net = authors.prepared('cam', authors.CPU, 'fp32')
+    net.resnet50.layer3[5] = torch.nn.Identity()
+    assert tolerances.exceeded(authors.forward('cam', net), tolerances.FORWARD[mode])
 
 
 def test_amn_without_label_conditioning_does_not_look_at_the_labels():

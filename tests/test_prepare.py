@@ -169,3 +169,76 @@ def test_wrong_flags_exit_with_2(root, flags):
     with pytest.raises(SystemExit) as exit_:
         command(root, *flags)
     assert exit_.value.code == 2
+
+
+# what tools write: lists and XML
+
+@pytest.mark.parametrize(('names', 'text', 'expected'), [
+    (['frame', 'frame.1'], 'frame.1\n', ['frame.1']), (['frame', 'frame.1'], 'frame.1.jpg\nframe\n', ['frame.1', 'frame']),
+    (['a_jpg.rf.0b31'], 'a_jpg.rf.0b31\n', ['a_jpg.rf.0b31']),
+    (['my cat 1', 'my cat 2'], 'my cat 1\nmy cat 2', ['my cat 1', 'my cat 2']),
+    (['a', 'b'], '\ufeffa\r\nb\r\n', ['a', 'b']), (['a', 'b'], 'JPEGImages\\a.jpg\r\nJPEGImages\\b.jpg\r\n', ['a', 'b']),
+    (['a', 'b'], '/JPEGImages/a.jpg /SegmentationClassAug/a.png\n', ['a']),
+    (['my cat'], '/J/my cat.jpg /S/my cat.png\n', ['my cat']),
+    (['a', 'b', 'c'], 'a  1\nb -1\nc  0\n', ['a', 'c']), (['a', 'a 1', 'b'], 'a 1\nb\n', ['a 1', 'b']),
+    (['a', 'a 1', 'b', 'b -1'], 'a 1\nb -1\n', ['a 1', 'b -1']),
+    (['a'], 'a a\n', ['a']), (['Stra\u00dfe \u00e9'], 'Stra\u00dfe e\u0301\n', ['Stra\u00dfe \u00e9']),
+    (['Stra\u00dfe e\u0301'], 'Stra\u00dfe \u00e9\n', ['Stra\u00dfe e\u0301'])], ids=range(14))
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])
+def test_lists_as_tools_write_them(root, names, text, expected, encoding):
+    touch(root / 'JPEGImages', [f'{name}.jpg' for name in names])
+    path = root / 'list.txt'
+    path.write_bytes(text.lstrip('\ufeff' if encoding == 'utf-16' else '').encode(encoding))
+    source = VOC12(root)
+    assert source.names(path) == expected
+    assert source.image_path(expected[0]).is_file()
+    marked = 'b -1' in text and 'b -1' not in names
+    assert [note.startswith(f'{path}: as in ImageSets/Main, -1') for note in source.check(()).notes] == [True] * marked
+
+
+@pytest.mark.parametrize(('text', 'told'), [
+    ('my cat 3\n', 'are not in .*JPEGImages: my cat 3;'), ('frame.2\n', 'JPEGImages: frame.2;'),
+    ('frame 2\nframe 1', 'JPEGImages: frame 2, frame 1;'),
+    ('frame 1\nframe 0', 'line 2: frame is listed twice .line 1'), ('frame -1\n', 'an empty list.*marks all 1 with -1')])
+def test_no_other_image_is_taken_for_one_that_is_missing(root, text, told):
+    touch(root / 'JPEGImages', ['frame.jpg', 'my.jpg', 'my cat.jpg'])
+    (root / 'list.txt').write_text(text)
+    with pytest.raises(UserError, match=told):
+        VOC12(root).names(root / 'list.txt')
+
+
+def test_lists_of_the_project_are_found_from_any_folder(root, tmp_path, monkeypatch):
+    """A list of that name in the folder one is in comes first."""
+    monkeypatch.chdir(tmp_path)
+    touch(root / 'JPEGImages', [f'{name}.jpg' for name in read_list(prepare.LISTS / 'train.txt')])
+    assert len(VOC12(root).names('voc12/train.txt')) == 1464
+    write_list(tmp_path / 'voc12' / 'train.txt', IDS[:1])
+    assert VOC12(root).names('voc12/train.txt') == IDS[:1]
+
+
+@pytest.mark.parametrize('text', [
+    '<a:annotation xmlns:a="http://x/y"><a:object><a:name>cat</a:name></a:object></a:annotation>',
+    '<annotation xmlns="http://x/y"><object><name> cat </name></object></annotation>',
+    '<Annotation><Object><Name>cat</Name></Object></Annotation>',
+    '<root><annotation><object><name>cat</name></object></annotation></root>',
+    '<annotations><object><name>cat</name></object></annotations>',
+    '\ufeff<?xml version="1.0" encoding="utf-8"?><annotation><!-- x --><object><name>cat</name></object></annotation>',
+    '<annotation><object><part><name>head</name></part><name>cat</name></object></annotation>'])
+def test_xml_as_tools_write_it(root, text):
+    (root / 'Annotations' / f'{IDS[0]}.xml').write_text(text, encoding='utf-8')
+    source = VOC12(root)
+    assert [source.classes[key] for key in source.labels(IDS[0]).nonzero()[0]] == ['cat']
+
+
+@pytest.mark.parametrize(('text', 'told'), [
+    ('<svg><g/></svg>', 'no annotation of VOC .<svg>, without an object'), ('', 'not readable as XML'),
+    ('<annotation>', 'not readable as XML'),
+    ('<annotation><object><name>Cat</name></object></annotation>', "'Cat' is not one of the 20 classes; is it 'cat'"),
+    ('<annotation><object name="cat"/></annotation>', 'an object without a <name>')])
+def test_xml_that_is_none_is_told(root, text, told):
+    (root / 'Annotations' / f'{IDS[0]}.xml').write_text(text)
+    with pytest.raises(UserError, match=told) as caught:
+        VOC12(root).labels(IDS[0])
+    assert '\n' not in str(caught.value)
+    (root / 'Annotations' / f'{IDS[0]}.xml').write_text('<annotation><size/></annotation>')
+    assert not VOC12(root).labels(IDS[0]).any()

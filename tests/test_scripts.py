@@ -17,9 +17,10 @@ from tests.tiny import NETWORKS, QUICK
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def script(name, *words, **environment):
-    return subprocess.run([shutil.which('bash'), f'script/{name}', *map(str, words)], cwd=ROOT, capture_output=True, text=True,
-                          timeout=300, env=os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'} | environment)
+def script(name, *words, cwd=ROOT, **environment):
+    return subprocess.run([shutil.which('bash'), ROOT / 'script' / name, *map(str, words)], cwd=cwd, capture_output=True,
+                          text=True, timeout=300,
+                          env=os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'} | environment)
 
 
 def flags(**values):
@@ -112,7 +113,26 @@ def test_flags_with_an_equals_sign(tmp_path):
     assert f'--work_dir {tmp_path} --seg_label_dir masks=2 --scores_file a.jsonl --seg_scales 1' in told[0]
     assert '--nproc_per_node 2 ' in told[0]
     assert told[0].endswith(f'--seg_out_dir {tmp_path}/result/seg_one_scale')
-    assert told[2] == 'script/score_table.py a.jsonl --published'
+    assert told[2] == f'{ROOT}/script/score_table.py a.jsonl --published'
+
+
+def test_paths_are_those_of_the_folder_a_script_is_called_in(tmp_path):
+    """And modules those of the checkout, whatever that folder is."""
+    python = tmp_path / 'python'
+    python.write_text('#!/usr/bin/env bash\nprintf "%s | %s | %s\\n" "$PWD" "$PYTHONPATH" "$*" >> "$0.calls"\n')
+    python.chmod(0o755)
+    (tmp_path / 'root' / 'ImageSets').mkdir(parents=True)
+    (tmp_path / 'root' / 'ImageSets' / 'train2014.txt').write_text('1\n')
+    for name, words in (('generate_pseudo_mask.sh', ['root']), ('generate_pseudo_mask_coco.sh', ['root']),
+                        ('train_segmentation.sh', ['root', '--seg_label_dir', 'masks']),
+                        ('small_run.sh', ['root', 'weights.pth', '--work_dir', 'mine'])):
+        done = script(name, *words, cwd=tmp_path, PYTHON='./python', PYTHONPATH='others')
+        assert done.returncode == 0, done.stderr
+        told = (tmp_path / 'python.calls').read_text().splitlines()
+        (tmp_path / 'python.calls').unlink()
+        assert all(line.startswith(f'{tmp_path} | {ROOT}:others | {ROOT}/') for line in told)
+        assert ' root ' in told[0]
+    assert told[-1].endswith('score_table.py mine/result/scores.jsonl')
 
 
 def test_label_maps_of_one_scale_lie_beside_the_others(tmp_path):

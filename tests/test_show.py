@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, drawing, imutils, labels, options, records, weights
+from misc import activations, drawing, labels, options, records, weights
+from misc.pyutils import UserError
 from step import show
 from tests.conftest import GOLDEN, Command
 from tests.tiny import NETWORKS, QUICK
@@ -328,11 +329,28 @@ def test_help_lists_the_flags(capsys):
     assert '--cam_batch_size' not in shown
 
 
-def test_orientation_is_not_applied_as_in_the_stages(work):
+def test_orientation_is_applied(work):
     picture = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
     picture.save(work / 'turned.jpg', exif=exif)
-    assert imutils.read_image(work / 'turned.jpg').shape[:2] == (20, 30)
     assert show.main(words('turned.jpg', 'dog', mask_out='mask.png')) == 0
-    assert labels.load('mask.png').shape == (20, 30)
+    assert labels.load('mask.png').shape == (30, 20)
+
+
+@pytest.mark.parametrize(('text', 'expected'), [
+    ('dog, small', ['dog, small']), ('"dog, small"', ['dog, small']), ('dog\\, small', ['dog, small']),
+    ('cat,dog, small', ['cat', 'dog, small']),
+    ('"dog, small", cat', ['cat', 'dog, small']), ('a,b', ['a,b']), ('cat', ['cat']), (' cat ,, cat', ['cat']),
+    ('be\u0301be\u0301', ['b\u00e9b\u00e9']), ('cat,x, y, z', ['cat', 'x, y, z'])])
+def test_names_with_a_comma(text, expected):
+    classes = ('cat', 'dog, small', 'a,b', 'b\u00e9b\u00e9', 'x, y, z')
+    assert [classes[key] for key in np.flatnonzero(show.present_classes(text, classes))] == sorted(expected, key=classes.index)
+
+
+def test_a_comma_parts_names_where_all_are_classes():
+    classes = ('dog', 'small', 'dog, small')
+    assert show.present_classes('dog, small', classes).tolist() == [True, True, False]
+    assert show.present_classes('"dog, small"', classes).tolist() == [False, False, True]
+    with pytest.raises(UserError, match="'big'.*: not among the 3 classes"):
+        show.present_classes('dog,big', classes)

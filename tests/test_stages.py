@@ -10,6 +10,7 @@ from tests.conftest import GOLDEN, Command
 
 IDS = ['2007_000001', '2007_000002', '2007_000003', '2007_000004']
 EXPECTED = GOLDEN / 'expected'
+pytestmark = pytest.mark.golden
 
 
 @pytest.fixture(scope='module')

@@ -3,8 +3,8 @@
 This is all that a stage may ask of a data set; another data set offers the same class. Nothing outside voc12/ knows the
 number of classes or the name of a folder.
 """
+import difflib
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,34 +13,17 @@ import numpy as np
 
 from misc.labels import PALETTE
 from misc.pyutils import UserError
-from misc.sources import Check, some
+from misc.sources import Check, as_on_disk, parse_list, same, some, without_ending
+from misc.sources import read_list as read_list  # where others look for it
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
            'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+SHIPPED = Path(__file__).resolve().parent.parent  # the lists' names begin with voc12/
 FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets/Segmentation')
 
 
 def _is_root(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in FOLDERS)
-
-
-def read_list(path: str | os.PathLike) -> list[str]:
-    """The ids of a list file: the first word of each line, without folder and extension (so '2007_000032' and the
-    authors' '/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png' both work).
-
-    Raises UserError for an empty list and for an id that occurs twice.
-    """
-    try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: cannot be read as a list of image ids: {error}') from error
-    ids = [os.path.splitext(os.path.basename(line.split()[0]))[0] for line in lines if line.strip()]
-    if not ids:
-        raise UserError(f'{path}: an empty list; write one image id a line')
-    if len(set(ids)) < len(ids):
-        twice = next(name for name, times in Counter(ids).items() if times > 1)
-        raise UserError(f'{path}: {twice} is listed twice')
-    return ids
 
 
 class VOC12:
@@ -54,11 +37,13 @@ class VOC12:
     classes = CLASSES
     n_classes = len(CLASSES)
     palette = PALETTE
+    upright = False  # masks do not follow EXIF orientation
     server_layout = {'test': 'results/VOC2012/Segmentation/comp6_test_cls'}  # split -> where the evaluation server wants it
 
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
-        self._images: set[str] | None = None
+        self._images: dict[str, str] | None = None
+        self._notes: dict[str, None] = {}
         if _is_root(self.root):
             return
         if not self.root.is_dir():
@@ -76,33 +61,35 @@ class VOC12:
         return self.root / 'JPEGImages' / f'{image_id}.jpg'
 
     def xml_path(self, image_id: str) -> Path:
-        return self.root / 'Annotations' / f'{image_id}.xml'
+        return as_on_disk(self.root / 'Annotations' / f'{image_id}.xml')
 
     def mask_path(self, image_id: str) -> Path:
         """The true label map (object borders 255); may be missing: only scores need it."""
-        return self.root / 'SegmentationClass' / f'{image_id}.png'
+        return as_on_disk(self.root / 'SegmentationClass' / f'{image_id}.png')
 
     def object_mask_path(self, image_id: str) -> Path:
         """The true instances, numbered from 1 (borders 255); may be missing."""
-        return self.root / 'SegmentationObject' / f'{image_id}.png'
+        return as_on_disk(self.root / 'SegmentationObject' / f'{image_id}.png')
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file, or of a split under ImageSets/Segmentation.
+        """The ids of a list file, or of a split under ImageSets/Segmentation; the lists beside this file, voc12/train.txt
+        and others, are found from any folder.
 
         Raises UserError where there is neither, and where images are missing, with their number.
         """
-        split = self.root / 'ImageSets' / 'Segmentation' / f'{list_or_split}.txt'
-        path = Path(list_or_split)
-        if not path.is_file():
-            if not split.is_file():
-                raise UserError(f'{list_or_split}: neither a list file nor a split (there is no {split})')
-            path = split
-        ids = read_list(path)
-        missing = self._without_image(ids)
+        path, split = Path(list_or_split), self.root / 'ImageSets' / 'Segmentation' / f'{list_or_split}.txt'
+        shipped = SHIPPED / path
+        path = next((file for file in (path, shipped, split) if file.is_file()), None)
+        if path is None:
+            raise UserError(f'{list_or_split}: neither a list file nor a split (there is no {split})')
+        found = parse_list(path, self._id_of)
+        missing = [image_id for image_id in found.ids if self._id_of(image_id) is None]
         if missing:
-            raise UserError(f'{path}: {len(missing)} of its {len(ids)} images are not in {self.root}/JPEGImages: '
+            raise UserError(f'{path}: {len(missing)} of its {len(found.ids)} images are not in {self.root}/JPEGImages: '
                             f'{some(missing)}; give a list that fits, or the name of a split of that folder')
-        return ids
+        if found.absent:
+            self._notes[found.note(path)] = None
+        return found.ids
 
     def labels(self, image_id: str) -> np.ndarray:
         """Image-level labels, bool (C,), from the XML's object/name; difficult objects count.
@@ -111,22 +98,29 @@ class VOC12:
         """
         path = self.xml_path(image_id)
         try:
-            objects = ElementTree.parse(path).getroot().findall('object')
+            root = ElementTree.parse(path).getroot()
         except FileNotFoundError as error:
             raise UserError(f'{path}: missing; image-level labels are read from it') from error
-        except (ElementTree.ParseError, OSError) as error:
+        except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
             raise UserError(f'{path}: not readable as XML: {error}') from error
+        objects = [element for element in root.iter() if _tag(element) == 'object']
+        if not objects and not {'annotation', 'filename', 'size'} & {_tag(element) for element in root.iter()}:
+            raise UserError(f'{path}: no annotation of VOC (<{root.tag}>, without an object); fetch it again')
         present = np.zeros(self.n_classes, bool)
-        for name in (element.findtext('name', '').strip() for element in objects):
+        for element in objects:
+            name = next((child.text or '' for child in element if _tag(child) == 'name'), '').strip()
             if name not in self.classes:
-                raise UserError(f'{path}: {name!r} is not one of the {self.n_classes} classes')
+                close = difflib.get_close_matches(name.lower(), self.classes, 1)
+                raise UserError(f'{path}: {name!r} is not one of the {self.n_classes} classes'
+                                + (f'; is it {close[0]!r}?' if close else '' if name else ': an object without a <name>'))
             present[self.classes.index(name)] = True
         return present
 
     def check(self, ids: Iterable[str]) -> Check:
         """What is there and what is missing for `ids`. An XML that cannot be read counts as missing."""
         ids = list(ids)
-        result = Check(len(ids), self._without_image(ids), [], [], [], np.zeros(self.n_classes, np.int64))
+        result = Check(len(ids), [image_id for image_id in ids if self._id_of(image_id) is None], [], [], [],
+                       np.zeros(self.n_classes, np.int64), notes=list(self._notes))
         for image_id in ids:
             if not self.mask_path(image_id).is_file():
                 result.missing_mask.append(image_id)
@@ -140,7 +134,18 @@ class VOC12:
                 result.no_class.append(image_id)
         return result
 
-    def _without_image(self, ids: list[str]) -> list[str]:
+    def _id_of(self, name: str) -> str | None:
+        """The id of the photograph of this name, with or without .jpg, whatever its Unicode form."""
         if self._images is None:  # one look at the folder instead of one at each of thousands of files
-            self._images = {name for name in os.listdir(self.root / 'JPEGImages') if name.endswith('.jpg')}
-        return [image_id for image_id in ids if f'{image_id}.jpg' not in self._images]
+            self._images = {same(file): file for file in map(_jpeg, os.listdir(self.root / 'JPEGImages')) if file}
+        return self._images.get(same(name)) or self._images.get(same(without_ending(name)))
+
+
+def _jpeg(name: str) -> str:
+    """The id of a photograph's file; nothing for other files."""
+    return name.removesuffix('.jpg') if name.endswith('.jpg') and not name.startswith('.') else ''
+
+
+def _tag(element: ElementTree.Element) -> str:
+    """An element's name, without namespace, in lower case."""
+    return element.tag.rpartition('}')[2].lower() if isinstance(element.tag, str) else ''

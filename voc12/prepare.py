@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from misc import ending
 from misc.pyutils import UserError, atomic_path
 from voc12.dataloader import VOC12, read_list
 
@@ -27,11 +28,7 @@ NAMED = 20  # of the images with a problem; the others are only counted
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code; errors are one line on stderr."""
     args = _parse(arguments)
-    try:
-        return _run(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    return ending.run(lambda: _run(args))
 
 
 def train_aug_of_sbd(source: VOC12, sbd: Path) -> list[str]:

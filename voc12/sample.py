@@ -9,6 +9,7 @@ writes: ROOT/JPEGImages/ID.jpg, Annotations/ID.xml, SegmentationClass/ID.png, Se
 command: python -m voc12.sample ROOT
 """
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from misc import labels
+from misc import ending, labels
 from misc.pyutils import UserError, write_json
 from voc12.dataloader import CLASSES, PALETTE
 
@@ -577,7 +578,8 @@ def make_folder(root: Path, parameters: dict, write: Callable[[Path], None]) -> 
         unfinished = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part', dir=root.parent))
         write(unfinished)
         write_json(unfinished / 'sample.json', parameters)
-        os.chmod(unfinished, 0o755)  # mkdtemp's folders are private
+        with contextlib.suppress(OSError):  # not every file system lets rights be changed
+            os.chmod(unfinished, 0o755)  # mkdtemp's folders are private
         os.replace(unfinished, root)
     except OSError as error:
         raise UserError(f'cannot write the sample {root}: {error.strerror or error}') from error
@@ -597,13 +599,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--n_val', type=int, default=42, help='images kept apart')
     parser.add_argument('--size', type=int, default=112, help='longer side, about, in pixels')
     parser.add_argument('--seed', type=int, default=0, help='another number draws other scenes')
-    try:
-        root = draw(**vars(parser.parse_args(arguments)))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    print(root)
-    return 0
+    args = parser.parse_args(arguments)
+    return ending.run(lambda: print(draw(**vars(args))), lambda want: 'a smaller --size')
 
 
 if __name__ == '__main__':
