@@ -110,7 +110,7 @@ def prepare() -> None:
     kept = f'kept in {folder}' if folder else \
         'not kept, because neither misc/__pycache__ nor the home folder can be written; set NUMBA_CACHE_DIR'
     try:
-        with _one_at_a_time(folder), permutohedral.compiling(lambda: log.info('compiling the dense CRF, about 20 s (%s)', kept)):
+        with _one_at_a_time(folder), permutohedral.compiling(lambda: log.info('compiling the dense CRF, about 20 s; %s', kept)):
             _mean_field(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 1), np.float32), SEEDS, 1)
     except OSError as error:
         raise WriteError(f'{folder}: the compiled CRF cannot be kept there ({error.strerror or error}); make room, or set '

@@ -78,7 +78,10 @@ def positions(height: int, width: int, sxy: float) -> tuple[np.ndarray, np.ndarr
 
 
 def lattice(features: tuple[np.ndarray, ...], compat: float) -> Lattice:
-    """compat * filter, normalised on both sides: by the root of what it makes of ones. features: d of float32 (N,), which fit."""
+    """compat * filter, normalised on both sides: by the root of what it makes of ones.
+
+    features: d of float32 (N,), for which `fits` holds.
+    """
     vertices, weights, neighbours = _build(features, 64 // len(features))
     built = Lattice(vertices, weights, tuple(neighbours))
     _normalise(built, compat)
