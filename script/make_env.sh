@@ -13,6 +13,10 @@ case $python in /*) ;; *) python=$PWD/$python ;; esac
 cd "$(dirname "$0")/.."
 requirements=${1:-requirements.txt}
 log=.venv/install.log
+if command -v flock >/dev/null; then  # two at once would clear what the other installs
+  exec 9< script/make_env.sh
+  flock -n 9 || { echo "Waiting for another make_env.sh, or a file system without locks"; flock 9 || true; }
+fi
 
 # Minor version, full version and home of an interpreter: .venv/bin/python has those of the one that made it.
 identity() {

@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, analysis, inference, plots, records, scores, seeds, weights
+from misc.draw import plots
+from misc.files import activations, records, weights
+from misc.method import maps, seeds, walking
 from misc.pyutils import UserError, write_json
-from step import make_sem_seg
+from misc.score import analysis, scores
 from tests.conftest import GOLDEN, Command
 from tests.test_scores import confusion_of, random_activations, source_of
 from tests.tiny import NETWORKS, irn
@@ -246,7 +248,7 @@ def draw_activations(tree, folder, seed, background=False):
             hw = picture.height, picture.width
         planes = len(keys) + background
         strided, high_res = (np.array([blob(rng, size) for _ in range(planes)], np.float32).reshape(planes, *size)
-                             for size in (inference.strided_hw(hw), hw))
+                             for size in (maps.strided_hw(hw), hw))
         activations.save(folder, image_id, activations.Activation(keys, strided, high_res))
     write_json(folder / records.FOLDER_RECORD, {'drawn': seed})
 
@@ -390,8 +392,8 @@ def masks_of(folder):
 @pytest.fixture
 def counted(monkeypatch):
     """Walks that are really done."""
-    calls, real = [], make_sem_seg.walk
-    monkeypatch.setattr(make_sem_seg, 'walk', lambda *given: calls.append(1) or real(*given))
+    calls, real = [], walking.walk
+    monkeypatch.setattr(walking, 'walk', lambda *given: calls.append(1) or real(*given))
     return calls
 
 
@@ -539,7 +541,7 @@ def test_walks_are_read_as_they_were_written(tmp_path):
     read = activations.load_walked(tmp_path, 'a')
     assert all(np.array_equal(*pair) for pair in zip(read, walk, strict=True))
     assert read.walked.dtype == np.float32
-    planes = make_sem_seg.planes_of(read)
+    planes = walking.planes_of(read)
     assert planes.shape == (2, 7, 12)
     assert planes.max() == 1
     for keys, planes, hw in (([1], (2, 2, 3), [7, 12]), ([1, 4], (2, 2, 3), [7, 13]), ([1, 4], (2, 2, 3), [7])):
@@ -555,6 +557,6 @@ def test_walks_are_read_as_they_were_written(tmp_path):
 
 def test_nothing_left_of_the_walk_is_background():
     empty = activations.Walked(np.array([2]), np.zeros((1, 2, 2), np.float32), np.array([6, 7]))
-    assert make_sem_seg.planes_of(empty).tolist() == np.zeros((1, 6, 7)).tolist()
+    assert walking.planes_of(empty).tolist() == np.zeros((1, 6, 7)).tolist()
     none = activations.Walked(np.zeros(0, np.int64), np.zeros((0, 2, 2), np.float32), np.array([6, 7]))
-    assert make_sem_seg.planes_of(none).shape == (0, 6, 7)
+    assert walking.planes_of(none).shape == (0, 6, 7)

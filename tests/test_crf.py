@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from misc import crf, imutils, labels, seeds
+from misc import imutils
+from misc.files import labels
+from misc.method import crf, seeds
 from misc.pyutils import UserError, WriteError
 from script.benchmark import by_pydensecrf, label_energy
 from tests.conftest import GOLDEN
@@ -203,7 +205,7 @@ def test_commands_without_a_crf_do_not_import_numba():
 
 
 def test_numba_missing_is_told_with_the_remedy():
-    code = ("import sys; sys.modules['numba'] = None\nfrom misc import crf\nfrom misc.pyutils import UserError\n"
+    code = ("import sys; sys.modules['numba'] = None\nfrom misc.method import crf\nfrom misc.pyutils import UserError\n"
             "try:\n    crf.prepare()\nexcept UserError as error:\n    print(error)")
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith('the dense CRF needs numba (')
@@ -223,7 +225,7 @@ REFINE = """
 import logging, sys
 logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
 import numpy as np
-from misc import crf
+from misc.method import crf
 crf.prepare()
 print(crf.dense_crf(np.zeros((2, 3, 3), np.uint8), [np.ones((2, 3), int)], 2)[0].tolist())
 """
@@ -232,10 +234,11 @@ REFINED = '[[1, 1, 1], [1, 1, 1]]'
 
 def read_only_copy(folder):
     """The CRF alone, where __pycache__ cannot be made: a file has its name."""
-    (folder / 'misc').mkdir()
-    for name in ('__init__', 'crf', 'permutohedral', 'pyutils'):
-        shutil.copy(ROOT / 'misc' / f'{name}.py', folder / 'misc')
-    (folder / 'misc' / '__pycache__').touch()
+    method = folder / 'misc' / 'method'
+    method.mkdir(parents=True)
+    for name in ('__init__', 'pyutils', 'method/__init__', 'method/crf', 'method/permutohedral'):
+        shutil.copy(ROOT / 'misc' / f'{name}.py', folder / 'misc' / f'{name}.py')
+    (method / '__pycache__').touch()
 
 
 def refining(folder, cache):

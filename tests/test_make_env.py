@@ -1,4 +1,5 @@
 """script/make_env.sh with pretended interpreters, which answer in a shell; script/check_env.py with pretended packages."""
+import fcntl
 import os
 import re
 import shutil
@@ -48,15 +49,19 @@ class Checkout:
         path.chmod(0o755)
         return path
 
-    def __call__(self, *words, **environment):
-        """Exit code, what the interpreters were asked, stdout, stderr."""
+    def start(self, *words, **environment):
         self.calls.write_text('')
         environment = {key: str(value) for key, value in environment.items()}
         clean = {key: value for key, value in os.environ.items() if key != 'PYTHON'}
-        done = subprocess.run(['bash', self.folder / 'script' / 'make_env.sh', *words], cwd=self.programs, text=True,
-                              capture_output=True, timeout=60,
-                              env=clean | {'PATH': f'{self.programs}:/usr/bin:/bin', 'CALLS': str(self.calls)} | environment)
-        return done.returncode, self.calls.read_text(), done.stdout, done.stderr
+        return subprocess.Popen(['bash', self.folder / 'script' / 'make_env.sh', *words], cwd=self.programs, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                env=clean | {'PATH': f'{self.programs}:/usr/bin:/bin', 'CALLS': str(self.calls)} | environment)
+
+    def __call__(self, *words, **environment):
+        """Exit code, what the interpreters were asked, stdout, stderr."""
+        done = self.start(*words, **environment)
+        stdout, stderr = done.communicate(timeout=60)
+        return done.returncode, self.calls.read_text(), stdout, stderr
 
     def python(self):
         """The version of .venv."""
@@ -167,6 +172,17 @@ def test_what_does_not_fit_is_not_taken_for_installed(checkout):
     assert checkout(FAULT='numba')[::3] == (1, 'error: numba\n')
     assert 'script/check_env.py' in checkout()[1]
     assert 'script/check_env.py' not in checkout()[1]
+
+
+@pytest.mark.skipif(not shutil.which('flock'), reason='no flock')
+def test_two_at_once(checkout):
+    checkout.interpreter('python3', '3.11.7')
+    with (checkout.folder / 'script' / 'make_env.sh').open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = checkout.start()
+        assert done.stdout.readline().startswith('Waiting for another make_env.sh')
+        assert not (checkout.folder / '.venv').exists()
+    assert done.communicate(timeout=60)[0] and done.returncode == 0 and checkout.python() == '3.11.7'
 
 
 @pytest.fixture
