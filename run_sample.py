@@ -1,33 +1,40 @@
-"""The command line: `python run_sample.py --data_root ROOT --train_cam_pass True --make_cam_pass True ...`
+"""The command line: `python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg`, or the authors' way, with a
+flag a stage: `python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True ...`
 
-Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order they were named in. The
-stages, and every flag with its default, stand in misc/options.py.
+Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order they were named in. What a
+stage is stands in its file in step/; every setting, with its default, in misc/contract/settings.py.
 """
 import argparse
-import importlib
+import functools
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from misc import checking, ending, options, preflight, scores, torchutils
-from misc.options import Stage
+from misc import ending, torchutils
+from misc.command import checking, launch, options, plan, preflight
+from misc.contract import settings
+from misc.contract.stages import Job, Stage, Stages
 from misc.pyutils import elapsed, log, start_log
+from misc.score import results, scores
+from step.pipeline import STAGES
 
 VERSION = '0.1.0'
 
 
-def check_data(args: argparse.Namespace) -> int:
+def check_data(job: Job, args: argparse.Namespace) -> int:
     """Print what is there and what is wrong. Returns the exit code: 1 where something must be mended."""
-    text, is_good = checking.page(args.source, {name: getattr(args, name) for name in options.LISTS}, args.num_workers)
+    text, is_good = checking.page(job.source, {name: job.lists[name] for name in options.CHECKED_LISTS}, args.num_workers,
+                                  args.check_data != 'quick', functools.partial(checking.memory, args))
     print(text)
     if is_good:
-        images = len(args.source.names(args.train_list))
-        steps = [images // getattr(args, f'{name}_batch_size') * getattr(args, f'{name}_num_epoches')
-                 for name in options.NETWORKS]
+        images = len(job.ids('train_list'))
+        steps = [images // told.batch_size * told.epochs for told in (
+            cls.of(args) for cls in (settings.CamTraining, settings.AmnTraining, settings.IrnTraining))]
         few = ' Smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.' if min(steps) < 100 else ''
         print(f'Steps of training with these flags: CAM {steps[0]}, AMN {steps[1]}, IRN {steps[2]} (published: 3305, 3305, '
               f'990).{few}')
@@ -45,68 +52,79 @@ def git_commit() -> str:
         return 'unknown'
 
 
-def log_provenance(args: argparse.Namespace, chosen: list[Stage]) -> None:
+def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
     """Version, commit, machine and settings: the first lines of every log."""
-    log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', args.version, args.commit, platform.python_version(),
-             torchutils.machine_line(args.device), torchutils.world()[1], args.seed)
-    settings = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
-                and key not in ('source', 'version', 'commit', 'check_data', 'running', 'voc12_root')}  # data_root tells it
-    log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in settings.items()))
+    log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', job.version, job.commit, platform.python_version(),
+             torchutils.machine_line(job.device), torchutils.world()[1], args.seed)
+    told = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
+            and key not in ('check_data', 'dry_run', 'running', 'voc12_root')}  # data_root tells it
+    log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in told.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
-    for note in args.source.check(()).notes:
+    for note in job.source.check(()).notes:
         log.info('note: %s', note)
 
 
-def run(args: argparse.Namespace) -> int:
+def job_of(args: argparse.Namespace, stages: Stages) -> Job:
+    """What every stage of this run is given. Raises UserError where there is no such data set."""
+    source = options.open_source(args)
+    files = {flag: getattr(args, flag) for flag in ('scores_file', *stages.outputs(), *options.further_inputs(stages))}
+    thresholds = {stage.shown.threshold: getattr(args, stage.shown.threshold)
+                  for stage in stages if stage.shown and stage.shown.threshold}
+    return Job(source, stages, settings.Run.of(args), args.device, {name: getattr(args, name) for name in options.LISTS}, files,
+               thresholds, VERSION, git_commit())
+
+
+def run(args: argparse.Namespace, stages: Stages) -> int:
     """Run the chosen stages. Returns the exit code; raises UserError for what the user can mend."""
-    chosen = [stage for stage in options.STAGES if getattr(args, f'{stage.name}_pass')]
+    chosen = [stage for stage in stages if getattr(args, f'{stage.name}_pass')]
     if not chosen and not args.check_data:
-        print(f'error: no stage is named; give at least one of\n{options.stage_list()}', file=sys.stderr)
+        print(f'error: no stage is named; give at least one of\n{options.stage_list(stages)}', file=sys.stderr)
         return 2
-    options.resolve_thresholds(args)
-    options.resolve_files(args)
-    options.resolve_recipe(args)
+    options.resolve(stages, args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
     torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')  # the CPU always is
-    options.resolve_lists(args)
-    args.source = options.open_source(args)
-    args.version, args.commit = VERSION, git_commit()
+    job = job_of(args, stages)
     if args.check_data:
-        return check_data(args)
-    preflight.check(args, chosen)
+        return check_data(job, args)
+    preflight.check(args, job, chosen)
+    if args.dry_run:
+        print(plan.text(args, job, chosen))
+        return 0
     name = Path(args.log_name)
     start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log', torchutils.is_main())
-    log_provenance(args, chosen)
+    log_provenance(args, job, chosen)
     args.running = True
     if args.repeat == 1:
-        run_stages(args, chosen)
+        run_stages(args, job, chosen)
     else:
         repeats = [seeded(args, chosen, args.seed + number) for number in range(args.repeat)]
         for one in repeats:
             log.info('=== seed %d', one.seed)
-            run_stages(one, chosen)
+            run_stages(one, job_of(one, stages), chosen)
         if torchutils.is_main():
             report_spread(repeats, chosen)
     torchutils.leave_processes()
     return 0
 
 
-def run_stages(args: argparse.Namespace, chosen: list[Stage]) -> None:
+def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
     """The chosen stages, one after the other."""
     begun = time.monotonic()
     for stage in chosen:
         since = time.monotonic()
-        log.info('=== %s: %s', stage.name, stage.help)
+        log.info('=== %s: %s', stage.name, stage.title)
         with ending.explained(ending.remedy_of(stage.name, args)):
-            importlib.import_module(f'step.{stage.name}').run(args)
+            stage.run(job, *stage.told(args))
         torchutils.wait_for_all()
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
+    if len([stage for stage in chosen if stage.rows]) > 1 and torchutils.is_main() and Path(args.scores_file).is_file():
+        log.info('%s', results.table(args.scores_file, job.stages.rows(), published=True))
 
 
-def seeded(args: argparse.Namespace, chosen: list[Stage], seed: int) -> argparse.Namespace:
+def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argparse.Namespace:
     """`args` with another seed: what the chosen stages write, and their scores, move to the folder seed_N of --work_dir
     (of their own folder, where they lie elsewhere)."""
     def moved(path: str) -> str:
@@ -114,33 +132,22 @@ def seeded(args: argparse.Namespace, chosen: list[Stage], seed: int) -> argparse
         base = work_dir if whole.is_relative_to(work_dir) else whole.parent
         return str(base / f'seed_{seed}' / whole.relative_to(base))
 
-    outputs = {stage.writes for stage in chosen if stage.writes} | {'scores_file'}
-    if 'seg_out_dir' in outputs:
-        outputs.add('seg_crf_out_dir')
-    if 'sem_seg_out_dir' in outputs and args.walked_out_dir is not None:
-        outputs.add('walked_out_dir')
-    if 'sem_seg_out_dir' in outputs and args.seg_label_dir == args.sem_seg_out_dir:
-        outputs.add('seg_label_dir')
-    if 'ins_seg_out_dir' in outputs and args.ins_seg_coco_json is not None:
-        outputs.add('ins_seg_coco_json')
+    outputs = {output.flag for stage in chosen for output in stage.writes if getattr(args, output.flag) is not None}
+    outputs |= {read.flag for stage in chosen for read in stage.reads if read.meant(args) in outputs} | {'scores_file'}
     if preflight.trainings_of(chosen) and args.tensorboard is not None:
         outputs.add('tensorboard')
     return argparse.Namespace(**vars(args) | {'seed': seed} | {name: moved(getattr(args, name)) for name in outputs})
 
 
-def report_spread(repeats: list[argparse.Namespace], chosen: list[Stage]) -> None:
+def report_spread(repeats: Sequence[argparse.Namespace], chosen: Sequence[Stage]) -> None:
     """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in the log. A score that
     is not defined for one of them is left out."""
-    scored = [stage.name for stage in chosen if stage.name.startswith('eval_')]
-    if not scored:
-        return
-    if 'eval_seg' in scored and repeats[0].seg_crf:
-        scored.append('eval_seg_crf')
-    last = [scores.read_scores(one.scores_file) for one in repeats]
+    scored = dict.fromkeys(row.stage for stage in chosen for row in stage.rows)
+    last = [scores.read_scores(one.scores_file) for one in repeats] if scored else []
     rows = []
-    for stage in scored:
-        for name, title in (('miou', stage), ('best_miou', f'{stage}, at its best threshold'), ('map', f'{stage}, mean AP')):
-            values = [one[stage].get(name) for one in last]
+    for name in scored:
+        for key, title in (('miou', name), ('best_miou', f'{name}, at its best threshold'), ('map', f'{name}, mean AP')):
+            values = [one.get(name, {}).get(key) for one in last]
             if None not in values:
                 rows.append((title, statistics.mean(values), statistics.stdev(values), *values))
     if rows:
@@ -148,17 +155,23 @@ def report_spread(repeats: list[argparse.Namespace], chosen: list[Stage]) -> Non
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = options.build_parser().parse_args(arguments)
-    args.running = False
+    words = sys.argv[1:] if arguments is None else arguments
+    started = argparse.Namespace(running=False)
+
+    def work() -> int:
+        given = options.with_preset(words)
+        stages = options.with_stages_of(STAGES, given)
+        args = options.build_parser(stages).parse_args(given, started)
+        return run(args, stages) if args.gpus is None else launch.share_among(args.gpus, __file__, given)
 
     def tell(line: str) -> None:
         whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
         log.info('%s%s', whose, line, extra={'file_only': True})  # the screen has it on stderr
         stopped = line.startswith('stopped')
-        if os.environ.get('LOCAL_RANK', '0') == '0' or (args.running and not stopped):  # else all processes say the same
+        if os.environ.get('LOCAL_RANK', '0') == '0' or (started.running and not stopped):  # else all processes say the same
             print(line, file=sys.stderr)
 
-    return ending.run(lambda: run(args), again='; the same command goes on', tell=tell)
+    return ending.run(work, again='; the same command goes on', tell=tell)
 
 
 if __name__ == '__main__':

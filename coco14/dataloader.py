@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from misc.labels import PALETTE
+from misc.contract.sources import Check, Source, parse_list
+from misc.files.labels import PALETTE
 from misc.pyutils import UserError, atomic_path
-from misc.sources import Check, parse_list
 
 SPLITS = ('train2014', 'val2014')
 # in the order of COCO's category ids
@@ -65,16 +65,18 @@ def save_labels(path: Path, numbers: np.ndarray, present: np.ndarray) -> None:
         np.savez(stream, ids=numbers.astype(np.int64), present=np.packbits(present, 1))
 
 
-class COCO14:
+class COCO14(Source):
     """The folder that holds COCO's images and what coco14.prepare made.
 
-    name, classes (C names), n_classes, palette (uint8 (256, 3)) describe the data; the methods say where things lie.
     Raises UserError where `root` is no such folder or is not prepared.
     """
 
     name = 'coco14'
+    root_is = 'the folder that python -m coco14.prepare filled'
+    lists = {'train_list': 'train2014', 'val_list': 'val2014', 'infer_list': 'train2014', 'eval_set': 'train2014',
+             'seg_list': 'val2014'}
+    environment = 'COCO14_ROOT'
     classes = CLASSES
-    n_classes = len(CLASSES)
     palette = PALETTE
     upright = False  # masks do not follow EXIF orientation
 
@@ -104,10 +106,6 @@ class COCO14:
     def mask_path(self, image_id: str) -> Path:
         """The true label map (crowd regions 255); may be missing: only scores need it."""
         return mask_folder(self.root, SPLITS[self._split[self._row(image_id)]]) / f'{image_id}.png'
-
-    def object_mask_path(self, image_id: str) -> Path:
-        """Raises UserError: prepare makes no instance truth."""
-        raise UserError('MS-COCO 2014: there is no truth of single objects here; instance masks cannot be scored')
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
         """The ids of a list file, or of a split (train2014, val2014). COCO_train2014_ID.jpg in a list is ID.

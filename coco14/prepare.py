@@ -42,7 +42,8 @@ from coco14.dataloader import (
     mask_folder,
     save_labels,
 )
-from misc import ending, inference, labels, records, torchutils
+from misc import ending, inference, torchutils
+from misc.files import labels, records
 from misc.pyutils import UserError, atomic_path, writing
 from voc12.prepare import counted, named
 

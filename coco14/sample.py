@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from coco14.dataloader import CATEGORY_IDS, CLASSES, id_of, image_name
-from misc import ending, imutils, labels
+from misc import ending, imutils
+from misc.files import labels
 from misc.pyutils import UserError
 from voc12 import sample
 

@@ -7,9 +7,9 @@
   lists/NAME.txt  may be missing: splits of one's own, an image a line
 
 Nothing after the comma: the image shows none of the classes. Images without a row are left alone. What table programs write
-instead is read, too (misc/tables.py): ; or a tab between columns, | between classes, lists as Python prints them, a column a
-class under its name with 0 or 1, headings, UTF-16. Splits that are always there: all (every image with a row), masked (those
-with a mask), some (at most 200 of them, evenly spread).
+instead is read, too (misc/data/tables.py): ; or a tab between columns, | between classes, lists as Python prints them, a
+column a class under its name with 0 or 1, headings, UTF-16. Splits that are always there: all (every image with a row), masked
+(those with a mask), some (at most 200 of them, evenly spread).
 
 Without labels.csv, a folder a class, as torchvision's ImageFolder has it: images/CLASS/x.jpg or CLASS/x.jpg; that image's id is
 CLASS_x. Photographs are turned as their EXIF orientation says, and their masks lie over them so.
@@ -22,11 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from misc import labels, tables
-from misc.imutils import PHOTOGRAPHS
-from misc.pyutils import UserError
-from misc.sources import (
+from misc.contract.sources import (
     Check,
+    Source,
     as_on_disk,
     is_photograph,
     looks,
@@ -38,6 +36,10 @@ from misc.sources import (
     spelling,
     without_ending,
 )
+from misc.data import tables
+from misc.files import labels
+from misc.imutils import PHOTOGRAPHS
+from misc.pyutils import UserError
 
 MOST_CLASSES = labels.IGNORE - 1
 MOST_OF_SOME = 200
@@ -45,15 +47,16 @@ SPLITS = ('all', 'masked', 'some')
 LAYOUT = 'a row is the name of an image, a comma, and its classes with ; between them'
 
 
-class Folder:
+class Folder(Source):
     """A folder of photographs with its labels.csv.
 
-    name, classes (C names), n_classes, palette (uint8 (256, 3)) describe the data; the methods say where things lie.
     Raises UserError where `root` is no such folder, where a file cannot be read, and for no class or more than 254. What
     is wrong with single rows is kept for `check`, so that it is told all at once.
     """
 
     name = 'folder'
+    root_is = 'the folder that holds images/ and labels.csv'
+    lists = {'train_list': 'all', 'val_list': 'some', 'infer_list': 'all', 'eval_set': 'masked', 'seg_list': 'all'}
     palette = labels.PALETTE
     upright = True
 
@@ -77,7 +80,6 @@ class Folder:
         rows = self._find_in_folders(given) if self._folders else self._read_rows(given)
         self.classes = given or tuple(sorted({name for names in rows.values() for name in names}
                                              | {spelling(name) for name in self._folders}))
-        self.n_classes = len(self.classes)
         if not self.classes and self._wrong:
             raise UserError(f'{root}: {self._wrong[0]} (no row is good)')
         if not 1 <= self.n_classes <= MOST_CLASSES:

@@ -14,6 +14,11 @@ from PIL import ExifTags, Image
 
 from misc.pyutils import UserError
 
+
+class UnreadableImage(UserError):
+    """A photograph that cannot be decoded."""
+
+
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 
@@ -38,7 +43,7 @@ def read_image(path: str | os.PathLike, upright: bool = False) -> np.ndarray:
 
 def read_of(source: Any, image_id: str) -> np.ndarray:
     """The photograph of a data set (datasets.Source) as every stage sees it: `read_image`, upright where the source's are."""
-    return read_image(source.image_path(image_id), getattr(source, 'upright', False))
+    return read_image(source.image_path(image_id), source.upright)
 
 
 def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarray, list[str]]:
@@ -121,7 +126,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such image') from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f'{path}: cannot be decoded ({error}); replace it or take it out of the list') from error
+        raise UnreadableImage(f'{path}: cannot be decoded ({error}); replace it or take it out of the list') from error
 
 
 def resize(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import warnings
 import torch
 from torch.nn import functional as F
 
-from misc.labels import IGNORE
+from misc.files.labels import IGNORE
 
 LOOK_EVERY = 4  # steps of the walk, for planes that may be given up
 

@@ -119,7 +119,7 @@ def lock(path: str | os.PathLike, what: str) -> None:
         return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, 'a', encoding='utf-8')  # noqa: SIM115 -- open as long as the lock is held
+        handle = open(path, 'a+', encoding='utf-8')  # noqa: SIM115 -- open as long as the lock is held
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -128,6 +128,26 @@ def lock(path: str | os.PathLike, what: str) -> None:
     except OSError as error:  # some network file systems have no locks
         log.info('%s cannot be locked (%s): start no second run that writes to it', what, error.strerror)
     _locks[path] = handle
+
+
+def read_lock(path: str | os.PathLike) -> str:
+    """What a run wrote into its lock file; nothing where there is none."""
+    handle = _locks.get(Path(path).absolute())
+    if handle is not None:  # not opened a second time: on some network file systems to close that would give up the lock
+        handle.seek(0)
+        return handle.read()
+    with contextlib.suppress(OSError):  # it holds what can be found out again
+        return Path(path).read_text(encoding='utf-8')
+    return ''
+
+
+def write_lock(path: str | os.PathLike, text: str) -> None:
+    """Put `text` into a lock file that this process holds, for the next run."""
+    handle = _locks[Path(path).absolute()]
+    with writing(path):
+        handle.truncate(0)
+        handle.write(text)
+        handle.flush()
 
 
 def unlock() -> None:
@@ -149,8 +169,9 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-def start_log(path: str | os.PathLike, main: bool = True) -> None:
-    """Send the log to the screen, and to the end of the file `path` with times. Raises UserError when it cannot.
+def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
+    """Send the log to the screen, and to the end of the file `path`, if one is named, with times. Raises UserError when it
+    cannot.
 
     main: False for the other processes of a run: they write down nothing but why they end (records with `file_only`).
     """
@@ -160,14 +181,16 @@ def start_log(path: str | os.PathLike, main: bool = True) -> None:
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter('%(message)s'))
     screen.addFilter(lambda record: main and not _is_file_only(record))
-    with writing(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        file = _LogFile(path, encoding='utf-8')
-    file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
-    file.addFilter(lambda record: main or _is_file_only(record))
-    for handler in (screen, file):
+    _opened.append(screen)
+    if path is not None:
+        with writing(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            file = _LogFile(path, encoding='utf-8')
+        file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
+        file.addFilter(lambda record: main or _is_file_only(record))
+        _opened.append(file)
+    for handler in _opened:
         log.addHandler(handler)
-        _opened.append(handler)
 
 
 def _is_file_only(record: logging.LogRecord) -> bool:

@@ -5,7 +5,7 @@ import math
 import resource
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,17 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from misc import datasets, records, torchutils, weights
+from misc import imutils, networks, torchutils
+from misc.contract.sources import some
+from misc.contract.stages import Job
+from misc.data import datasets
+from misc.files import records, weights
+from misc.files.inputs import Inputs, Known, check_parts, digest_of, read_known, write_known
+from misc.method.objectives import Batch, Learner, Objective
 from misc.pyutils import UserError, elapsed, lock, lock_path, log, remove_unfinished, writing
 
+TOLD = 20  # photographs that an error names
 ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
-Batch = dict[str, Any]
-Parts = dict[str, torch.Tensor]
-
-
-@dataclasses.dataclass
-class Objective:
-    """What is learnt.
-
-    counts(batch): how many targets of each kind the whole batch holds, over all processes; None for a batch without
-    anything to learn from, which is skipped and counted. loss(net, part, counts): the share of a part of that batch in
-    its loss, and in the loss's parts by name; the shares of all parts add up.
-    """
-
-    counts: Callable[[Batch], torch.Tensor | None]
-    loss: Callable[[nn.Module, Batch, torch.Tensor], tuple[torch.Tensor, Parts]]
 
 
 @dataclasses.dataclass
@@ -44,7 +36,8 @@ class Training:
     are there; accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole;
     save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
     resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of ROUND steps takes the place
-    of an epoch in the log and for checkpoints, and the last round may be short.
+    of an epoch in the log and for checkpoints, and the last round may be short; inputs: what is learnt from, of each of `ids`
+    (NAME.inputs.jsonl); on_damaged: 'stop' at a photograph that cannot be decoded, or 'skip' it.
     """
 
     name: str
@@ -62,6 +55,22 @@ class Training:
     tensorboard: str | None = None
     resume: bool = True
     steps: int | None = None
+    inputs: Inputs | None = None
+    ids: Sequence[str] = ()
+    on_damaged: str = 'stop'
+    now: Known = dataclasses.field(default_factory=Known)  # of `inputs`, in the main process
+
+    @classmethod
+    def of(cls, job: Job, stage: str, flag: str, told: Any, batch_size: int, ids: list[str], inputs: Inputs,
+           **more: Any) -> 'Training':
+        """A stage's training. flag: names its weights; told: its settings, all of which go into the record; ids, inputs: its
+        images, and what they are made of; more: what else the weights depend on."""
+        run = job.run
+        record = {'stage': stage, **told.record(), 'code': networks.code_of(*told.modules()),
+                  'images': records.fingerprint({'ids': ids}), **more}
+        return cls(stage, job.files[flag], record, batch_size, getattr(told, 'epochs', None), told.seed, job.device,
+                   told.precision, run.num_workers, run.overwrite, run.accumulate, run.save_every, run.tensorboard, run.resume,
+                   getattr(told, 'steps', None), inputs=inputs, ids=ids, on_damaged=run.on_damaged)
 
     def length(self, images: int) -> tuple[int, int]:
         """(steps in all, steps of an epoch, or of a round where `steps` is given).
@@ -75,21 +84,42 @@ class Training:
     def checkpoint(self) -> Path:
         return records.beside_weights(self.weights, '.ckpt')
 
+    @property
+    def lock_path(self) -> Path:
+        return lock_path(self.checkpoint.with_suffix(''))
+
+    @property
+    def made_from(self) -> Path:
+        return records.beside_weights(self.weights, '.inputs.jsonl')
+
     def already_done(self) -> bool:
         """Whether these weights are there, made with these settings.
 
         Weights without a record (made elsewhere) are used. Raises UserError where they, or the checkpoint of an unfinished
-        run, come from other settings.
+        run, come from other settings or inputs.
         """
         if torchutils.is_main():
-            lock(lock_path(self.checkpoint.with_suffix('')), f'{self.weights}')
+            lock(self.lock_path, f'{self.weights}')
             remove_unfinished(self.checkpoint.parent, self.checkpoint.stem)
         self.settings = records.as_stored(self.settings)
+        known = Known()
+        if self.inputs is not None:
+            if torchutils.is_main():
+                known = read_known(self.made_from, self.lock_path)
+                self.now = known.now(self.inputs, self.ids)
+                check_parts(self.inputs, self.ids)
+                self.settings['inputs'] = digest_of(self.now.lines)
+            self.settings['inputs'] = torchutils.gather([self.settings.get('inputs')])[0]
+        return self._already_done(known)
+
+    def _already_done(self, known: Known) -> bool:
+        """known: what NAME.inputs.jsonl tells."""
         if self.overwrite:
             return False
         unfinished = read_checkpoint(self.checkpoint) if self.resume else None
         if unfinished is not None:
-            self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training')
+            self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training',
+                          Known(unfinished.get('made_from')))
             return False
         found = weights.existing(self.weights)
         if found is None:
@@ -99,14 +129,46 @@ class Training:
             log.info('%s is there, without a record of its settings (made elsewhere), and is used (--overwrite trains it anew)',
                      found)
             return True
-        self._compare(old, found, 'trained')
+        self._compare(old, found, 'trained', known)
+        if known.lines == self.now.lines and known.stats != self.now.stats and torchutils.is_main():
+            self.write_inputs()
         log.info('%s is already trained with these settings (--overwrite trains it anew)', found)
         return True
 
-    def _compare(self, old: dict[str, Any], path: Path, what: str) -> None:
-        if old != self.settings:
-            raise UserError(f'{path}: {what} with other settings ({records.difference(old, self.settings)}): '
-                            '--overwrite starts anew, or name another file')
+    def write_inputs(self) -> None:
+        """Write NAME.inputs.jsonl."""
+        if self.inputs is not None:
+            write_known(self.made_from, self.lock_path, self.now)
+
+    def _compare(self, old: dict[str, Any], path: Path, what: str, known: Known) -> None:
+        """known: what the weights were made from, if `old` says the same."""
+        new = dict(self.settings)
+        old = records.with_later(old, new)
+        if 'inputs' not in old:
+            for name in ('inputs', 'label_maps'):  # an earlier version told label maps without a record by their place
+                new.pop(name, None)
+            old = {name: value for name, value in old.items() if name in new or name != 'label_maps'}
+            log.info('%s has no record of what it was made from (made by an earlier version) and is used', path)
+        told = ''
+        if torchutils.is_main() and old.get('inputs') != new.get('inputs'):
+            told = _difference(known, self.now, self.inputs) if digest_of(known.lines) == old['inputs'] else 'not known which'
+            told = f'with other inputs ({told})'
+        told = torchutils.gather([told])[0]
+        for name in ('inputs', 'images') if told else ():  # told in words
+            old, new = ({key: value for key, value in each.items() if key != name} for each in (old, new))
+        if old != new:
+            told = f'with other settings ({records.difference(old, new)})' + (f' and {told}' if told else '')
+        if told:
+            raise UserError(f'{path}: {what} {told}: --overwrite starts anew, or name another file')
+
+
+def _difference(old: Known, new: Known, of: Inputs) -> str:
+    """How the inputs of a training differ, in words."""
+    more = [image_id for image_id in new.lines if image_id not in old.lines]
+    fewer = [image_id for image_id in old.lines if image_id not in new.lines]
+    told = [f'{len(ids)} images {how} in the list: {some(ids)}' for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
+    changed = of.told(old.changed(new))
+    return '; '.join([*told, *([changed] if changed else [])]) or 'another order of the list'
 
 
 def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
@@ -147,7 +209,7 @@ def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: fl
                            lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
 
 
-def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,
+def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,
          objective: Objective, training: Training) -> tuple[torch.Tensor, list[str]] | None:
     """One update: the values of loss and parts, and their names; None for a batch that was skipped.
 
@@ -162,9 +224,9 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.Gra
     parts = list(_parts(batch, training.accumulate))
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
-        with contextlib.nullcontext() if last or net is unwrapped(net) else net.no_sync():
+        with contextlib.nullcontext() if last or isinstance(learner, Learner) else learner.no_sync():
             with torchutils.autocast(training.precision, training.device):
-                loss, others = objective.loss(net, part, counts)
+                loss, others = learner(part, counts)
             scaler.scale(loss).backward()
         total = total + torch.stack([loss.detach(), *(value.detach() for value in others.values())])
     scaler.step(optimizer)
@@ -178,11 +240,6 @@ def _parts(batch: Batch, number: int) -> Iterator[Batch]:
     length = math.ceil(size / number)
     for first in range(0, size, length):
         yield {name: value[first:first + length] for name, value in batch.items()}
-
-
-def unwrapped(net: nn.Module) -> nn.Module:
-    """The network itself, without what shares its gradients."""
-    return net.module if isinstance(net, DistributedDataParallel) else net
 
 
 def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
@@ -204,13 +261,16 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     state = _State(training, net, optimizer, scaler)
     if training.resume and not training.overwrite:
         state.resume()
-    parallel = net
+    learner: nn.Module = Learner(net, objective)
     if torchutils.world()[1] > 1:
-        parallel = DistributedDataParallel(net, broadcast_buffers=False)  # every batch norm is fixed
+        learner = DistributedDataParallel(learner, broadcast_buffers=False)  # every batch norm is fixed
         # of kernels of one pixel it says that they lie otherwise in memory in channels-last order; they do not
         warnings.filterwarnings('ignore', category=UserWarning, message=r'Grad strides do not match bucket view strides'
                                 r'[^=]*= \[\d+, \d+, 1, 1\]')
     keys = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step, max_step)
+    if training.on_damaged == 'skip':
+        dataset = datasets.WithoutDamaged(dataset)
+    left_out: set[str] = set()
     batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
     writer = _writer(training)
@@ -224,8 +284,9 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
         for number in steps:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
-            batch = datasets.checked(next(batches))
-            result = step(parallel, optimizer, scaler, batch, objective, training)
+            batch = _next(batches, training)
+            left_out |= {dataset.ids[index] for index in batch.pop('left_out', torch.empty(0)).tolist() if index >= 0}
+            result = step(learner, optimizer, scaler, batch, objective, training)
             state.skipped += result is None
             means.add(number, batch, result)
             state.step = number + 1
@@ -244,6 +305,9 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
             for title, picture in pictures.items():
                 writer.add_image(f'{training.name}/{title}', picture, epoch + 1, dataformats='HWC')
             writer.flush()
+    left_out = set(sum(torchutils.gather([sorted(left_out)]), []))
+    if left_out:
+        log.info('%d images were left out, because they cannot be decoded: %s', len(left_out), some(sorted(left_out), TOLD))
     if state.skipped:
         log.info('%d batches without a labelled pixel were skipped', state.skipped)
     net.eval()
@@ -252,9 +316,21 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     if torchutils.is_main():
         weights.save_state(net, training.weights)
         records.write_json(records.weights_record(training.weights), training.settings)
+        training.write_inputs()
         state.remove()
     torchutils.wait_for_all()
     log.info('weights written: %s', training.weights)
+
+
+def _next(batches: Iterator[Any], training: Training) -> Batch:
+    """The next batch. Raises UserError that names every photograph of the list that cannot be decoded, where one cannot."""
+    batch = next(batches)
+    if not isinstance(batch, imutils.UnreadableImage) or training.inputs is None:
+        return datasets.checked(batch)
+    log.info('%s: %s; now the others are looked at', training.name, batch)
+    ids = datasets.damaged(training.inputs.source, list(training.ids), training.num_workers)
+    raise UserError(f'{training.name}: {len(ids)} of {len(training.ids)} photographs cannot be decoded: {some(ids, TOLD)} (the '
+                    f'first one met: {batch}); --on_damaged skip goes on without them')
 
 
 def _writer(training: Training) -> Any:
@@ -351,6 +427,7 @@ class _State:
         if torchutils.is_main():
             path = self.training.checkpoint
             content = {'settings': self.training.settings, 'step': self.step, 'skipped': self.skipped,
+                       'made_from': self.training.now.lines,
                        **{name: part.state_dict() for name, part in self.parts.items()}}
             with writing(path):
                 if path.is_file():

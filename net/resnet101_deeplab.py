@@ -7,7 +7,7 @@ from net.resnet50_amn import ASPP
 
 
 class DeepLab(nn.Module):
-    """Net(x): logits (N, C+1, h, w) at stride 8, background first. Single scale: `misc.segmentation` adds the others.
+    """Net(x): logits (N, C+1, h, w) at stride 8, background first. Single scale: `misc.method.segmentation` adds the others.
 
     stride_first, ceil_mode: the form of Caffe's weights, see `net.resnet50.ResNet`. Every batch norm uses its stored
     statistics, and its weight and bias are not trained.

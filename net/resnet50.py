@@ -111,14 +111,19 @@ class ResNet(nn.Module):
             if getattr(block, 'downsample', None) is not None:
                 block.downsample = fuse_conv_bn_eval(block.downsample[0], block.downsample[1].eval())
 
-    def freeze_stem(self) -> None:
-        """conv1 and bn1 are never trained (authors' code)."""
-        self.conv1.requires_grad_(False)
-        self.bn1.requires_grad_(False)
+    def freeze(self, layers: int = 0) -> None:
+        """Do not train conv1, bn1 (authors' code) and the first `layers` layers."""
+        for name in ('conv1', 'bn1', *(f'layer{number}' for number in range(1, layers + 1))):
+            getattr(self, name).requires_grad_(False)
 
 
 class ResNet50(ResNet):
     """ResNet-50 as CAM, AMN and IRN have it: layer4 at the resolution of layer3, no dilation."""
 
+    channels, stride = 2048, 16
+
     def __init__(self, norm: Callable[[int], nn.Module] = FixedBatchNorm, strides: tuple[int, ...] = STRIDES):
         super().__init__(BLOCKS, strides, norm=norm)
+
+
+Backbone = ResNet50  # as --backbone names it

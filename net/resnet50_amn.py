@@ -42,7 +42,8 @@ class ASPP(nn.Module):
 
 
 class Net(nn.Module):
-    """Net(x, y): logits (N, C+1, h, w) at stride 16, background first; y (N, C) the image-level labels as 0 and 1.
+    """Net(x, y): logits (N, C+1, h, w) at the backbone's stride, 16, background first; y (N, C) the image-level labels as 0
+    and 1.
 
     seeds (N,) int64: where each image's dropout mask comes from in training. label_conditioning: False leaves out the
     product with the encoded labels, to see what it does; y is then not looked at.
@@ -51,12 +52,14 @@ class Net(nn.Module):
     aliases = ALIASES | {'newly_added.0.': 'classifier.', 'newly_added.1.': 'label_enc.'}
     class_key = ('label_enc.weight', 1)
 
-    def __init__(self, n_classes: int, label_conditioning: bool = True):
+    def __init__(self, n_classes: int, label_conditioning: bool = True, backbone: nn.Module | None = None):
         super().__init__()
-        self.resnet50 = ResNet50()
-        self.resnet50.freeze_stem()
-        self.label_enc = nn.Linear(n_classes, 2048) if label_conditioning else None
-        self.classifier = nn.Sequential(SeededDropout(0.1), ASPP(2048, n_classes + 1))
+        self.resnet50 = ResNet50() if backbone is None else backbone
+        self.resnet50.freeze()
+        self.stride = self.resnet50.stride
+        channels = self.resnet50.channels
+        self.label_enc = nn.Linear(n_classes, channels) if label_conditioning else None
+        self.classifier = nn.Sequential(SeededDropout(0.1), ASPP(channels, n_classes + 1))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor | None = None) -> torch.Tensor:
         features = self.resnet50(x)

@@ -15,7 +15,7 @@ ALIASES = {
 
 
 class Net(nn.Module):
-    """Net(x): logits (N, C). Net.activations(x): relu(classifier(features)), (N, C, h, w) at stride 16.
+    """Net(x): logits (N, C). Net.activations(x): relu(classifier(features)), (N, C, h, w) at the backbone's stride, 16.
 
     The gradient stops after layer2, so that conv1 to layer2 keep their ImageNet weights.
     """
@@ -23,13 +23,12 @@ class Net(nn.Module):
     aliases = ALIASES | {'newly_added.0.': 'classifier.'}
     class_key = ('classifier.weight', 0)
 
-    def __init__(self, n_classes: int):
+    def __init__(self, n_classes: int, backbone: nn.Module | None = None):
         super().__init__()
-        self.resnet50 = ResNet50()
-        self.resnet50.freeze_stem()
-        self.resnet50.layer1.requires_grad_(False)
-        self.resnet50.layer2.requires_grad_(False)
-        self.classifier = nn.Conv2d(2048, n_classes, 1, bias=False)
+        self.resnet50 = ResNet50() if backbone is None else backbone
+        self.resnet50.freeze(layers=2)
+        self.stride = self.resnet50.stride
+        self.classifier = nn.Conv2d(self.resnet50.channels, n_classes, 1, bias=False)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, 2048, h, w)."""

@@ -28,23 +28,21 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from misc import (  # noqa: E402
-    activations,
-    crf,
-    datasets,
-    ending,
-    imutils,
-    indexing,
-    inference,
-    losses,
-    scores,
-    seeds,
-    torchutils,
-    training,
+from misc import ending, imutils, indexing, inference, networks, torchutils, training  # noqa: E402
+from misc.contract.settings import AmnTraining  # noqa: E402
+from misc.data import datasets  # noqa: E402
+from misc.files import activations  # noqa: E402
+from misc.method import (
+    crf,  # noqa: E402
+    losses,  # noqa: E402
+    maps,  # noqa: E402
+    objectives,  # noqa: E402
+    seeds,  # noqa: E402
 )
 from misc.pyutils import UserError, write_json  # noqa: E402
+from misc.score import scores  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
-from step import make_amn_cam, make_cam, make_sem_seg, train_amn, train_cam, train_irn  # noqa: E402
+from step import make_amn_cam, make_cam, make_sem_seg, train_amn  # noqa: E402
 from voc12 import sample  # noqa: E402
 
 SCALES = [1.0, 0.5, 1.5, 2.0]
@@ -120,12 +118,12 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
                 forward(torch.cat([one, one.flip(-1)]))
 
     plain_seconds, work = seconds(plain, args), gigaflop(plain)
-    inference.prepare(net, args.device, args.precision)
+    networks.prepare(net, args.device, args.precision)
 
     def network() -> None:
         with torch.inference_mode(), torchutils.autocast(args.precision, args.device):
             for one in images:
-                inference.with_mirror(forward, one)
+                maps.with_mirror(forward, one)
 
     network_seconds = seconds(network, args)
     with tempfile.TemporaryDirectory() as folder:
@@ -135,10 +133,9 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
         names = [str(n) for n in range(number)]
 
         def whole() -> None:
-            inference.for_each_image(
-                names, lambda name: False,
-                lambda name: (datasets.scaled_images(imutils.read_image(path), SCALES), image.shape[:2]), args.num_workers,
-                lambda name, item: functools.partial(activations.save, folder, name, stage(*item)), args.device)
+            with inference.Images(names, lambda name: False, args.num_workers, args.device) as todo:
+                for name, scales in todo.todo(lambda name: datasets.scaled_images(imutils.read_image(path), SCALES)):
+                    todo.save(name, activations.save, folder, name, stage(scales, image.shape[:2]))
 
         stage_seconds = seconds(whole, argparse.Namespace(device=args.device, repeat=1)) / number
     return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work, 'plain': plain_seconds,
@@ -148,23 +145,26 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
 def case_train_cam(args: argparse.Namespace) -> dict[str, Any]:
     """A step of CAM at the crop asked for. Plain: float32, contiguous."""
     net = resnet50_cam.Net(CLASSES)
-    return _training_case(args, net, training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4), train_cam.objective(args))
+    return _training_case(args, net, training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4),
+                          objectives.ImageClassification(None, args.device))
 
 
 def case_train_amn(args: argparse.Namespace) -> dict[str, Any]:
     """A step of AMN at the crop asked for. Plain: float32, contiguous."""
     net = resnet50_amn.Net(CLASSES)
-    return _training_case(args, net, train_amn.adam(net, args), train_amn.objective(args), 16)
+    return _training_case(args, net, train_amn.adam(net, AmnTraining()),
+                          objectives.PixelClassification(AmnTraining(), args.device), 16)
 
 
 def case_train_irn(args: argparse.Namespace) -> dict[str, Any]:
     """A step of IRN at the crop asked for. Plain: float32, contiguous."""
     net = resnet50_irn.Net()
-    return _training_case(args, net, training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4), train_irn.objective(args), 4)
+    return _training_case(args, net, training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4),
+                          objectives.PixelPairs(None, args.device), 4)
 
 
 def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: torch.optim.Optimizer,
-                   objective: training.Objective, stride: int = 4) -> dict[str, Any]:
+                   objective: objectives.Objective, stride: int = 4) -> dict[str, Any]:
     side = (args.crop - 1) // stride + 1
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 3, (args.batch, 4, 4)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)
@@ -178,7 +178,8 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
 
     def job(precision: str) -> Callable[[], None]:
         settings = training.Training('benchmark', 'unused.pth', {}, args.batch, 1, 0, args.device, precision, 0, False)
-        return lambda: training.step(net, optimizer, scaler, batch, objective, settings)
+        learner = objectives.Learner(net, objective)
+        return lambda: training.step(learner, optimizer, scaler, batch, objective, settings)
 
     plain, work = seconds(job('fp32'), args), gigaflop(job('fp32'))
     net.to(memory_format=torch.channels_last)
@@ -208,15 +209,18 @@ def case_refine_parallel(args: argparse.Namespace) -> dict[str, Any]:
     def refine(name: str) -> None:
         crf.dense_crf(image, labelings, 3)
 
-    taken, alone = (seconds(lambda workers=workers: inference.for_each_image(names, lambda name: False, refine, workers),
-                            once) / len(names) for workers in (cores, 0))
+    def all_of_them(workers: int) -> None:
+        with inference.Images(names, lambda name: False, workers) as images:
+            images.make(refine)
+
+    taken, alone = (seconds(functools.partial(all_of_them, workers), once) / len(names) for workers in (cores, 0))
     return {'seconds': taken, 'plain': alone, 'plain_what': 'one process', 'compared': taken}
 
 
 def case_walk(args: argparse.Namespace) -> dict[str, Any]:
     """The walk of two classes by a sparse matrix. Bytes: in each step every number of the matrix with its column, and both
     vectors. Plain: by planes, each the map shifted by an offset."""
-    h, w = inference.strided_hw(tuple(args.size))
+    h, w = maps.strided_hw(tuple(args.size))
     x, edge = torch.rand(2, h, w, device=args.device), torch.rand(1, h, w, device=args.device)
     taken = seconds(lambda: indexing.propagate_to_edge(x, edge), args)
     matrix = indexing._transitions(edge[0].double(), 5, 10)
@@ -243,13 +247,13 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     """Edge map of an image and its mirror, walk of two classes. Plain: the walk by a dense matrix, on a 48 x 48 map,
     against the sparse one there."""
     net = resnet50_irn.Net()
-    inference.prepare(net, args.device, args.precision)
+    networks.prepare(net, args.device, args.precision)
     image = datasets.scaled_images(drawn_image(args), [1.0])[0].to(args.device)
     hw = tuple(args.size)
-    strided = torch.rand(2, *inference.strided_hw(hw), device=args.device)
+    strided = torch.rand(2, *maps.strided_hw(hw), device=args.device)
     work = gigaflop(lambda: make_sem_seg.edge_of(net, image, args.precision, 512))
     network = seconds(lambda: make_sem_seg.edge_of(net, image, args.precision, 512), args)
-    edge = torch.rand(1, *inference.strided_hw(hw), device=args.device)
+    edge = torch.rand(1, *maps.strided_hw(hw), device=args.device)
     walk = seconds(lambda: make_sem_seg.planes_of(activations.Walked(
         np.arange(2), make_sem_seg.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
     small, small_edge = torch.rand(2, 48, 48, device=args.device), torch.rand(1, 48, 48, device=args.device)

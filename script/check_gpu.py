@@ -33,7 +33,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import run_sample  # noqa: E402
-from misc import activations, ending, instances, labels, torchutils, weights  # noqa: E402
+from misc import ending, torchutils  # noqa: E402
+from misc.files import activations, labels, weights  # noqa: E402
+from misc.method import instances  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 from net import resnet50_deeplab  # noqa: E402
 from tests import authors, tiny, tolerances  # noqa: E402
@@ -149,8 +151,8 @@ def write_weights(folder: Path, quick: bool) -> None:
         weights.save_state(net, folder / f'{name}.pth')
 
 
-def command(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device, precision: str, workers: int,
-            quick: bool) -> list[str]:
+def command_line(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device, precision: str, workers: int,
+                 quick: bool) -> list[str]:
     """The command line that makes folders `made` in `out`, reading the others in `inputs`."""
     words = ['--voc12_root', TREE, '--train_list', 'train_aug', '--infer_list', 'train', '--seg_list', 'val',
              '--num_workers', workers, '--device', device, '--precision', precision, '--pretrained', 'none',
@@ -172,7 +174,7 @@ def make(base: Path, out: Path, inputs: Path, made: list[str], device: torch.dev
     """Run these stages here. Raises RuntimeError with what they said where they fail."""
     said = io.StringIO()
     with authors.computing(mode, device) as precision, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run_sample.main(command(base, out, inputs, made, device, precision, workers, quick))
+        code = run_sample.main(command_line(base, out, inputs, made, device, precision, workers, quick))
     if code != 0:
         raise RuntimeError(said.getvalue().strip().splitlines()[-1])
 
@@ -198,7 +200,7 @@ def files(args: argparse.Namespace) -> Iterator[Check]:
         if torch.cuda.device_count() > 1 and args.device.type == 'cuda':
             out = base / 'processes'
             for made in (['cam', 'amn_cam', 'seg'], list(ALONE)):
-                words = command(base, out, base / 'cpu', made, torch.device('cuda'), 'fp32', 2, args.quick)
+                words = command_line(base, out, base / 'cpu', made, torch.device('cuda'), 'fp32', 2, args.quick)
                 torchrun(['run_sample.py', *words])
                 for name in made:
                     yield files_check(name, out, base / 'cpu', 'tf32', '2 processes against CPU')
@@ -270,6 +272,8 @@ def as_process(args: argparse.Namespace) -> None:
 
 def speed(args: argparse.Namespace) -> Iterator[str]:
     """Images a second of each stage, by script/benchmark.py; small images on a CPU."""
+    if args.quick:
+        return
     words = [] if args.device.type == 'cuda' else ['--size', '94', '125', '--crop', '128']
     wanted = [mode for mode in modes(args.device, args.quick) if mode in ('fp32', 'bf16')]
     with tempfile.TemporaryDirectory() as folder:
@@ -289,18 +293,19 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
 
 
 STAGES = ('make_cam', 'make_amn_cam', 'train_cam', 'train_amn', 'train_irn', 'make_sem_seg')
-CHECKS = {'networks': networks, 'steps': steps, 'files': files, 'processes': processes}
+PARTS = {'networks': networks, 'steps': steps, 'files': files, 'processes': processes, 'speed': speed}
 
 
 def run_checks(args: argparse.Namespace) -> list[Check]:
-    """Every comparison asked for. A part that ends with an error is a comparison that failed: the others still run."""
+    """Every part asked for; gives its comparisons. A part that ends with an error is one that failed: the others still run."""
     found = []
-    for part in (name for name in CHECKS if name in args.parts):
+    for part in (name for name in PARTS if name in args.parts):
         since = time.monotonic()
         try:
-            for check in CHECKS[part](args):
-                print(check, flush=True)
-                found.append(check)
+            for line in PARTS[part](args):
+                print(line, flush=True)
+                if isinstance(line, Check):
+                    found.append(line)
         except Exception as error:  # noqa: BLE001 -- a GPU nobody has seen: its report is what this is for
             traceback.print_exc()
             found.append(Check(part, f'{type(error).__name__}: {first_line(error)}', FAILED, 0.0))
@@ -316,9 +321,8 @@ def first_line(error: BaseException) -> str:
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='auto', help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
-    parser.add_argument('--parts', nargs='+', choices=(*CHECKS, 'speed'), default=[*CHECKS, 'speed'],
-                        help='what to check [all]')
-    parser.add_argument('--quick', action='store_true', help='fp32 alone, and tiny networks for the files')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='what to check [all]')
+    parser.add_argument('--quick', action='store_true', help='fp32 alone, tiny networks for the files, no speed')
     parser.add_argument('--as_process', help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     return ending.run(lambda: run(args), lambda want: '--quick, or fewer --parts')
@@ -336,9 +340,6 @@ def run(args: argparse.Namespace) -> int:
     if args.device.type == 'cpu':
         print('no GPU: what follows is what the CPU can show; TF32 is imitated by rounding')
     found = run_checks(args)
-    if 'speed' in args.parts and not args.quick:
-        for line in speed(args):
-            print(line, flush=True)
     wrong = [check for check in found if not check.passed]
     print(f'verdict: {len(wrong)} of {len(found)} comparisons FAILED' if wrong else
           f'verdict: all {len(found)} comparisons within their limits ({args.device})')

@@ -1,4 +1,4 @@
-"""Measure every way of misc/auto_threshold.py to choose a threshold without ground truth, on images that have it.
+"""Measure every way of misc/score/auto_threshold.py to choose a threshold without ground truth, on images that have it.
 
     python script/compare_thresholds.py [--dataset NAME] --data_root ROOT [--work_dir DIR] [--activations FOLDER ...]
 
@@ -15,23 +15,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import (  # noqa: E402
-    activations,
-    auto_threshold,
-    crf,
-    datasets,
-    ending,
-    imutils,
-    options,
-    scores,
-    torchutils,
-)
+from misc import ending, imutils, torchutils  # noqa: E402
+from misc.command import options  # noqa: E402
+from misc.contract.sources import Source
+from misc.data import datasets  # noqa: E402
+from misc.files import activations  # noqa: E402
+from misc.method import crf  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
+from misc.score import auto_threshold, scores  # noqa: E402
 
 REMEDY = 'run --make_cam_pass True, --make_amn_cam_pass True first'
 
 
-def crf_threshold(source: datasets.Source, folder: Path, ids: list[str], num_workers: int) -> float:
+def crf_threshold(source: Source, folder: Path, ids: list[str], num_workers: int) -> float:
     """The threshold at which label maps and their CRF refinements agree best, by the mean of the images' mIoU."""
     def agreement(image_id: str) -> np.ndarray | None:
         _, planes = activations.class_planes(folder, image_id, REMEDY)
@@ -46,7 +42,7 @@ def crf_threshold(source: datasets.Source, folder: Path, ids: list[str], num_wor
     return auto_threshold.best(np.mean(values, axis=0), np.array(auto_threshold.CRF_GRID))
 
 
-def compare(source: datasets.Source, folder: Path, args: argparse.Namespace) -> str:
+def compare(source: Source, folder: Path, args: argparse.Namespace) -> str:
     """The table of one folder."""
     ids = source.names(args.eval_set)
     load = functools.partial(activations.class_planes, folder, remedy=REMEDY)
@@ -91,7 +87,7 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> None:
     source = options.open_source(args)
-    args.eval_set = args.eval_set or options.DATASETS[args.dataset].eval_set
+    args.eval_set = args.eval_set or options.source_class(args.dataset).lists['eval_set']
     for folder in args.activations or [args.work_dir / 'result' / name for name in ('cam', 'amn_cam')]:
         print(compare(source, folder, args) + '\n')
 

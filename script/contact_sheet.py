@@ -10,23 +10,29 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misc import activations, datasets, drawing, ending, imutils, labels, options  # noqa: E402
+from misc import ending, imutils  # noqa: E402
+from misc.command import options  # noqa: E402
+from misc.contract.sources import Source
+from misc.draw import drawing  # noqa: E402
+from misc.files import activations, labels  # noqa: E402
+from step.pipeline import STAGES  # noqa: E402
 
-HEADINGS = ('image', 'CAM', 'AMN', 'pseudo-mask', 'truth')
+FOLDERS = {stage: stage.writes[0] for stage in STAGES if stage.shown is not None and stage.shown.kind != 'seed'}
+HEADINGS = ('image', *(stage.shown.title for stage in FOLDERS), 'truth')
 
 
-def row(source: datasets.Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
+def row(source: Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
     image = imutils.read_of(source, image_id)
     pictures: list[np.ndarray | None] = [image]
-    for name in ('cam', 'amn_cam'):
-        folder = args.work_dir / 'result' / name
-        activation = activations.load(folder, image_id, 'run its make stage first').without_background()
-        strongest = activation.high_res.max(0, initial=0)
-        pictures.append(drawing.overlay_activation(image, strongest))
-    mask = labels.load(labels.label_path(args.work_dir / 'result' / 'sem_seg', image_id),
-                       'run --make_sem_seg_pass True first')
-    pictures.append(drawing.overlay_labels(image, mask, source.palette))
+    for stage, output in FOLDERS.items():
+        folder, remedy = args.work_dir / output.path, f'run {stage.flag} True first'
+        if stage.shown.kind == 'activation':
+            strongest = activations.load(folder, image_id, remedy).without_background().high_res.max(0, initial=0)
+            pictures.append(drawing.overlay_activation(image, strongest))
+        else:
+            mask = labels.load(labels.label_path(folder, image_id), remedy)
+            pictures.append(drawing.overlay_labels(image, mask, source.palette))
     truth = source.mask_path(image_id)
     pictures.append(drawing.overlay_labels(image, labels.load(truth), source.palette) if truth.is_file() else None)
     return pictures, ', '.join(np.array(source.classes)[source.labels(image_id)])
@@ -47,7 +53,7 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> None:
     source = options.open_source(args)
-    ids = args.images or source.names(args.list or options.DATASETS[args.dataset].infer_list)
+    ids = args.images or source.ids(args.list or options.source_class(args.dataset).lists['infer_list'])
     if not args.images:
         ids = [ids[position] for position in np.linspace(0, len(ids) - 1, min(args.number, len(ids))).astype(int)]
     rows, titles = zip(*(row(source, image_id, args) for image_id in ids), strict=True)

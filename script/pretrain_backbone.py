@@ -1,4 +1,5 @@
-"""Train the backbone to name drawn objects, as ImageNet's weights come from naming photographed ones: for the sample.
+"""Train the backbone to name drawn objects and their colours, as ImageNet's weights come from naming photographed things
+and their kinds: for the sample.
 
 reads: nothing; the crops are drawn (voc12.sample.object_crops), new ones for every epoch
 writes: FILE, a state dict with torchvision's names (conv1.weight ... fc.bias), for --pretrained FILE
@@ -22,31 +23,43 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from misc import ending, imutils, torchutils, weights  # noqa: E402
+from misc import ending, imutils, torchutils  # noqa: E402
+from misc.files import weights  # noqa: E402
 from misc.pyutils import UserError, elapsed  # noqa: E402
 from net.resnet50 import ResNet50  # noqa: E402
 from voc12 import sample  # noqa: E402
 
+N_CLASSES = len(sample.NAMES + sample.DISTRACTORS)
 HELD_OUT = 400  # crops, never trained on, for the accuracy
 
 
 class Classifier(ResNet50):
     """The backbone with batch norm that learns its statistics, global average pooling and torchvision's `fc`."""
 
-    def __init__(self, n_classes: int):
+    def __init__(self):
         super().__init__(norm=nn.BatchNorm2d)
-        self.fc = nn.Linear(2048, n_classes)
+        self.fc = nn.Linear(2048, N_CLASSES + len(sample.BODY_COLOURS))
         for name, module in self.named_modules():  # every block starts as its shortcut: learns faster from nothing
             if name.endswith('.bn3'):
                 nn.init.zeros_(module.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> logits (N, classes)."""
+        """(N, 3, H, W) -> logits (N, classes + colours)."""
         return self.fc(super().forward(x).mean((2, 3)))
 
 
+def loss_and_right(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of the cross-entropies of class and colour, and which classes and colours are named rightly.
+
+    logits: (N, classes + colours); labels: (N, 2). Returns a scalar and bool (N, 2).
+    """
+    parts = logits.float().split([N_CLASSES, len(sample.BODY_COLOURS)], dim=1)
+    loss = sum(F.cross_entropy(part, label) for part, label in zip(parts, labels.T, strict=True))
+    return loss, torch.stack([part.argmax(1) for part in parts], dim=1) == labels
+
+
 def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, device: torch.device, seed: int | None = None):
-    """Yields (normalised (n, 3, H, W), labels (n,)).
+    """Yields (normalised (n, 3, H, W), labels (n, 2)).
 
     With a seed: shuffled, flipped at random, and the short last batch dropped.
     """
@@ -77,19 +90,19 @@ def train(net: Classifier, args: argparse.Namespace, device: torch.device, preci
                                                    cycle_momentum=False, div_factor=10, final_div_factor=100)
     since = time.monotonic()
     for epoch in range(1, args.epochs + 1):
-        total, right, seen = 0.0, 0, 0
+        total, right, seen = 0.0, torch.zeros(2, dtype=torch.int64), 0
         for x, y in batches(*crops(args, epoch, args.images), args.batch_size, device, seed=1000 * args.seed + epoch):
             with torchutils.autocast(precision, device):
                 logits = net(x)
-            loss = F.cross_entropy(logits.float(), y)
+            loss, named = loss_and_right(logits, y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-            total, right, seen = total + loss.item() * len(y), right + int((logits.argmax(1) == y).sum()), seen + len(y)
+            total, right, seen = total + loss.item() * len(y), right + named.sum(0).cpu(), seen + len(y)
         if not np.isfinite(total):
             raise UserError(f'the loss is not finite in epoch {epoch}: lower --learning_rate')
-        print(f'epoch {epoch}/{args.epochs}  loss {total / seen:.3f}  accuracy {right / seen:.3f}  {elapsed(since)}',
+        print(f'epoch {epoch}/{args.epochs}  loss {total / seen:.3f}  right: {shares(right, seen)}  {elapsed(since)}',
               flush=True)
 
 
@@ -107,11 +120,15 @@ def measure_statistics(net: Classifier, args: argparse.Namespace, device: torch.
 
 
 @torch.no_grad()
-def accuracy(net: Classifier, args: argparse.Namespace, device: torch.device) -> float:
-    """The share of held-out crops that are named rightly, with the stored statistics."""
+def accuracy(net: Classifier, args: argparse.Namespace, device: torch.device) -> str:
+    """The shares of held-out crops whose class and colour are named rightly, with the stored statistics."""
     net.eval()
-    right = sum(int((net(x).argmax(1) == y).sum()) for x, y in batches(*crops(args, 0, HELD_OUT), 100, device))
-    return right / HELD_OUT
+    right = sum(loss_and_right(net(x), y)[1].sum(0) for x, y in batches(*crops(args, 0, HELD_OUT), 100, device))
+    return shares(right, HELD_OUT)
+
+
+def shares(right: torch.Tensor, seen: int) -> str:
+    return f'class {right[0] / seen:.1%}, colour {right[1] / seen:.1%}'
 
 
 def fast_precision(device: torch.device) -> str:
@@ -154,13 +171,13 @@ def run(arguments: list[str] | None) -> None:
     precision = fast_precision(device) if args.precision == 'auto' else args.precision
     torchutils.check_precision(precision, device)
     torch.manual_seed(args.seed)
-    net = Classifier(len(sample.NAMES + sample.DISTRACTORS)).to(device, memory_format=torch.channels_last)
+    net = Classifier().to(device, memory_format=torch.channels_last)
     print(f'{args.epochs} epochs of {args.images} crops of {args.size} px on {device}, {precision}', flush=True)
     train(net, args, device, precision)
     measure_statistics(net, args, device)
     share = accuracy(net, args, device)
     weights.write({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, args.out)
-    print(f'{args.out}: names {share:.1%} of {HELD_OUT} held-out crops')
+    print(f'{args.out}: right on {HELD_OUT} held-out crops: {share}')
 
 
 if __name__ == '__main__':

@@ -1,14 +1,20 @@
-"""Refine AMN's seeds by a dense CRF: sure foreground, sure background, ignored between.
+"""Refine AMN's seeds as CAM's: sure foreground, sure background, ignored between.
 
 Reads --amn_cam_out_dir and images of --train_list. Writes --amn_ir_label_out_dir/ID.png.
 Only this stage: python run_sample.py --amn_cam_to_ir_label_pass True
 """
-from argparse import Namespace
+from misc.contract.settings import AmnSeeds
+from misc.contract.stages import Input, Job, Output, Shown, Stage
+from misc.files import labels
+from step.cam_to_ir_label import refine_folder
 
-from step import cam_to_ir_label
+
+def run(job: Job, told: AmnSeeds) -> None:
+    refine_folder(job, 'amn_cam_to_ir_label', 'amn_cam_out_dir', 'amn_ir_label_out_dir', told)
 
 
-def run(args: Namespace) -> None:
-    cam_to_ir_label.refine_folder(args, 'amn_cam_to_ir_label', args.amn_cam_out_dir, args.amn_ir_label_out_dir,
-                                  (args.amn_conf_fg_thres, args.amn_conf_bg_thres),
-                                  'run --make_amn_cam_pass True first')
+STAGE = Stage(
+    'amn_cam_to_ir_label', "refine AMN's seeds by CRF", run, (AmnSeeds,),
+    reads=(Input('amn_cam_out_dir'),),
+    writes=(Output('amn_ir_label_out_dir', 'result/amn_ir_label', exists=labels.exists, megabytes=0.009, authors=True),),
+    shown=Shown("AMN's refined seed", 'seed'))

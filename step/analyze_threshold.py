@@ -7,7 +7,7 @@ Only this stage: python run_sample.py --analyze_threshold_pass True
 
 analysis.json: "split", "data", "images" (their number), "version", "commit", "thresholds" (scores.GRID) and "methods", an
 object for each of "cam", "amn_cam", "sem_seg" and the names of --analyze_dirs. Scores are shares (0.45), null: not defined.
-How each is defined: misc/analysis.py. Of a method:
+How each is defined: misc/score/analysis.py. Of a method:
   title, images, made_by      for people; number of images; fingerprint of the folder's settings
   threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too, --eval_amn_cam_thres,
                               --sem_seg_bg_thres), and the mIoU there
@@ -35,20 +35,22 @@ import csv
 import dataclasses
 import functools
 import math
-from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from misc import activations, analysis, auto_threshold, options, plots, records, scores, torchutils
+from misc import torchutils
+from misc.contract.settings import AUTO, AmnScore, Analysis, CamScore, PseudoMasks
+from misc.contract.stages import Input, Job, Output, Stage
+from misc.draw import plots
+from misc.files import activations, records
 from misc.pyutils import UserError, atomic_path, log, write_json
+from misc.score import analysis, auto_threshold, results, scores
 from step import make_sem_seg
 
-_OF_FLAGS = {own: value for own, _, value in options.THRESHOLDS}
-PUBLISHED = {'cam': _OF_FLAGS['eval_cam_thres'], 'amn_cam': _OF_FLAGS['eval_amn_cam_thres'],
-             'sem_seg': 0.25}  # the default of --sem_seg_bg_thres
+PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold, 'sem_seg': PseudoMasks.bg_thres}  # the defaults
 
 
 @dataclasses.dataclass
@@ -62,53 +64,70 @@ class Method:
     is_auto: bool = False
 
 
-def run(args: Namespace) -> None:
+def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMasks) -> None:
     if torchutils.is_main():
-        records.lock_folder(Path(args.analysis_out_dir))
+        records.lock_folder(Path(job.files['analysis_out_dir']))
     torchutils.wait_for_all()
-    ids = args.source.names(args.eval_set)
+    ids, split = job.ids('eval_set'), job.lists['eval_set']
     summaries, images = {}, []
-    for name, method in methods_of(args, ids).items():
+    for name, method in methods_of(job, ids, told, cam, amn, masks).items():
         log.info('%s: %s', method.title, method.folder)
-        result = analysis.analyse(args.source, ids, method.load, method.threshold, args.num_workers)
-        summary = analysis.summary(result, method.title, method.threshold, args.source.classes)
-        chosen = {'threshold_from': auto_threshold.AUTO} if method.is_auto else {}
+        results.tell_changes(job, method.folder, ids)
+        result = analysis.analyse(job.source, ids, method.load, method.threshold, job.run.num_workers)
+        summary = analysis.summary(result, method.title, method.threshold, job.source.classes)
+        chosen = {'threshold_from': AUTO} if method.is_auto else {}
         summaries[name] = _rounded(summary | published(name, result) | chosen | {'made_by': records.made_by(method.folder)})
         images += image_rows(name, result)
     if torchutils.is_main():
-        write(args, len(ids), summaries, images)
+        write(job, len(ids), summaries, images)
     for summary in summaries.values():
         log.info('%s, IoU and the rest of each class in %%\n%s\n', summary['title'], class_table(summary))
-    log.info('%s, %d images; what each line is: misc/analysis.py\n%s', args.eval_set, len(ids), table(summaries))
-    log.info('analysis: %s', args.analysis_out_dir)
+    log.info('%s, %d images; what each line is: misc/score/analysis.py\n%s', split, len(ids), table(summaries))
+    log.info('analysis: %s', job.files['analysis_out_dir'])
 
 
-def methods_of(args: Namespace, ids: list[str]) -> dict[str, Method]:
+def methods_of(job: Job, ids: list[str], told: Analysis, cam: CamScore, amn: AmnScore,
+               masks: PseudoMasks) -> dict[str, Method]:
     """What is analysed. The log says what is left out; raises UserError where nothing is left, or the walk is not whole."""
-    folders = {'cam': ('CAM', args.cam_out_dir, args.eval_cam_thres, 'make_cam'),
-               'amn_cam': ('AMN', args.amn_cam_out_dir, args.eval_amn_cam_thres, 'make_amn_cam')}
     methods = {}
-    for name, (title, folder, threshold, maker) in folders.items():
+    for name, title, flag, threshold in (('cam', 'CAM', 'cam_out_dir', cam.threshold),
+                                         ('amn_cam', 'AMN', 'amn_cam_out_dir', amn.threshold)):
+        folder = job.files[flag]
         if not Path(folder).is_dir():
-            log.info('%s is left out: there is no %s (--%s_pass True makes it)', title, folder, maker)
+            log.info('%s is left out: there is no %s (%s)', title, folder, job.remedy(flag, 'makes it').removeprefix('run '))
             continue
-        methods[name] = _method(args, ids, title, folder, threshold,
-                                f'run --{maker}_pass True with a --train_list that holds it')
-    if args.walked_out_dir is not None:
-        methods['sem_seg'] = _pseudo_masks(args, ids)
-    for name, folder in args.analyze_dirs:
-        methods[name] = _method(args, ids, name, folder, args.eval_cam_thres, 'an analysis needs every image of --eval_set')
+        methods[name] = _method(job, ids, title, folder, threshold, job.remedy(flag, 'with a --train_list that holds it'))
+    if job.files['walked_out_dir'] is not None:
+        methods['sem_seg'] = _pseudo_masks(job, ids, masks)
+    for name, folder in told.dirs:
+        methods[name] = _method(job, ids, name, folder, cam.threshold, 'an analysis needs every image of --eval_set')
     if not methods:
-        raise UserError(f'there is nothing to analyse: neither {args.cam_out_dir} nor {args.amn_cam_out_dir}; run '
-                        '--make_cam_pass True first, or name other folders (--cam_out_dir, --amn_cam_out_dir, --analyze_dirs)')
+        raise UserError(f'there is nothing to analyse: neither {job.files["cam_out_dir"]} nor {job.files["amn_cam_out_dir"]}; '
+                        f'{job.remedy("cam_out_dir")}, or name other folders (--cam_out_dir, --amn_cam_out_dir, '
+                        '--analyze_dirs)')
     return methods
 
 
-def _method(args: Namespace, ids: list[str], title: str, folder: str, threshold: float | str, remedy: str) -> Method:
-    is_auto = threshold == auto_threshold.AUTO
+def _method(job: Job, ids: list[str], title: str, folder: str, threshold: float | str, remedy: str) -> Method:
+    is_auto = threshold == AUTO
     if is_auto:
-        threshold = auto_threshold.threshold_of(folder, ids, remedy, args.num_workers)
+        threshold = auto_threshold.threshold_of(folder, ids, remedy, job.run.num_workers)
     return Method(title, folder, threshold, functools.partial(activations.class_planes, folder, remedy=remedy), is_auto)
+
+
+def check(job: Job, chosen: Sequence[str], told: Analysis, *scored: CamScore | AmnScore | PseudoMasks) -> None:
+    """Raises UserError where a name of --analyze_dirs is taken, or a folder is missing or was made for other classes."""
+    taken = set(PUBLISHED)
+    for name, folder in told.dirs:
+        if name in taken:
+            raise UserError(f'--analyze_dirs {name}={folder}: the name {name} is taken; give another one')
+        if not Path(folder).is_dir():
+            raise UserError(f'--analyze_dirs {name}={folder}: no such folder')
+        records.check_classes(folder, job.source.classes)
+        taken.add(name)
+    walked = job.files['walked_out_dir']
+    if 'make_sem_seg' not in chosen and walked is not None and not Path(walked).is_dir():
+        raise UserError(f'--walked_out_dir {walked}: no such folder; {job.remedy("sem_seg_out_dir", "with it, too")}')
 
 
 def published(name: str, result: analysis.Analysis) -> dict[str, float]:
@@ -119,18 +138,19 @@ def published(name: str, result: analysis.Analysis) -> dict[str, float]:
             'loss_published': result.curve.best()[1] - result.curve.at(PUBLISHED[name]).miou}
 
 
-def _pseudo_masks(args: Namespace, ids: list[str]) -> Method:
-    missing = [image_id for image_id in ids if not activations.exists(args.walked_out_dir, image_id)]
+def _pseudo_masks(job: Job, ids: list[str], masks: PseudoMasks) -> Method:
+    folder = job.files['walked_out_dir']
+    missing = [image_id for image_id in ids if not activations.exists(folder, image_id)]
     if missing:
-        raise UserError(f'{activations.activation_path(args.walked_out_dir, missing[0])}: {len(missing)} of the {len(ids)} '
-                        f'walks of {args.eval_set} are missing; run --make_sem_seg_pass True with the same --walked_out_dir '
-                        'and an --infer_list that holds them')
+        remedy = job.remedy('sem_seg_out_dir', 'with the same --walked_out_dir and an --infer_list that holds them')
+        raise UserError(f'{activations.activation_path(folder, missing[0])}: {len(missing)} of the {len(ids)} walks of '
+                        f'{job.lists["eval_set"]} are missing; {remedy}')
 
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        walked = activations.load_walked(args.walked_out_dir, image_id)
+        walked = activations.load_walked(folder, image_id)
         return walked.keys, make_sem_seg.planes_of(walked)
 
-    return Method('pseudo-mask', args.walked_out_dir, args.sem_seg_bg_thres, load)
+    return Method('pseudo-mask', folder, masks.bg_thres, load)
 
 
 def image_rows(name: str, result: analysis.Analysis) -> list[tuple]:
@@ -141,11 +161,11 @@ def image_rows(name: str, result: analysis.Analysis) -> list[tuple]:
             for image_id, threshold, values, best in zip(result.ids, own.tolist(), miou, at_best.tolist(), strict=True)]
 
 
-def write(args: Namespace, images: int, summaries: dict[str, dict[str, Any]], image_lines: list[tuple]) -> None:
+def write(job: Job, images: int, summaries: dict[str, dict[str, Any]], image_lines: list[tuple]) -> None:
     """All files of the stage."""
-    folder = Path(args.analysis_out_dir)
+    folder = Path(job.files['analysis_out_dir'])
     write_json(folder / 'analysis.json', {
-        'split': args.eval_set, 'data': args.source.name, 'images': images, 'version': args.version, 'commit': args.commit,
+        'split': job.lists['eval_set'], 'data': job.source.name, 'images': images, 'version': job.version, 'commit': job.commit,
         'thresholds': scores.GRID, 'methods': summaries})
     write_csv(folder / 'curves.csv', ('method', 'threshold', 'miou', 'precision', 'recall'), (
         (name, *line) for name, method in summaries.items()
@@ -222,3 +242,10 @@ def _rounded(content: Any) -> Any:
     if isinstance(content, float):
         return round(content, 6) if math.isfinite(content) else None
     return content
+
+
+STAGE = Stage(
+    'analyze_threshold', 'what a global threshold costs CAM, AMN and pseudo-masks, with plots', run,
+    (Analysis, CamScore, AmnScore, PseudoMasks),
+    reads=(Input('cam_out_dir', needed=False), Input('amn_cam_out_dir', needed=False), Input('walked_out_dir', needed=False)),
+    writes=(Output('analysis_out_dir', 'result/analysis'),), lists=('eval_set',), masks=True, check=check)

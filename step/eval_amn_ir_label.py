@@ -1,14 +1,18 @@
 """Score AMN's refined seeds: labelled share, precision and recall of each class, mIoU of the labelled pixels.
 
-Reads --amn_ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to result/scores.jsonl.
+Reads --amn_ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
 Only this stage: python run_sample.py --eval_amn_ir_label_pass True
 """
-from argparse import Namespace
+from misc.contract.settings import AmnSeeds
+from misc.contract.stages import Input, Job, Row, Stage
+from misc.score import folders
 
-from step import eval_ir_label
+
+def run(job: Job, settings: AmnSeeds) -> None:
+    folders.score_seeds(job, 'eval_amn_ir_label', 'amn_ir_label_out_dir', settings)
 
 
-def run(args: Namespace) -> None:
-    eval_ir_label.score_folder(args, 'eval_amn_ir_label', args.amn_ir_label_out_dir,
-                               'run --amn_cam_to_ir_label_pass True first',
-                               (args.amn_conf_fg_thres, args.amn_conf_bg_thres))
+STAGE = Stage(
+    'eval_amn_ir_label', "score AMN's refined seeds", run, (AmnSeeds,),
+    reads=(Input('amn_ir_label_out_dir'),), lists=('eval_set',), masks=True,
+    rows=(Row('eval_amn_ir_label', 'AMN seed, refined'),))

@@ -1,33 +1,17 @@
 """Score CAM's refined seeds: labelled share, precision and recall of each class, mIoU of the labelled pixels.
 
-Reads --ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to result/scores.jsonl.
+Reads --ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
 Only this stage: python run_sample.py --eval_ir_label_pass True
 """
-from argparse import Namespace
-
-from misc import labels, records, scores
-from misc.auto_threshold import AUTO
-from misc.pyutils import UserError
-from step import scoring
+from misc.contract.settings import CamSeeds
+from misc.contract.stages import Input, Job, Row, Stage
+from misc.score import folders
 
 
-def run(args: Namespace) -> None:
-    score_folder(args, 'eval_ir_label', args.ir_label_out_dir, 'run --cam_to_ir_label_pass True first',
-                 (args.cam_conf_fg_thres, args.cam_conf_bg_thres))
+def run(job: Job, settings: CamSeeds) -> None:
+    folders.score_seeds(job, 'eval_ir_label', 'ir_label_out_dir', settings)
 
 
-def score_folder(args: Namespace, stage: str, folder: str, remedy: str, thresholds: tuple[float | str, float | str]) -> None:
-    """Score a folder of refined seeds (CAM's or AMN's). thresholds: (fg, bg), told where the folder has no record."""
-    ids = args.source.names(args.eval_set)
-
-    def load(image_id: str):
-        return labels.load(labels.label_path(folder, image_id), remedy)
-
-    made_with = tuple(records.setting(folder, name, given)
-                      for name, given in zip(('fg_thres', 'bg_thres'), thresholds, strict=True))
-    if AUTO in made_with:
-        raise UserError(f'{folder} has no record of its thresholds, and {AUTO} does not tell them: give the numbers')
-    origin = {f'{kind}_threshold_from': AUTO for kind in ('fg', 'bg')
-              if records.setting(folder, f'{kind}_thres_from', None) == AUTO}
-    counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
-    scoring.report_seeds(args, stage, scores.score_seeds(counts, len(ids)), made_with, **origin)
+STAGE = Stage(
+    'eval_ir_label', "score CAM's refined seeds", run, (CamSeeds,),
+    reads=(Input('ir_label_out_dir'),), lists=('eval_set',), masks=True, rows=(Row('eval_ir_label', 'CAM seed, refined'),))

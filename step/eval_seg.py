@@ -1,29 +1,29 @@
 """Score the segmentation network's label maps, and with --seg_crf those refined by CRF.
 
 Reads --seg_out_dir, with --seg_crf also --seg_crf_out_dir, and the masks of --seg_list. Prints the scores, adds a line for each
-to result/scores.jsonl.
+to the scores file.
 Only this stage: python run_sample.py --eval_seg_pass True
 """
-from argparse import Namespace
-
-from misc import labels, records, scores
-from step import scoring
-from step.make_seg import folder
-
-
-def run(args: Namespace) -> None:
-    made_with = {name: records.setting(folder(args, args.seg_out_dir), name, getattr(args, f'seg_{name}'))
-                 for name in ('scales', 'flip')}
-    _score(args, 'eval_seg', args.seg_out_dir, 'run --make_seg_pass True first', made_with)
-    if args.seg_crf:
-        _score(args, 'eval_seg_crf', args.seg_crf_out_dir, 'run --make_seg_pass True --seg_crf True first', made_with)
+from misc.contract.settings import SegMaps
+from misc.contract.stages import Input, Job, Row, Stage
+from misc.files import records
+from misc.score import folders
+from step.make_seg import server_folder
 
 
-def _score(args: Namespace, name: str, out_dir: str, remedy: str, made_with: dict) -> None:
-    ids = args.source.names(args.seg_list)
+def run(job: Job, settings: SegMaps) -> None:
+    folder = server_folder(job, job.files['seg_out_dir'])
+    made_with = {name: records.setting(folder, name, getattr(settings, name)) for name in ('scales', 'flip')}
+    folders.score_label_maps(job, 'eval_seg', folder, job.remedy('seg_out_dir'), 'seg_list', **made_with)
+    if settings.crf:
+        folders.score_label_maps(job, 'eval_seg_crf', server_folder(job, job.files['seg_crf_out_dir']),
+                                 job.remedy('seg_crf_out_dir', '--seg_crf True first'), 'seg_list', **made_with)
 
-    def load(image_id: str):
-        return labels.load(labels.label_path(folder(args, out_dir), image_id), remedy)
 
-    counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
-    scoring.report(args, name, scores.score(scores.ignored_as_background(counts), len(ids)), args.seg_list, **made_with)
+STAGE = Stage(
+    'eval_seg', 'score them', run, (SegMaps,),
+    reads=(Input('seg_out_dir'), Input('seg_crf_out_dir', when=lambda args: args.seg_crf)), lists=('seg_list',), labelled=False,
+    masks=True,
+    rows=(Row('eval_seg', 'segmentation, one scale', of=lambda line: len(line['scales']) == 1),
+          Row('eval_seg', 'segmentation, multi-scale', {'voc12': 0.695, 'coco14': 0.447}),
+          Row('eval_seg_crf', 'segmentation, CRF')))

@@ -1,20 +1,21 @@
 """Score the pseudo-masks.
 
-Reads --sem_seg_out_dir and the masks of --eval_set. Prints the scores, adds a line to result/scores.jsonl.
+Reads --sem_seg_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
 Only this stage: python run_sample.py --eval_sem_seg_pass True
 """
-from argparse import Namespace
+from misc.contract.settings import PseudoMasks
+from misc.contract.stages import Input, Job, Row, Stage
+from misc.files import records
+from misc.score import folders
 
-from misc import labels, records, scores
-from step import scoring
+
+def run(job: Job, settings: PseudoMasks) -> None:
+    folder = job.files['sem_seg_out_dir']
+    folders.score_label_maps(job, 'eval_sem_seg', folder, job.remedy('sem_seg_out_dir'),
+                             threshold=records.setting(folder, 'bg_thres', settings.bg_thres))
 
 
-def run(args: Namespace) -> None:
-    ids = args.source.names(args.eval_set)
-
-    def load(image_id: str):
-        return labels.load(labels.label_path(args.sem_seg_out_dir, image_id), 'run --make_sem_seg_pass True first')
-
-    counts = scores.count_label_maps(args.source, ids, load, args.num_workers)
-    scoring.report(args, 'eval_sem_seg', scores.score(scores.ignored_as_background(counts), len(ids)),
-                   threshold=records.setting(args.sem_seg_out_dir, 'bg_thres', args.sem_seg_bg_thres))
+STAGE = Stage(
+    'eval_sem_seg', 'score the pseudo-masks', run, (PseudoMasks,),
+    reads=(Input('sem_seg_out_dir'),), lists=('eval_set',), masks=True,
+    rows=(Row('eval_sem_seg', 'pseudo-mask', {'voc12': 0.722, 'coco14': 0.467}),))

@@ -5,57 +5,64 @@ Writes --amn_cam_out_dir/ID.npz, background plane first.
 Only this stage: python run_sample.py --make_amn_cam_pass True
 """
 import functools
-import importlib
-from argparse import Namespace
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from misc import activations, datasets, imutils, inference, labels, records, torchutils, weights
+from misc import imutils, inference, networks, torchutils
+from misc.contract.settings import AmnActivations
+from misc.contract.stages import Input, Job, Output, Shown, Stage
+from misc.data import datasets
+from misc.files import activations, labels, records
+from misc.files.inputs import Inputs, Part
+from misc.method import maps
 
+REMEDY = 'run --cam_to_ir_label_pass True first'
 PLANES = 8  # of the softmax at full size at a time
 
 
-class Read(NamedTuple):
-    """What a worker reads of an image: the classes present, bool (C,); CAM's refined seed (H, W); its normalised scales (none
-    where no class is present)."""
+class Scales(NamedTuple):
+    """An image at each scale, normalised (1, 3, h, w), the classes present, bool (C,), and its refined seed (H, W); no scale
+    where it shows no class."""
 
     present: np.ndarray
     seed: np.ndarray
-    scales: list[torch.Tensor]
+    images: list[torch.Tensor]
+
+    def kind(self) -> tuple:
+        """Equal for images that can go through the network together."""
+        return (*self.seed.shape, len(self.images))
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.train_list)
-    net = importlib.import_module(args.amn_network).Net(source.n_classes, label_conditioning=args.amn_label_conditioning)
-    loaded = weights.load_checkpoint(net, args.amn_weights_name, 'run --train_amn_pass True first', source.classes)
-    inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.amn_cam_out_dir, {
-        'stage': 'make_amn_cam', 'network': args.amn_network, 'weights': loaded, 'classes': source.classes,
-        'seeds': records.made_by(args.ir_label_out_dir), 'scales': args.cam_scales,
-        'precision': args.precision, 'dtype': args.cam_dtype},
-        activations.SUFFIXES, args.overwrite)
+def run(job: Job, told: AmnActivations) -> None:
+    source, folder, seeds = job.source, job.files['amn_cam_out_dir'], job.files['ir_label_out_dir']
+    net, digest = networks.load(
+        told.network, source.n_classes, label_conditioning=told.label_conditioning, backbone=told.backbone,
+        path=job.files['amn_weights_name'], remedy=job.remedy('amn_weights_name'), classes=source.classes, device=job.device,
+        precision=told.precision)
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'make_amn_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
+              'seeds': records.made_by(seeds)}
+    inputs = Inputs(source, seed=Part(seeds, labels.label_path, job.remedy('ir_label_out_dir')))
+    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite, inputs=inputs,
+                               ids=job.ids('train_list'))
 
-    def read(image_id: str) -> Read:
+    def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
-        seed = datasets.read_seed(args.ir_label_out_dir, image_id, image.shape[:2], source.n_classes,
-                                  'run --cam_to_ir_label_pass True first')
-        return Read(present, seed, datasets.scaled_images(image, args.cam_scales) if present.any() else [])
+        seed = datasets.read_seed(seeds, image_id, image.shape[:2], source.n_classes, job.remedy('ir_label_out_dir'))
+        return Scales(present, seed, datasets.scaled_images(image, told.scales) if present.any() else [])
 
-    def compute(image_ids: list[str], items: list[Read]) -> list[inference.Save]:
-        images = inference.together([item.scales for item in items], args.device)
-        found = amn_cams_of(net, [item.present for item in items], [item.seed for item in items], images, args.device,
-                            args.precision)
-        return [functools.partial(save, image_id, activation) for image_id, activation in zip(image_ids, found, strict=True)]
-
-    def save(image_id: str, activation: activations.Activation) -> None:
-        activations.save(args.amn_cam_out_dir, image_id, activation, args.cam_dtype)
-
-    inference.for_each_batch(ids, lambda image_id: activations.exists(args.amn_cam_out_dir, image_id), read, args.num_workers,
-                             compute, args.inference_batch_size, lambda item: (item.seed.shape, len(item.scales)), args.device)
+    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder), made) as images:
+        for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
+            with images.enough(ids):
+                scales = maps.together([item.images for item in items], job.device)
+                found = amn_cams_of(net, [item.present for item in items], [item.seed for item in items], scales, job.device,
+                                    told.precision)
+                for image_id, activation in zip(ids, found, strict=True):
+                    images.save(image_id, activations.save, folder, image_id, activation, told.dtype)
 
 
 @torch.inference_mode()
@@ -67,14 +74,14 @@ def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Se
     present: of each image bool (C,); refined: CAM's refined seed of each (H, W). Each softmax plane is stretched to 0..1,
     except where the seed is sure background: there it stays as it is (authors' code).
     """
-    sizes = inference.strided_hw(refined[0].shape), refined[0].shape
+    sizes = maps.strided_hw(refined[0].shape), refined[0].shape
     if not images:
         return [activations.Activation(np.flatnonzero(shown), *(torch.ones(1, *size) for size in sizes)) for shown in present]
     encoded = torchutils.to_device(torch.from_numpy(np.stack(present).astype(np.float32)), device)
     logits = []
     for image in images:
         with torchutils.autocast(precision, device):
-            plain, mirrored = inference.with_mirror(lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
+            plain, mirrored = maps.with_mirror(lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
                                                     torchutils.to_device(image, device))
         logits.append((plain + mirrored) / 2)
     found = []
@@ -99,11 +106,11 @@ def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) 
     """
     highest, total, planes = torch.full((), -torch.inf, device=logits[0].device), 0.0, []
     for first in range(0, len(logits[0]), PLANES):
-        mean = inference.resize(logits[0][first:first + PLANES], hw).div_(len(logits))
+        mean = maps.resize(logits[0][first:first + PLANES], hw).div_(len(logits))
         for scale in logits[1:]:
-            mean += inference.resize(scale[first:first + PLANES], hw).div_(len(logits))
+            mean += maps.resize(scale[first:first + PLANES], hw).div_(len(logits))
         here = kept[(first <= kept) & (kept < first + PLANES)] - first
-        planes.append(inference.chosen_planes(mean, here))  # a copy: the mean is changed below
+        planes.append(maps.chosen_planes(mean, here))  # a copy: the mean is changed below
         higher = torch.maximum(highest, mean.amax(0))
         total = total * (highest - higher).exp() + mean.sub_(higher).exp_().sum(0)
         highest = higher
@@ -116,3 +123,10 @@ def _stretched(planes: torch.Tensor, seed: np.ndarray) -> torch.Tensor:
     stretched = (planes - low) / (high - low + 1e-5)
     sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0)
     return torch.where(torchutils.to_device(sure_background, planes.device), planes, stretched)
+
+
+STAGE = Stage(
+    'make_amn_cam', "AMN's activations", run, (AmnActivations,),
+    reads=(Input('amn_weights_name'), Input('ir_label_out_dir')),
+    writes=(Output('amn_cam_out_dir', 'result/amn_cam', exists=activations.exists, megabytes=1.6, authors=True),),
+    shown=Shown('AMN', 'activation', 'eval_amn_cam_thres'))

@@ -4,49 +4,57 @@ Reads --cam_weights_name, images and labels of --train_list. Writes --cam_out_di
 Only this stage: python run_sample.py --make_cam_pass True
 """
 import functools
-import importlib
-from argparse import Namespace
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from misc import activations, datasets, imutils, inference, records, torchutils, weights
+from misc import imutils, inference, networks, torchutils
+from misc.contract.settings import CamActivations
+from misc.contract.stages import Input, Job, Output, Shown, Stage
+from misc.data import datasets
+from misc.files import activations, records
+from misc.files.inputs import Inputs
+from misc.method import maps
 
 
-class Read(NamedTuple):
-    """What a worker reads of an image: the classes present (K,), its size (H, W), its normalised scales (none for K = 0)."""
+class Scales(NamedTuple):
+    """An image of size `hw` at each scale, normalised (1, 3, h, w), and the classes that it shows, keys (K,); no scale
+    where it shows none."""
 
     keys: np.ndarray
     hw: tuple[int, int]
-    scales: list[torch.Tensor]
+    images: list[torch.Tensor]
+
+    def kind(self) -> tuple:
+        """Equal for images that can go through the network together."""
+        return (*self.hw, len(self.images))
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.train_list)
-    net = importlib.import_module(args.cam_network).Net(source.n_classes)
-    loaded = weights.load_checkpoint(net, args.cam_weights_name, 'run --train_cam_pass True first', source.classes)
-    inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.cam_out_dir, {
-        'stage': 'make_cam', 'network': args.cam_network, 'weights': loaded, 'classes': source.classes,
-        'scales': args.cam_scales, 'precision': args.precision, 'dtype': args.cam_dtype}, activations.SUFFIXES, args.overwrite)
+def run(job: Job, told: CamActivations) -> None:
+    source, folder = job.source, job.files['cam_out_dir']
+    net, digest = networks.load(
+        told.network, source.n_classes, backbone=told.backbone, path=job.files['cam_weights_name'],
+        remedy=job.remedy('cam_weights_name'), classes=source.classes, device=job.device, precision=told.precision)
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'make_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes}
+    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite, inputs=Inputs(source),
+                               ids=job.ids('train_list'))
 
-    def read(image_id: str) -> Read:
+    def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
-        return Read(keys, image.shape[:2], datasets.scaled_images(image, args.cam_scales) if len(keys) else [])
+        return Scales(keys, image.shape[:2], datasets.scaled_images(image, told.scales) if len(keys) else [])
 
-    def compute(image_ids: list[str], items: list[Read]) -> list[inference.Save]:
-        images = inference.together([item.scales for item in items], args.device)
-        found = cams_of(net, [item.keys for item in items], items[0].hw, images, args.device, args.precision)
-        return [functools.partial(save, image_id, activation) for image_id, activation in zip(image_ids, found, strict=True)]
-
-    def save(image_id: str, activation: activations.Activation) -> None:
-        activations.save(args.cam_out_dir, image_id, activation, args.cam_dtype)
-
-    inference.for_each_batch(ids, lambda image_id: activations.exists(args.cam_out_dir, image_id), read, args.num_workers,
-                             compute, args.inference_batch_size, lambda item: (*item.hw, len(item.scales)), args.device)
+    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder), made) as images:
+        for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
+            with images.enough(ids):
+                scales = maps.together([item.images for item in items], job.device)
+                keys = [item.keys for item in items]
+                found = cams_of(net, keys, items[0].hw, scales, job.device, told.precision)
+                for image_id, activation in zip(ids, found, strict=True):
+                    images.save(image_id, activations.save, folder, image_id, activation, told.dtype)
 
 
 @torch.inference_mode()
@@ -57,14 +65,14 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
 
     Each plane is divided by its own maximum (CAM; IRN's code).
     """
-    sizes = inference.strided_hw(hw), inference.up16_hw(hw)
+    sizes = maps.strided_hw(hw), maps.rounded_up(hw)
     sums = [[torch.zeros(len(present), *size, device=device) for size in sizes] for present in keys]
     for image in images:
         with torchutils.autocast(precision, device):
-            plain, mirrored = inference.with_mirror(net.activations, torchutils.to_device(image, device))
+            plain, mirrored = maps.with_mirror(net.activations, torchutils.to_device(image, device))
         for both, present, of_image in zip(plain + mirrored, keys, sums, strict=True):
             for total, size in zip(of_image, sizes, strict=True):
-                total += inference.resize(inference.chosen_planes(both, present), size)
+                total += maps.resize(maps.chosen_planes(both, present), size)
     return [activations.Activation(present, *(planes / (planes.amax((1, 2), keepdim=True) + 1e-5) for planes in (
         strided, high_res[:, :hw[0], :hw[1]]))) for present, (strided, high_res) in zip(keys, sums, strict=True)]
 
@@ -73,3 +81,10 @@ def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: 
            device: torch.device, precision: str) -> activations.Activation:
     """`cams_of` for one image, as arrays."""
     return cams_of(net, [keys], hw, images, device, precision)[0].on_host()
+
+
+STAGE = Stage(
+    'make_cam', "CAM's activations", run, (CamActivations,),
+    reads=(Input('cam_weights_name'),),
+    writes=(Output('cam_out_dir', 'result/cam', exists=activations.exists, megabytes=0.88, authors=True),),
+    shown=Shown('CAM', 'activation', 'eval_cam_thres'))

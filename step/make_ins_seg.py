@@ -1,59 +1,89 @@
 """Instance masks: CAM's activations, cut where displacements part objects, spread by a random walk to IRN's boundaries.
 
-Reads --irn_weights_name, --cam_out_dir, images of --infer_list. Writes --ins_seg_out_dir/ID.npz, and all of them to
+Reads --irn_weights_name, --cam_out_dir, images of --mask_list. Writes --ins_seg_out_dir/ID.npz, and all of them to
 --ins_seg_coco_json, if that is given.
 Only this stage: python run_sample.py --make_ins_seg_pass True
 """
 import functools
-import importlib
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from misc import imutils, inference, instances, records, torchutils, weights
+from misc import imutils, inference, networks, torchutils
+from misc.contract.settings import InstanceMasks
+from misc.contract.stages import Input, Job, Output, Stage
+from misc.data import datasets
+from misc.files import activations, records
+from misc.files.inputs import Inputs, Part
+from misc.method import instances
 from misc.pyutils import UserError, log, write_json
-from step.make_sem_seg import Read, edge_of, read_with_activations
+from step.make_sem_seg import LISTED, Unwalked, edge_of
+
+REMEDY = 'run --make_cam_pass True with a --train_list that holds it'
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.infer_list)
-    net = importlib.import_module(args.irn_network).Net()
+class Fields(NamedTuple):
+    """What instances are found from: activations (K, h, w), boundaries (1, h, w) and displacements (2, h, w), none where the
+    image shows no class."""
+
+    image_id: str
+    keys: np.ndarray
+    hw: tuple[int, int]
+    strided: np.ndarray
+    edge: np.ndarray | None = None
+    displacement: np.ndarray | None = None
+
+
+def run(job: Job, told: InstanceMasks) -> None:
+    source, folder, cam, ids = job.source, job.files['ins_seg_out_dir'], job.files['cam_out_dir'], job.ids('mask_list')
+    net, digest = networks.load(told.network, path=job.files['irn_weights_name'], remedy=job.remedy('irn_weights_name'),
+                                device=job.device, precision=told.precision)
     if not hasattr(net, 'displacement'):
-        raise UserError(f'--irn_network {args.irn_network}: instance masks need its method displacement(stages)')
-    loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
-    inference.prepare(net, args.device, args.precision)
-    records.open_folder(args.ins_seg_out_dir, {
-        'stage': 'make_ins_seg', 'network': args.irn_network, 'weights': loaded,
-        'activations': records.made_by(args.cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
-        'bg_thres': args.ins_seg_bg_thres, 'canvas': args.sem_seg_canvas, 'precision': args.precision},
-        ('.npz',), args.overwrite)
+        raise UserError(f'--irn_network {told.network}: instance masks need its method displacement(stages)')
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'make_ins_seg', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
+              'activations': records.made_by(cam)}
+    remedy = job.remedy('cam_out_dir', LISTED)
+    made = records.open_folder(folder, record, ('.npz',), job.run.overwrite, ids=ids,
+                               inputs=Inputs(source, activation=Part(cam, activations.existing_path, remedy)))
 
-    def read(image_id: str) -> Read:
-        return read_with_activations(source, args.cam_out_dir, image_id, imutils.read_of(source, image_id),
-                                     'run --make_cam_pass True with a --train_list that holds it')
+    def read(image_id: str) -> Unwalked:
+        image = imutils.read_of(source, image_id)
+        hw = image.shape[:2]
+        activation = activations.of_image(cam, image_id, hw, remedy)
+        return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw, datasets.scaled_images(image, [1.0])[0])
 
-    def compute(image_id: str, item: Read) -> Callable[[], tuple]:
-        fields = ()
-        if len(item.keys):
-            fields = edge_and_displacement(net, torchutils.to_device(item.image, args.device), args.precision,
-                                           args.sem_seg_canvas)
-        fields = [torchutils.ToHost(field) for field in fields]
-        return lambda: (image_id, item.keys, tuple(item.hw), item.strided.numpy(), *(field.read().numpy() for field in fields))
-
-    def find_and_save(made: tuple) -> None:  # most of the work, and too many small steps for a GPU
-        image_id, keys, hw, *fields = made
+    def find_and_save(fields: Fields) -> None:  # in workers: most of the work, and too many small steps for a GPU
+        image_id, keys, hw, *maps = fields
         found = instances.nothing(hw)
         if len(keys):
-            found = instances.find(keys, *map(torch.from_numpy, fields), args.ins_seg_bg_thres, args.beta, args.exp_times, hw)
-        instances.save(args.ins_seg_out_dir, image_id, found)
+            found = instances.find(keys, *map(torch.from_numpy, maps), told.bg_thres, told.beta, told.exp_times, hw)
+        instances.save(folder, image_id, found)
 
-    inference.for_each_image(ids, lambda image_id: instances.exists(args.ins_seg_out_dir, image_id), read, args.num_workers,
-                             compute, args.device, find_and_save)
-    if args.ins_seg_coco_json is not None and torchutils.is_main():
-        content = instances.to_coco(source, ids, functools.partial(instances.load, args.ins_seg_out_dir))
-        write_json(args.ins_seg_coco_json, content)
-        log.info('%s: %d instances in %d images', args.ins_seg_coco_json, len(content['annotations']), len(ids))
+    with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder), made) as images:
+        images.finish(fields_of(net, images, read, told, job.device), find_and_save)
+    path = job.files['ins_seg_coco_json']
+    if path is not None and torchutils.is_main():
+        content = instances.to_coco(source, ids, functools.partial(instances.load, folder))
+        write_json(path, content)
+        log.info('%s: %d instances in %d images', path, len(content['annotations']), len(ids))
+
+
+def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[str], Unwalked], told: InstanceMasks,
+              device: torch.device) -> Iterator[Callable[[], Fields]]:
+    """What gives the fields of each image on the host, once they are there."""
+    for image_id, item in images.todo(read):
+        with images.enough([image_id]):
+            made = ()
+            if len(item.keys):
+                made = edge_and_displacement(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
+            yield functools.partial(_on_host, image_id, item, [torchutils.ToHost(field) for field in made])
+
+
+def _on_host(image_id: str, item: Unwalked, made: list[torchutils.ToHost]) -> Fields:
+    return Fields(image_id, item.keys, tuple(item.hw), item.strided.numpy(), *(field.read().numpy() for field in made))
 
 
 @torch.inference_mode()
@@ -69,3 +99,13 @@ def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: 
 
     edge = edge_of(net, image, precision, canvas_side, of_the_image)
     return edge, displacement[0][:, :edge.shape[1], :edge.shape[2]]
+
+
+STAGE = Stage(
+    'make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's displacements", run, (InstanceMasks,),
+    reads=(Input('irn_weights_name'), Input('cam_out_dir')),
+    writes=(Output('ins_seg_out_dir', 'result/ins_seg', exists=instances.exists, megabytes=0.01, authors=True),
+            Output('ins_seg_coco_json', 'result/ins_seg.json', kept=False, metavar='FILE', holds='the file',
+                   help="make_ins_seg also writes its masks there, in COCO's format, to train an instance network on (ours; "
+                   'without FILE in result/ins_seg.json)')),
+    lists=('mask_list',), labelled=False)

@@ -5,99 +5,124 @@ Reads --seg_weights_name, images of --seg_list. Writes --seg_out_dir/ID.png and,
 --seg_crf_out_dir/logits.
 Only this stage: python run_sample.py --make_seg_pass True
 """
-import functools
-import importlib
+import os
 import zipfile
-from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from misc import crf, imutils, inference, labels, records, segmentation, weights
+from misc import imutils, inference, networks
+from misc.contract.settings import SegForm, SegMaps
+from misc.contract.stages import Input, Job, Output, Stage
+from misc.files import labels, records
+from misc.files.inputs import Inputs, Made
+from misc.method import crf, segmentation
 from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.seg_list)
-    net, form, loaded = load_network(args.seg_weights_name, args.seg_network, source.n_classes, {
-        'input': args.seg_input, 'stride_first': args.seg_stride == '1x1', 'ceil_mode': args.seg_ceil_mode})
-    inference.prepare(net, args.device, args.precision)
-    out_dir, crf_dir, logits_dir = (folder(args, args.seg_out_dir), folder(args, args.seg_crf_out_dir),
-                                    Path(args.seg_crf_out_dir) / 'logits')
-    settings = {'stage': 'make_seg', 'network': args.seg_network, 'weights': loaded, **form, 'scales': args.seg_scales,
-                'flip': args.seg_flip, 'precision': args.precision}
-    records.open_folder(out_dir, settings, ('.png',), args.overwrite)
-    if args.seg_crf:
+class Pixels(NamedTuple):
+    """An image's size and its pixels in the form that the network takes, (1, 3, H, W)."""
+
+    hw: tuple[int, int]
+    x: torch.Tensor
+
+
+def run(job: Job, form: SegForm, told: SegMaps) -> None:
+    source, ids = job.source, job.ids('seg_list')
+    form, net, digest = load_network(job.files['seg_weights_name'], form, source.n_classes, job.remedy('seg_weights_name'),
+                                     job.device, told.precision)
+    folder, crf_folder = (server_folder(job, job.files[flag]) for flag in ('seg_out_dir', 'seg_crf_out_dir'))
+    logits = Path(job.files['seg_crf_out_dir']) / 'logits'
+    code = networks.code_of(*form.modules())
+    record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code, 'classes': source.classes,
+              'weights': digest}
+    inputs = Inputs(source, labelled=False)
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids)
+    if told.crf:
+        refined = records.open_folder(crf_folder, {
+            'stage': 'make_seg', 'crf': True, 'classes': source.classes, 'logits': records.made_by(folder)}, ('.png',),
+            job.run.overwrite, inputs=inputs, ids=ids)
+        records.open_folder(logits, record, ('.npz',), job.run.overwrite)
         crf.prepare()
-        records.open_folder(crf_dir, {'stage': 'make_seg', 'crf': True, 'logits': records.made_by(out_dir)}, ('.png',),
-                            args.overwrite)
-        records.open_folder(logits_dir, settings, ('.npz',), args.overwrite)
 
-    def read(image_id: str) -> tuple:
+    def read(image_id: str) -> Pixels:
         image = imutils.read_of(source, image_id)
-        return image.shape[:2], torch.from_numpy(imutils.to_chw(imutils.INPUTS[form['input']](image)))[None]
+        return Pixels(image.shape[:2], torch.from_numpy(imutils.to_chw(imutils.INPUTS[form.input](image)))[None])
 
-    def compute(image_id: str, item: tuple) -> Callable[[], None]:
-        hw, image = item
-        logits = segmentation.predict(net, image, args.seg_scales, args.seg_flip, args.device, args.precision)
-        return functools.partial(save, image_id, segmentation.label_map(logits, hw), logits.half() if args.seg_crf else None)
-
-    def save(image_id: str, label_map: torch.Tensor, logits: torch.Tensor | None) -> None:  # behind: need not wait for a GPU
-        if logits is not None:
-            with atomic_path(logits_path(logits_dir, image_id)) as temporary, open(temporary, 'wb') as stream:
-                np.savez(stream, logits=logits.cpu().numpy())
-        labels.save(labels.label_path(out_dir, image_id), label_map.cpu().numpy(), source.palette)
+    def save(image_id: str, label_map: torch.Tensor, made: torch.Tensor | None) -> None:  # behind: may wait for a GPU
+        if made is not None:
+            save_logits(logits_path(logits, image_id), made.cpu().numpy())
+        labels.save(labels.label_path(folder, image_id), label_map.cpu().numpy(), source.palette)
 
     def is_done(image_id: str) -> bool:
-        return labels.exists(out_dir, image_id) and (not args.seg_crf or labels.exists(crf_dir, image_id)
-                                                     or is_whole(logits_path(logits_dir, image_id)))
+        return labels.exists(folder, image_id) and (not told.crf or labels.exists(crf_folder, image_id)
+                                                    or is_whole(logits_path(logits, image_id)))
 
-    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)
-    if args.seg_crf:
-        _refine(args, ids, logits_dir, crf_dir)
-
-
-def load_network(path: str, network: str, n_classes: int, form: dict) -> tuple[torch.nn.Module, dict, str]:
-    """The trained network, the form of its input (`form`: what the flags say, used for weights without a record), and the
-    digest of its weights."""
-    record = records.read_weights_record(path) or {}
-    form = {name: record.get(name, value) for name, value in form.items()}
-    net = importlib.import_module(network).Net(n_classes, form['stride_first'], form['ceil_mode'])
-    return net, form, weights.load_checkpoint(net, path, 'run --train_seg_pass True first')
+    with inference.Images(ids, is_done, job.run.num_workers, job.device, [made]) as images:
+        for image_id, (hw, x) in images.todo(read):
+            with images.enough([image_id]):
+                predicted = segmentation.predict(net, x, told.scales, told.flip, job.device, told.precision)
+                label_map = segmentation.label_map(predicted, tuple(hw))
+                images.save(image_id, save, image_id, label_map, predicted.half() if told.crf else None)
+    if told.crf:
+        refine(job, ids, logits, crf_folder, refined)
 
 
-def folder(args: Namespace, out_dir: str) -> Path:
-    """Where the label maps of --seg_list go: `out_dir`, or below it where the data set's evaluation server wants them."""
-    return Path(out_dir) / getattr(args.source, 'server_layout', {}).get(Path(args.seg_list).stem, '')
+def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: torch.device,
+                 precision: str) -> tuple[SegForm, torch.nn.Module, str]:
+    """The trained network and the digest of its weights; and its form, which is what the record beside the weights tells, else
+    the flags."""
+    form = form.as_trained(records.read_weights_record(path) or {})
+    net, digest = networks.load(form.network, n_classes, stride_first=form.stride_first, ceil_mode=form.ceil_mode, path=path,
+                                remedy=remedy, device=device, precision=precision)
+    return form, net, digest
 
 
-def logits_path(logits_dir: Path, image_id: str) -> Path:
-    return logits_dir / f'{image_id}.npz'
+def server_folder(job: Job, folder: str | os.PathLike) -> Path:
+    """Where the label maps of --seg_list go: the folder, or below it where the data set's evaluation server wants them."""
+    return Path(folder) / job.source.server_layout.get(Path(job.lists['seg_list']).stem, '')
 
 
-def _refine(args: Namespace, ids: list[str], logits_dir: Path, crf_dir: Path) -> None:
-    """The CRF of the stored logits, in the worker processes; logits go when their refined label map is there."""
-    def is_done(image_id: str) -> bool:
-        return labels.exists(crf_dir, image_id) and not logits_path(logits_dir, image_id).exists()
-
-    def refine(image_id: str) -> None:
-        path = logits_path(logits_dir, image_id)
-        if not labels.exists(crf_dir, image_id):
-            image = imutils.read_of(args.source, image_id)
-            probabilities = segmentation.probabilities(_load(path), image.shape[:2]).numpy()
-            labels.save(labels.label_path(crf_dir, image_id), crf.refine_probabilities(image, probabilities),
-                        args.source.palette)
-        with writing(path):
-            path.unlink()
-
-    inference.for_each_image(ids, is_done, refine, args.num_workers)
+def logits_path(folder: Path, image_id: str) -> Path:
+    return folder / f'{image_id}.npz'
 
 
-def _load(path: Path) -> torch.Tensor:
+def save_logits(path: Path, logits: np.ndarray) -> None:
+    with atomic_path(path) as temporary, open(temporary, 'wb') as stream:
+        np.savez(stream, logits=logits)
+
+
+def load_logits(path: Path) -> torch.Tensor:
     try:
         with np.load(path) as stored:
             return torch.from_numpy(stored['logits']).float()
     except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: cannot be read ({error}); delete it to make it anew') from error
+
+
+def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> None:
+    """The CRF of the stored logits, in the worker processes; logits go when their refined label map is there."""
+    def is_done(image_id: str) -> bool:
+        return labels.exists(folder, image_id) and not logits_path(logits, image_id).exists()
+
+    def make(image_id: str) -> None:
+        path = logits_path(logits, image_id)
+        if not labels.exists(folder, image_id):
+            image = imutils.read_of(job.source, image_id)
+            probabilities = segmentation.probabilities(load_logits(path), image.shape[:2]).numpy()
+            labels.save(labels.label_path(folder, image_id), crf.refine_probabilities(image, probabilities), job.source.palette)
+        with writing(path):
+            path.unlink()
+
+    with inference.Images(ids, is_done, job.run.num_workers, made=[made]) as images:
+        images.make(make)
+
+
+STAGE = Stage(
+    'make_seg', "the segmentation network's label maps", run, (SegForm, SegMaps),
+    reads=(Input('seg_weights_name'),),
+    writes=(Output('seg_out_dir', 'result/seg', exists=labels.exists, megabytes=0.009),
+            Output('seg_crf_out_dir', 'result/seg_crf', when=lambda args: args.seg_crf)),
+    lists=('seg_list',), labelled=False)

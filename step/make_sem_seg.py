@@ -1,13 +1,10 @@
 """Pseudo-masks: AMN's activations spread by a random walk that stops at IRN's class boundaries.
 
-Reads --irn_weights_name, --amn_cam_out_dir, images of --infer_list. Writes --sem_seg_out_dir/ID.png, and the walk itself,
+Reads --irn_weights_name, --amn_cam_out_dir, images of --mask_list. Writes --sem_seg_out_dir/ID.png, and the walk itself,
 where it is asked for, to --walked_out_dir/ID.npz: what is there is not walked again, so that masks at another
 --sem_seg_bg_thres cost next to nothing.
 Only this stage: python run_sample.py --make_sem_seg_pass True
 """
-import functools
-import importlib
-from argparse import Namespace
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,13 +12,22 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from misc import activations, datasets, imutils, indexing, inference, labels, records, seeds, torchutils, weights
-from misc.pyutils import UserError
+from misc import imutils, indexing, inference, networks, torchutils
+from misc.contract.settings import PseudoMasks, Walk
+from misc.contract.stages import Input, Job, Output, Shown, Stage
+from misc.data import datasets
+from misc.files import activations, labels, records
+from misc.files.activations import Walked
+from misc.files.inputs import Inputs, Part
+from misc.method import maps, seeds
+
+LISTED = 'with a --train_list that holds it'
+
+REMEDY = 'run --make_amn_cam_pass True with a --train_list that holds it'
 
 
-class Read(NamedTuple):
-    """What a worker reads of an image: the classes present (K,), their activations (K, h, w) at stride 4, its size (H, W), its
-    pixels, normalised (1, 3, H, W)."""
+class Unwalked(NamedTuple):
+    """An image, normalised (1, 3, H, W), and its activations: keys (K,), strided (K, h, w)."""
 
     keys: np.ndarray
     strided: torch.Tensor
@@ -29,65 +35,56 @@ class Read(NamedTuple):
     image: torch.Tensor
 
 
-def read_with_activations(source: datasets.Source, folder: str, image_id: str, image: np.ndarray, remedy: str) -> Read:
-    """What is spread over `image` (H, W, 3). Raises UserError where its activations in `folder` are of another size."""
-    activation = activations.load(folder, image_id, remedy).without_background()
-    if activation.strided.shape[1:] != inference.strided_hw(image.shape[:2]):
-        raise UserError(f'{folder}: the activation of {image_id} has another size than its image')
-    return Read(activation.keys, torch.from_numpy(activation.strided), image.shape[:2], datasets.scaled_images(image, [1.0])[0])
-
-
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.infer_list)
-    net = importlib.import_module(args.irn_network).Net()
-    loaded = weights.load_checkpoint(net, args.irn_weights_name, 'run --train_irn_pass True first')
-    inference.prepare(net, args.device, args.precision)
-    walk_settings = {
-        'stage': 'walk', 'network': args.irn_network, 'weights': loaded,
-        'activations': records.made_by(args.amn_cam_out_dir), 'beta': args.beta, 'exp_times': args.exp_times,
-        'power': args.sem_seg_power, 'canvas': args.sem_seg_canvas, 'precision': args.precision}
-    if args.walked_out_dir is not None:  # the same walk is kept even where the masks are to be made anew
-        records.open_folder(args.walked_out_dir, walk_settings, ('.npz',),
-                            args.overwrite and not records.is_of(args.walked_out_dir, walk_settings), only_own=True)
-    records.open_folder(args.sem_seg_out_dir, walk_settings | {'stage': 'make_sem_seg', 'bg_thres': args.sem_seg_bg_thres},
-                        ('.png',), args.overwrite)
+def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
+    source, folder, kept, amn = (job.source, *(job.files[flag] for flag in (
+        'sem_seg_out_dir', 'walked_out_dir', 'amn_cam_out_dir')))
+    net, digest = networks.load(told.network, path=job.files['irn_weights_name'], remedy=job.remedy('irn_weights_name'),
+                                device=job.device, precision=told.precision)
+    code = networks.code_of(*told.modules())
+    record = {'stage': 'walk', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
+              'activations': records.made_by(amn)}
+    ids, remedy, made = job.ids('mask_list'), job.remedy('amn_cam_out_dir', LISTED), []
+    inputs = Inputs(source, activation=Part(amn, activations.existing_path, remedy))
+    if kept is not None:  # the same walk is kept even where the masks are to be made anew
+        made.append(records.open_folder(kept, record, ('.npz',), job.run.overwrite and not records.is_of(kept, record),
+                                        only_own=True, inputs=inputs, ids=ids))
+    made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **masks.record()}, ('.png',), job.run.overwrite,
+                                    inputs=inputs, ids=ids))
 
     def is_walked(image_id: str) -> bool:
-        return args.walked_out_dir is not None and activations.exists(args.walked_out_dir, image_id)
+        return kept is not None and activations.exists(kept, image_id)
 
     def is_done(image_id: str) -> bool:
-        return labels.exists(args.sem_seg_out_dir, image_id) and (args.walked_out_dir is None or is_walked(image_id))
+        return labels.exists(folder, image_id) and (kept is None or is_walked(image_id))
 
-    def read(image_id: str) -> activations.Walked | Read:
+    def read(image_id: str) -> Walked | Unwalked:
         image = imutils.read_of(source, image_id)
+        hw = image.shape[:2]
         if is_walked(image_id):
-            walked = activations.load_walked(args.walked_out_dir, image_id)
-            if tuple(walked.hw) != image.shape[:2]:
-                raise UserError(f'{args.walked_out_dir}: the walk of {image_id} has another size than its image')
-            return walked
-        return read_with_activations(source, args.amn_cam_out_dir, image_id, image,
-                                     'run --make_amn_cam_pass True with a --train_list that holds it')
+            return activations.load_walked(kept, image_id, hw=hw)
+        activation = activations.of_image(amn, image_id, hw, remedy)
+        return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw, datasets.scaled_images(image, [1.0])[0])
 
-    def compute(image_id: str, item: activations.Walked | Read) -> Callable[[], None]:
-        if isinstance(item, activations.Walked):
-            return functools.partial(save, image_id, item)
-        walked = item.strided
-        if len(item.keys):  # no class: nothing to spread, all background
-            edge = edge_of(net, torchutils.to_device(item.image, args.device), args.precision, args.sem_seg_canvas)
-            walked = walk(torchutils.to_device(walked, args.device), edge, args.sem_seg_power, args.beta, args.exp_times)
-        return functools.partial(save_new, image_id, item, walked)
+    def save(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> None:  # behind: may wait for a GPU
+        walked = item if tensor is None else Walked(item.keys, tensor.cpu().numpy(), np.array(item.hw))
+        if kept is not None and tensor is not None:
+            activations.save_walked(kept, image_id, walked)
+        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), masks.bg_thres)]
+        labels.save(labels.label_path(folder, image_id), label_map, source.palette)
 
-    def save_new(image_id: str, item: Read, tensor: torch.Tensor) -> None:
-        walked = activations.Walked(item.keys, tensor.cpu().numpy(), np.array(item.hw))  # behind: need not wait for a GPU
-        if args.walked_out_dir is not None:
-            activations.save_walked(args.walked_out_dir, image_id, walked)
-        save(image_id, walked)
+    with inference.Images.of(job, 'mask_list', is_done, *made) as images:
+        for image_id, item in images.todo(read):
+            with images.enough([image_id]):
+                walked = None if isinstance(item, Walked) else walked_of(net, item, told, job.device)
+                images.save(image_id, save, image_id, item, walked)
 
-    def save(image_id: str, walked: activations.Walked) -> None:
-        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), args.sem_seg_bg_thres)]
-        labels.save(labels.label_path(args.sem_seg_out_dir, image_id), label_map, source.palette)
 
-    inference.for_each_image(ids, is_done, read, args.num_workers, compute, args.device)
+def walked_of(net: torch.nn.Module, item: Unwalked, told: Walk, device: torch.device) -> torch.Tensor:
+    """The walk of an image, (K, h, w). Without a class there is nothing to spread."""
+    if not len(item.keys):
+        return item.strided
+    edge = edge_of(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
+    return walk(torchutils.to_device(item.strided, device), edge, told.power, told.beta, told.exp_times)
 
 
 @torch.inference_mode()
@@ -100,8 +97,8 @@ def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_si
     canvas, in `precision`: of both, or of the image first and then of its mirror.
     """
     hw = image.shape[2:]
-    canvas = [max(canvas_side, side) for side in inference.up16_hw(tuple(hw))] if canvas_side else hw
-    h, w = inference.strided_hw(tuple(hw))
+    canvas = [max(canvas_side, side) for side in maps.rounded_up(tuple(hw))] if canvas_side else hw
+    h, w = maps.strided_hw(tuple(hw))
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         padded = F.pad(x, (0, canvas[1] - hw[1], 0, canvas[0] - hw[0]))
@@ -112,7 +109,7 @@ def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_si
         return net.edge(stages)[..., :h, :w]
 
     with torchutils.autocast(precision, image.device):
-        plain, mirrored = inference.with_mirror(forward, image)
+        plain, mirrored = maps.with_mirror(forward, image)
     return (plain[0] / 2 + mirrored[0] / 2).sigmoid()
 
 
@@ -130,6 +127,17 @@ def planes_of(walked: activations.Walked) -> np.ndarray:
     if len(walked.keys) == 0:
         return np.zeros((0, height, width), np.float32)
     planes = torch.from_numpy(walked.walked)
-    planes = inference.resize(planes, (planes.shape[1] * 4, planes.shape[2] * 4))[:, :height, :width]
+    planes = maps.resize(planes, (planes.shape[1] * 4, planes.shape[2] * 4))[:, :height, :width]
     highest = planes.max()
     return torch.where(highest > 0, planes / highest, torch.zeros_like(planes)).numpy()
+
+
+STAGE = Stage(
+    'make_sem_seg', "pseudo-masks: random walk over AMN's activations", run, (Walk, PseudoMasks),
+    reads=(Input('irn_weights_name'), Input('amn_cam_out_dir')),
+    writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=labels.exists, megabytes=0.009, authors=True),
+            Output('walked_out_dir', 'result/walked', kept=False, help='keep the walk of each image there (0.05 MB '
+                   'an image and class): make_sem_seg then makes masks at another --sem_seg_bg_thres without walking again, '
+                   'analyze_threshold tries them all (ours; default: not kept; without DIR in result/walked)', metavar='DIR',
+                   holds='the walk', exists=activations.exists, megabytes=0.08)),
+    lists=('mask_list',), labelled=False, shown=Shown('Pseudo-mask', 'mask'))

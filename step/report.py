@@ -8,7 +8,6 @@ Only this stage: python run_sample.py --report_pass True
 """
 import base64
 import json
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +17,57 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from misc import activations, auto_threshold, datasets, gallery, inference, records, scores, torchutils
-from misc.gallery import Measured, Method
+from misc import inference, torchutils
+from misc.contract.settings import AUTO, Report
+from misc.contract.sources import Source
+from misc.contract.stages import Input, Job, Output, Stage
+from misc.data import datasets
+from misc.draw import gallery
+from misc.draw.gallery import Measured, Method
+from misc.files import activations, records
 from misc.pyutils import UserError, atomic_path, log, writing
-from step import scoring
+from misc.score import auto_threshold, results, scores
 
 TEMPLATES = Path(gallery.__file__).parent / 'templates'
-MAKERS = {'cam': 'make_cam', 'ir_label': 'cam_to_ir_label', 'amn_cam': 'make_amn_cam',
-          'amn_ir_label': 'amn_cam_to_ir_label', 'sem_seg': 'make_sem_seg'}
 RANKING = ('amn_cam', 'cam', 'sem_seg')  # the first that is there tells the best images from the worst
 PLOTS = {'curves': 'mIoU against the global threshold', 'best_thresholds': 'Best threshold of each image',
          'histograms': 'Activation of foreground and background', 'precision_recall': 'Precision and recall'}
 
 
-def run(args: Namespace) -> None:
-    split = args.eval_set
-    if not args.source.names(split):
-        split = args.infer_list
-        log.info('--eval_set %s has no image: the report is of --infer_list %s', args.eval_set, split)
-    ids = args.source.names(split)
-    methods = all_methods(args, ids)
+def run(job: Job, told: Report) -> None:
+    split = 'eval_set'
+    if not job.ids(split):
+        split = 'infer_list'
+        log.info('--eval_set %s has no image: the report is of --infer_list %s', job.lists['eval_set'], job.lists[split])
+    ids = job.ids(split)
+    methods = all_methods(job, ids)
     if not any(Path(method.folder).is_dir() for method in methods):
         raise UserError(f'nothing to report on: none of {", ".join(method.folder for method in methods)} is there; '
-                        'run --make_cam_pass True first')
-    lines = scoring.last_lines(args.scores_file, (split, args.seg_list), args.source.name)
-    measured, totals = measure(args, ids, methods)
+                        + job.remedy('cam_out_dir'))
+    lines = [line | {'title': row.title} for row, line in results.last_lines(
+        job.files['scores_file'], job.stages.rows(), (job.lists[split], job.lists['seg_list']), job.source.name)]
+    measured, totals = measure(job, ids, methods)
     there = [method for method in methods if any(method.name in image.made for image in measured)]
     if not there:
-        raise UserError(f'nothing to report on: no output of any stage is of an image of {split}')
+        raise UserError(f'nothing to report on: no output of any stage is of an image of {job.lists[split]}')
     ranking = next((method for name in RANKING for method in there if method.name == name and name in totals), None)
-    groups = gallery.choose(np.array([own_miou(image, ranking) for image in measured]), args.report_images, args.seed)
+    groups = gallery.choose(np.array([own_miou(image, ranking) for image in measured]), told.images, job.run.seed)
 
-    folder = Path(args.report_out_dir)
-    open_folder(folder, {'stage': 'report', 'split': split, 'images': args.report_images, 'seed': args.seed})
+    folder = Path(job.files['report_out_dir'])
+    open_folder(folder, {'stage': 'report', 'split': job.lists[split], **told.record(), 'seed': job.run.seed})
     numbers = {ids[position]: position for position in groups}
-    inference.for_each_image(
-        list(numbers), lambda image_id: False,
-        lambda image_id: gallery.write_image(folder, numbers[image_id], args.source, image_id, there), args.num_workers)
+    with inference.Images(list(numbers), lambda image_id: False, job.run.num_workers) as images:
+        images.make(lambda image_id: gallery.write_image(folder, numbers[image_id], job.source, image_id, there))
     if torchutils.is_main():
-        images = [(position, ids[position], group, measured[position]) for position, group in groups.items()]
-        embedded, analysed = plots(Path(args.analysis_out_dir), split, args.source.name)
+        shown = [(position, ids[position], group, measured[position]) for position, group in groups.items()]
+        embedded, analysed = plots(Path(job.files['analysis_out_dir']), job.lists[split], job.source.name)
         number_scored = {method.name: sum(method.name in image.miou for image in measured) for method in there}
         page = render(
-            about={'data': args.source.name, 'split': split, 'images': len(ids),
-                   'instead': None if split == args.eval_set else args.eval_set}, lines=lines,
-            settings=settings(args, methods), plots=embedded, analysed=analysed, numbers=number_scored,
-            classes=class_rows(args.source, measured, there, totals),
-            data=page_data(args.source, there, totals, images) | {'total': len(ids), 'scored': number_scored},
+            about={'data': job.source.name, 'split': job.lists[split], 'images': len(ids),
+                   'instead': None if split == 'eval_set' else job.lists['eval_set']}, lines=lines,
+            settings=settings(job, methods), plots=embedded, analysed=analysed, numbers=number_scored,
+            classes=class_rows(job.source, measured, there, totals),
+            data=page_data(job.source, there, totals, shown) | {'total': len(ids), 'scored': number_scored},
             scored=[method for method in there if method.name in totals], ranking=ranking,
             absent=[method for method in methods if method not in there])
         with atomic_path(folder / 'index.html') as temporary:
@@ -72,29 +75,31 @@ def run(args: Namespace) -> None:
         log.info('report of %d of %d images: %s', len(groups), len(ids), folder / 'index.html')
 
 
-def all_methods(args: Namespace, ids: list[str]) -> list[Method]:
-    """Everything that the gallery can show, in its order. A threshold `auto` is chosen from what there is of `ids`."""
+def all_methods(job: Job, ids: list[str]) -> list[Method]:
+    """Everything that the gallery can show, activations first. A threshold `auto` is chosen from what there is of `ids`."""
     def threshold(folder: str, given: float | str) -> float:
-        if given != auto_threshold.AUTO:
+        if given != AUTO:
             return given
         made = [image_id for image_id in ids if activations.exists(folder, image_id)]
-        return auto_threshold.threshold_of(folder, made, 'it was there before', args.num_workers) if made else 0.0
+        return auto_threshold.threshold_of(folder, made, 'it was there before', job.run.num_workers) if made else 0.0
 
-    return [Method('cam', 'CAM', args.cam_out_dir, 'activation', threshold(args.cam_out_dir, args.eval_cam_thres)),
-            Method('amn_cam', 'AMN', args.amn_cam_out_dir, 'activation',
-                   threshold(args.amn_cam_out_dir, args.eval_amn_cam_thres)),
-            Method('ir_label', "CAM's refined seed", args.ir_label_out_dir, 'seed'),
-            Method('amn_ir_label', "AMN's refined seed", args.amn_ir_label_out_dir, 'seed'),
-            Method('sem_seg', 'Pseudo-mask', args.sem_seg_out_dir, 'mask')]
+    found = []
+    for stage in job.stages:
+        if stage.shown is not None:
+            flag = stage.writes[0].flag
+            folder, at = job.files[flag], stage.shown.threshold
+            found.append(Method(flag.removesuffix('_out_dir'), stage.shown.title, folder, stage.shown.kind,
+                                None if at is None else threshold(folder, job.thresholds[at]), stage.name))
+    return sorted(found, key=lambda method: method.kind != 'activation')
 
 
-def measure(args: Namespace, ids: list[str], methods: list[Method]) -> tuple[list[Measured], dict[str, np.ndarray]]:
+def measure(job: Job, ids: list[str], methods: list[Method]) -> tuple[list[Measured], dict[str, np.ndarray]]:
     """Every image on its own, in the order of `ids`, and by method the counts of all of them, where there are any."""
-    n_classes = args.source.n_classes
+    n_classes = job.source.n_classes
     totals = {method.name: np.zeros(gallery.shape(method, n_classes), np.int64) for method in methods
               if method.kind != 'seed'}
     mine, part = torchutils.share(ids), []
-    results = datasets.read_ahead(lambda image_id: gallery.measure(args.source, image_id, methods), mine, args.num_workers)
+    results = datasets.read_ahead(lambda image_id: gallery.measure(job.source, image_id, methods), mine, job.run.num_workers)
     for result in torchutils.progress(results, total=len(mine), unit='image'):
         result = datasets.checked(result)
         for name, (index, counts) in result.counts.items():
@@ -126,10 +131,10 @@ def open_folder(folder: Path, record: dict[str, Any]) -> None:
     torchutils.wait_for_all()
 
 
-def settings(args: Namespace, methods: list[Method]) -> list[tuple[str, dict[str, str]]]:
+def settings(job: Job, methods: list[Method]) -> list[tuple[str, dict[str, str]]]:
     """(what, name -> value) for each training and each folder that has a record of its settings."""
-    found = [(f'{name.upper()} (training)', records.read_weights_record(getattr(args, f'{name}_weights_name')))
-             for name in ('cam', 'amn', 'irn', 'seg')]
+    found = [(f'{stage.name.removeprefix("train_").upper()} (training)', records.read_weights_record(
+        job.files[stage.writes[0].flag])) for stage in job.stages if stage.trains]
     found += [(method.title, records.read_folder(method.folder)) for method in methods]
     return [(title, {name: _text(value) for name, value in sorted(record.items())}) for title, record in found if record]
 
@@ -164,7 +169,7 @@ def score_of(method: Method, counts: np.ndarray) -> scores.Score:
     return scores.ThresholdScores(counts, method.thresholds, 0).at(method.threshold)
 
 
-def class_rows(source: datasets.Source, measured: list[Measured], methods: list[Method],
+def class_rows(source: Source, measured: list[Measured], methods: list[Method],
                totals: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Name, colour, number of images whose truth shows it, and IoU by method, of background and each class."""
     iou = {method.name: score_of(method, totals[method.name]).iou for method in methods if method.name in totals}
@@ -174,7 +179,7 @@ def class_rows(source: datasets.Source, measured: list[Measured], methods: list[
             for label, name in enumerate(('background', *source.classes))]
 
 
-def page_data(source: datasets.Source, methods: list[Method], totals: dict[str, np.ndarray],
+def page_data(source: Source, methods: list[Method], totals: dict[str, np.ndarray],
               images: list[tuple[int, str, str, Measured]]) -> dict[str, Any]:
     """What the page's script reads. Scores are in tenths of a percent, rounded as the evaluator prints them."""
     on_grid = {method.name: np.isin(method.thresholds, gallery.GRID) for method in methods if method.kind == 'activation'}
@@ -208,7 +213,13 @@ def render(**content: Any) -> str:
     """The page, with its style and its script in it. `content`: what the template names."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {'percent': percent, 'title_of': scoring.title_of}
+    environment.filters |= {'percent': percent}
     style, script = (Markup((TEMPLATES / f'report.{kind}').read_text(encoding='utf-8')) for kind in ('css', 'js'))
-    return environment.get_template('report.html').render(makers=MAKERS, style=style, script=script,
-                                                          **content)
+    return environment.get_template('report.html').render(style=style, script=script, **content)
+
+
+STAGE = Stage(
+    'report', 'a page with scores, plots and a gallery of all that is there', run, (Report,),
+    reads=tuple(Input(flag, needed=False) for flag in ('cam_out_dir', 'ir_label_out_dir', 'amn_cam_out_dir',
+                                                       'amn_ir_label_out_dir', 'sem_seg_out_dir')),
+    writes=(Output('report_out_dir', 'result/report'),), lists=('eval_set',), labelled=False, may_be_empty=True)

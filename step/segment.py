@@ -7,39 +7,50 @@ Reads --seg_weights_name and the record beside it. A folder that was begun is go
 as viewers show it, turned as its EXIF orientation says.
 """
 import argparse
-import functools
-import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from misc import (
-    crf,
-    drawing,
-    ending,
-    imutils,
-    inference,
-    labels,
-    options,
-    records,
-    segmentation,
-    sources,
-    torchutils,
-    weights,
-)
+from misc import ending, imutils, inference, networks, torchutils
+from misc.command import options
+from misc.contract import sources
+from misc.contract.settings import SegForm, SegMaps
+from misc.draw import drawing
+from misc.files import labels, records, weights
+from misc.files.inputs import Inputs
+from misc.method import crf, segmentation
 from misc.pyutils import UserError, is_whole, start_log
-from step.make_seg import load_network
+from step.pipeline import STAGES
 
 FLAGS = ('seg_weights_name', 'seg_network', 'seg_scales', 'seg_flip', 'seg_crf', 'device', 'precision', 'num_workers',
          'overwrite', 'work_dir')
+UNTOLD = ('torchvision', '3x3', False)  # the form of weights without a record
+
+
+class Photograph(NamedTuple):
+    """uint8 (H, W, 3), and its pixels in the form that the network takes, (1, 3, H, W)."""
+
+    image: np.ndarray
+    x: torch.Tensor
+
+
+class Photographs:
+    """As much of a data set as `Inputs` asks of one without labels."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths = paths
+
+    def image_path(self, image_id: str) -> Path:
+        return self.paths[image_id]
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = options.parser_of(
-        FLAGS, usage='python -m step.segment [IMAGE_OR_FOLDER] (--out DIR | --export FILE) [flags]',
+        STAGES, FLAGS, usage='python -m step.segment [IMAGE_OR_FOLDER] (--out DIR | --export FILE) [flags]',
         description="Segment any photographs by the trained segmentation network, or export it. --seg_network and the form of "
                     'its input are what the record beside the weights tells, unless --seg_network names another.')
     parser.set_defaults(seg_network=None)
@@ -52,26 +63,36 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """This command's flags, and every other one of run_sample.py at its default."""
-    return options.build_parser().parse_args([], build_parser().parse_args(arguments))
+    return options.build_parser(STAGES).parse_args([], build_parser().parse_args(arguments))
 
 
 def run(args: argparse.Namespace) -> None:
     if not args.export and not (args.images and args.out):
         raise UserError('what to do? Give IMAGE_OR_FOLDER --out DIR, or --export FILE')
-    options.resolve_files(args)
+    options.resolve_files(STAGES, args)
     paths, others = photographs(args.images) if args.images else ({}, [])
-    net, input_form, digest = trained(args)
+    net, form, digest = trained(args)
     if args.export:
-        inference.prepare(net, torch.device('cpu'), 'fp32')
+        networks.prepare(net, torch.device('cpu'), 'fp32')
         shown = [imutils.read_image(path, upright=True) for path in list(paths.values())[:4]]
         noise = np.random.default_rng(1).integers(0, 256, (80, 51, 3), dtype=np.uint8)
-        segmentation.export(net, input_form, args.seg_scales, args.export, [noise, *shown])
+        segmentation.export(net, form.input, args.seg_scales, args.export, [noise, *shown])
         print(f'written: {args.export}, the same label maps for {1 + len(shown)} images')
         return
-    segment(args, paths, net, input_form, digest)
+    segment(args, paths, net, form, digest)
     told = f'; not looked at: {len(others)} ({sources.some(others)})' if others else ''
     out = Path(args.out)
     print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{told}')
+
+
+class _Photographs:
+    """As much of a data set as `Inputs` asks of one without labels."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths = paths
+
+    def image_path(self, image_id: str) -> Path:
+        return self.paths[image_id]
 
 
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
@@ -92,54 +113,55 @@ def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
     return named, others
 
 
-def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, str, str]:
-    """The network with its weights, its input form, the digest of its weights."""
+def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, SegForm, str]:
+    """The network with its weights, its form, the digest of its weights."""
     found = weights.existing(args.seg_weights_name)
     if found is None:
         raise UserError(f'{args.seg_weights_name}: no such weights; run --train_seg_pass True first, or name another')
     record = records.read_weights_record(args.seg_weights_name) or {}
-    network = args.seg_network or record.get('network', 'net.resnet101_deeplab')
-    try:
-        key, axis, *others = importlib.import_module(network).Net.class_key
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UserError(f'--seg_network {network}: no module with a segmentation network ({error})') from error
+    network = args.seg_network or record.get('network', SegForm.network)
+    form = SegForm(network, *UNTOLD).as_trained(record)
+    key, axis, *others = getattr(networks.module_of(network, 'seg_network').Net, 'class_key', None) or (None, 0)
     state = weights.read_state(found)
     if key not in state:
         raise UserError(f'{found}: not the weights of {network}; name another --seg_network')
-    net, form, digest = load_network(args.seg_weights_name, network, state[key].shape[axis] - sum(others),
-                                     {'input': 'torchvision', 'stride_first': False, 'ceil_mode': False})
-    return net, form['input'], digest
+    net = networks.build(network, state[key].shape[axis] - sum(others), stride_first=form.stride_first,
+                         ceil_mode=form.ceil_mode)
+    return net, form, weights.load_checkpoint(net, found, '')
 
 
-def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, input_form: str, digest: str) -> None:
+def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, form: SegForm, digest: str) -> None:
     """Label maps and overlays of all photographs."""
-    out, device = Path(args.out), torchutils.choose_device(args.device)
+    out, device, told = Path(args.out), torchutils.choose_device(args.device), SegMaps.of(args)
     if out.resolve() == next(iter(paths.values())).parent.resolve():
         raise UserError(f'--out {out}: the photographs lie there; name another folder')
-    torchutils.check_precision(args.precision, device)
-    inference.prepare(net, device, args.precision)
-    records.open_folder(out, {'stage': 'segment', 'weights': digest, 'scales': args.seg_scales, 'flip': args.seg_flip,
-                              'crf': args.seg_crf, 'precision': args.precision}, ('.png',), args.overwrite)
+    torchutils.check_precision(told.precision, device)
+    networks.prepare(net, device, told.precision)
+    start_log(None)  # nothing is written to a folder before it is known to be ours
+    made = records.open_folder(out, {'stage': 'segment', **told.record(), 'crf': told.crf, 'weights': digest}, ('.png',),
+                               args.overwrite, inputs=Inputs(Photographs(paths), labelled=False), ids=list(paths))
     start_log(out / 'segment.log')
+    if told.crf:
+        crf.prepare()
     if args.seg_crf:
         crf.prepare()
 
-    def read(name: str) -> tuple:
+    def read(name: str) -> Photograph:
         image = imutils.read_image(paths[name], upright=True)
-        return image, torch.from_numpy(imutils.to_chw(imutils.INPUTS[input_form](image)))[None]
-
-    def compute(name: str, item: tuple) -> Callable[[], None]:
-        image, x = item
-        logits = segmentation.predict(net, x, args.seg_scales, args.seg_flip, device, args.precision)
-        return functools.partial(_save, out, name, image, logits, args.seg_crf)
+        return Photograph(image, torch.from_numpy(imutils.to_chw(imutils.INPUTS[form.input](image)))[None])
 
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
-    inference.for_each_image(list(paths), is_done, read, args.num_workers, compute, device)
+    with inference.Images(list(paths), is_done, args.num_workers, device, [made]) as images:
+        for name, (image, x) in images.todo(read):
+            with images.enough([name]):
+                logits = segmentation.predict(net, x, told.scales, told.flip, device, told.precision)
+                images.save(name, save, out, name, image, logits, told.crf)
 
 
-def _save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
+def save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
+    """The label map and its overlay, which is the first of the two: the label map tells that both are there."""
     hw, logits = image.shape[:2], logits.cpu()  # behind: need not wait for a GPU
     if refine:
         label_map = crf.refine_probabilities(image, segmentation.probabilities(logits, hw).numpy()).astype(np.uint8)

@@ -8,40 +8,42 @@ functions, what they would write for this image, and leaves one PNG (--out) and,
 import argparse
 import csv
 import difflib
-import importlib
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from misc import (
-    activations,
-    datasets,
-    drawing,
-    ending,
-    imutils,
-    inference,
-    labels,
-    options,
-    preflight,
-    records,
-    seeds,
-    sources,
-    torchutils,
-    weights,
+from misc import ending, imutils, networks, torchutils
+from misc.command import options
+from misc.contract import sources
+from misc.contract.settings import (
+    AUTO,
+    AmnActivations,
+    AmnScore,
+    AmnSeeds,
+    CamActivations,
+    CamScore,
+    CamSeeds,
+    PseudoMasks,
+    SharedThresholds,
+    Walk,
 )
-from misc.auto_threshold import AUTO
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import activations, labels, records, weights
+from misc.method import maps, seeds
 from misc.pyutils import UserError
 from step import make_amn_cam, make_cam, make_sem_seg
+from step.pipeline import STAGES
 from voc12.dataloader import CLASSES, PALETTE
 
-FLAGS = ('device', 'precision', 'work_dir', 'cam_network', 'amn_network', 'irn_network', 'cam_weights_name',
-         'amn_weights_name', 'irn_weights_name', 'amn_label_conditioning', 'cam_scales', 'cam_eval_thres', 'eval_cam_thres',
-         'eval_amn_cam_thres', 'conf_fg_thres', 'conf_bg_thres', 'cam_conf_fg_thres', 'cam_conf_bg_thres', 'amn_conf_fg_thres',
-         'amn_conf_bg_thres', 'beta', 'exp_times', 'sem_seg_bg_thres', 'sem_seg_power', 'sem_seg_canvas')
+THRESHOLDS = tuple(flag for cls in (CamScore, CamSeeds, AmnScore, AmnSeeds) for flag in cls.flags().values())
+FLAGS = ('device', 'precision', 'work_dir', 'cam_weights_name', 'amn_weights_name', 'irn_weights_name', *THRESHOLDS,
+         *SharedThresholds.flags().values(), *(flag for cls in (CamActivations, AmnActivations, Walk, PseudoMasks)
+                                               for name, flag in cls.flags().items() if name != 'dtype'))
 LONG_SIDE = 320  # of a picture on the sheet, pixels
 CELL_WIDTH = 150  # at least, for the texts
 SCALE_HEIGHT = 20  # of the scale of colours
@@ -75,7 +77,7 @@ class Column(NamedTuple):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = options.parser_of(
-        FLAGS, usage='python -m step.show IMAGE --labels NAME,NAME ... [flags]',
+        STAGES, FLAGS, usage='python -m step.show IMAGE --labels NAME,NAME ... [flags]',
         description="Draw one photograph's activations, masks, refined seeds, boundaries and pseudo-mask from trained weights.")
     parser.add_argument('image', metavar='IMAGE', help='the photograph; turned as its EXIF orientation says')
     parser.add_argument('--labels', required=True, metavar='NAME,NAME',
@@ -87,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """This command's flags, and every other one of run_sample.py at its default."""
-    args = options.build_parser().parse_args([], build_parser().parse_args(arguments))
+    args = options.build_parser(STAGES).parse_args([], build_parser().parse_args(arguments))
     args.out = args.out or f'{Path(args.image).stem}_amn.png'
     return args
 
@@ -141,8 +143,9 @@ def _with_matches(name: str, classes: Sequence[str]) -> str:
 
 def check(args: argparse.Namespace) -> None:
     """Raises UserError for what can be known to be wrong before anything is computed."""
-    preflight.check_networks(args)
-    chosen = [f'--{name}' for name, *_ in options.THRESHOLDS if getattr(args, name) == AUTO]
+    for flag in ('cam_network', 'amn_network', 'irn_network'):
+        networks.module_of(getattr(args, flag), flag)
+    chosen = [f'--{flag}' for flag in THRESHOLDS if getattr(args, flag) == AUTO]
     if chosen:
         raise UserError(f'{", ".join(chosen)}: {AUTO} takes the activations of many images; give a number')
     missing = [name for name in ('cam_weights_name', 'amn_weights_name') if weights.existing(getattr(args, name)) is None]
@@ -160,29 +163,28 @@ def has_irn(args: argparse.Namespace) -> bool:
     return weights.existing(args.irn_weights_name) is not None
 
 
-def load_network(args: argparse.Namespace, name: str, *n_classes: int, **options: bool) -> torch.nn.Module:
-    """'cam', 'amn' or 'irn' with its weights, ready for inference."""
-    net = importlib.import_module(getattr(args, f'{name}_network')).Net(*n_classes, **options)
-    weights.load_checkpoint(net, getattr(args, f'{name}_weights_name'), f'run --train_{name}_pass True first')
-    inference.prepare(net, args.device, args.precision)
-    return net
-
-
 def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) -> Made:
     """What the stages make of an image, uint8 (H, W, 3), that shows the classes `present`, bool (C,)."""
-    hw, images = image.shape[:2], datasets.scaled_images(image, args.cam_scales)
-    cam = make_cam.cam_of(load_network(args, 'cam', len(present)), np.flatnonzero(present), hw, images, args.device,
-                          args.precision)
+    cam_told, amn_told, walk_told = (cls.of(args) for cls in (CamActivations, AmnActivations, Walk))
+    device, hw, images = args.device, image.shape[:2], datasets.scaled_images(image, cam_told.scales)
+
+    def trained(name: str, told: CamActivations | AmnActivations | Walk, *n_classes: int, **options: Any) -> torch.nn.Module:
+        return networks.load(told.network, *n_classes, path=getattr(args, f'{name}_weights_name'), device=device,
+                             remedy=f'run --train_{name}_pass True first', precision=told.precision, **options)[0]
+
+    cam = make_cam.cam_of(trained('cam', cam_told, len(present), backbone=cam_told.backbone), np.flatnonzero(present), hw,
+                          images, device, cam_told.precision)
     cam_seed = seeds.refined_seed(image, cam.keys, cam.high_res, args.cam_conf_fg_thres, args.cam_conf_bg_thres)
-    amn_net = load_network(args, 'amn', len(present), label_conditioning=args.amn_label_conditioning)
-    amn = make_amn_cam.amn_cam_of(amn_net, present, cam_seed, images, args.device, args.precision).without_background()
+    amn_net = trained('amn', amn_told, len(present), backbone=amn_told.backbone,
+                      label_conditioning=amn_told.label_conditioning)
+    amn = make_amn_cam.amn_cam_of(amn_net, present, cam_seed, images, device, amn_told.precision).without_background()
     amn_seed = seeds.refined_seed(image, amn.keys, amn.high_res, args.amn_conf_fg_thres, args.amn_conf_bg_thres)
     edge = walked = None
     if has_irn(args):
-        whole = datasets.scaled_images(image, [1.0])[0].to(args.device)
-        edge = make_sem_seg.edge_of(load_network(args, 'irn'), whole, args.precision, args.sem_seg_canvas)
-        strided = make_sem_seg.walk(torch.from_numpy(amn.strided).to(args.device), edge, args.sem_seg_power, args.beta,
-                                    args.exp_times).cpu().numpy()
+        whole = datasets.scaled_images(image, [1.0])[0].to(device)
+        edge = make_sem_seg.edge_of(trained('irn', walk_told), whole, walk_told.precision, walk_told.canvas)
+        strided = make_sem_seg.walk(torch.from_numpy(amn.strided).to(device), edge, walk_told.power, walk_told.beta,
+                                    walk_told.exp_times).cpu().numpy()
         walked = make_sem_seg.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
     return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
@@ -199,7 +201,7 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: Made, classes: Seque
     image = imutils.resize(image, hw)  # drawn at the sheet's size, so that contours and hatching stay as they are
 
     def activation(plane: np.ndarray) -> np.ndarray:
-        return drawing.overlay_activation(image, inference.resize(torch.from_numpy(plane)[None], hw)[0].numpy())
+        return drawing.overlay_activation(image, maps.resize(torch.from_numpy(plane)[None], hw)[0].numpy())
 
     def label_map(labels_hw: np.ndarray) -> np.ndarray:
         return drawing.overlay_labels(image, labels.resize(labels_hw, hw), PALETTE)
@@ -244,8 +246,8 @@ def _scale(cell: tuple[int, int]) -> np.ndarray:
 
 
 def run(args: argparse.Namespace) -> None:
-    options.resolve_thresholds(args)
-    options.resolve_files(args)
+    options.resolve_settings(STAGES, args)
+    options.resolve_files(STAGES, args)
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
     check(args)

@@ -4,90 +4,66 @@ Reads --ir_label_out_dir, images and labels of --train_list; masks of --infer_li
 they are there. Writes --amn_weights_name.
 Only this stage: python run_sample.py --train_amn_pass True
 """
-import importlib
-from argparse import Namespace
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from misc import datasets, drawing, imutils, inference, losses, records, scores, torchutils, training, weights
+from misc import imutils, networks, torchutils, training
+from misc.contract.settings import AmnTraining
+from misc.contract.stages import Input, Job, Output, Stage
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import labels, records
+from misc.files.inputs import Inputs, Part
+from misc.method import maps, objectives
 from misc.pyutils import log
+from misc.score import scores
+from net import stride_of
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
 PICTURES = 4  # an epoch, for TensorBoard
-REMEDY = 'run --cam_to_ir_label_pass True first'
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.train_list)
-    torch.manual_seed(args.seed)
-    net = importlib.import_module(args.amn_network).Net(source.n_classes, label_conditioning=args.amn_label_conditioning)
-    started_from = weights.load_pretrained(net.resnet50, args.pretrained)
-    job = training.Training(
-        'train_amn', args.amn_weights_name, batch_size=args.amn_batch_size, epochs=args.amn_num_epoches, seed=args.seed,
-        device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
-        accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
-        resume=args.resume,
-        settings={'stage': 'train_amn', 'network': args.amn_network, 'classes': source.classes,
-                  'images': records.fingerprint({'ids': ids}), 'seeds': records.made_by(args.ir_label_out_dir),
-                  'pretrained': started_from, 'seed': args.seed, 'precision': args.precision,
-                  'crop_size': args.amn_crop_size, 'batch_size': args.amn_batch_size, 'epochs': args.amn_num_epoches,
-                  'learning_rate': args.amn_learning_rate, 'weight_decay': args.amn_weight_decay, 'eps': args.eps,
-                  'label_conditioning': args.amn_label_conditioning, 'balanced': args.amn_balanced})
-    if job.already_done():
+def run(job: Job, told: AmnTraining) -> None:
+    source, ids, seeds = job.source, job.ids('train_list'), job.files['ir_label_out_dir']
+    net, started_from = networks.start(told.network, source.n_classes, label_conditioning=told.label_conditioning,
+                                       backbone=told.backbone, pretrained=told.pretrained, seed=told.seed)
+    train = training.Training.of(job, 'train_amn', 'amn_weights_name', told, told.batch_size, pretrained=started_from,
+                                 ids=ids, inputs=Inputs(source, seed=Part(
+                                     seeds, labels.label_path, job.remedy('ir_label_out_dir'))),
+                                 classes=source.classes, seeds=records.made_by(seeds))
+    if train.already_done():
         return
-    crops = datasets.TrainingCrops(source, ids, args.amn_crop_size, args.seed, scale=SCALE,
-                                   label_dir=args.ir_label_out_dir, label_stride=16, label_remedy=REMEDY)
-    optimizer = adam(net, args)
+    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE, label_dir=seeds,
+                                   label_stride=stride_of(net), label_remedy=job.remedy('ir_label_out_dir'))
+    optimizer = adam(net, told)
+    objective = networks.objective(told.loss, 'amn_loss', objectives.PixelClassification)(told, job.device)
 
-    training.fit(job, net, optimizer, crops, objective(args), training.constant,
-                 after_epoch=lambda epoch: _after_epoch(args, net))
+    def after_epoch(epoch: int) -> dict[str, np.ndarray]:
+        log_score(job, told, net)
+        return dict(pictures(job, told, net)) if train.tensorboard else {}
 
-
-def objective(args: Namespace) -> training.Objective:
-    """Per-pixel classification of the refined seed, smoothed by --eps, balanced (AMN, section 3.2)."""
-    def counts(batch: training.Batch) -> torch.Tensor | None:
-        pixels = losses.labelled_pixels(batch['label_map'])  # on the host, where the batch still is
-        return pixels if pixels.any() else None  # nothing but ignored pixels: nothing to learn from
-
-    def loss(net: torch.nn.Module, part: training.Batch, counts: torch.Tensor) -> tuple[torch.Tensor, training.Parts]:
-        image, labels, label_map, counts = (torchutils.to_device(tensor, args.device) for tensor in (
-            part['image'], part['labels'], part['label_map'], counts))
-        logits = net(image, labels, part['seed'])
-        return losses.per_pixel_classification_loss(logits, label_map, args.eps, counts, args.amn_balanced), {}
-
-    return training.Objective(counts, loss)
+    training.fit(train, net, optimizer, crops, objective, training.constant, after_epoch)
 
 
-def adam(net: torch.nn.Module, args: Namespace) -> torch.optim.Optimizer:
+def adam(net: torch.nn.Module, told: AmnTraining) -> torch.optim.Optimizer:
     """Adam, not AdamW: weight decay is added to the gradient (authors' code)."""
     backbone, head = net.parameter_groups()
-    return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': args.amn_learning_rate[0]},
-                             {'params': head, 'lr': args.amn_learning_rate[1]}], weight_decay=args.amn_weight_decay, fused=True)
+    return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': told.learning_rate[0]},
+                             {'params': head, 'lr': told.learning_rate[1]}], weight_decay=told.weight_decay, fused=True)
 
 
-def _after_epoch(args: Namespace, net: torch.nn.Module) -> dict[str, np.ndarray]:
-    _log_score(args, net)
-    return {} if args.tensorboard is None else dict(_pictures(args, net))
-
-
-def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """AMN's label map, without a threshold, of some images of the infer list."""
-    for image_id in args.source.names(args.infer_list)[:PICTURES]:
-        image = imutils.read_of(args.source, image_id)
-        label_map = predict(net, datasets.scaled_images(image, [1.0])[0], args.source.labels(image_id), image.shape[:2],
-                            args.device, args.precision)
-        yield image_id, drawing.overlay_labels(image, label_map, args.source.palette)
-
-
-def _log_score(args: Namespace, net: torch.nn.Module) -> None:
+def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
     """mIoU on the infer list: whole images at scale 1, arg max over background and the classes present."""
-    source, ids = args.source, args.source.names(args.infer_list)
+    source, ids, name = job.source, job.ids('infer_list'), job.lists['infer_list']
     missing = [image_id for image_id in ids if not source.mask_path(image_id).is_file()]
     if missing:
-        log.info('no score of AMN: %d images of %s have no mask', len(missing), args.infer_list)
+        log.info('no score of AMN: %d images of %s have no mask', len(missing), name)
         return
+
+
+    ids = datasets.decodable(source, ids, job.run.on_damaged, job.run.num_workers)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_of(source, image_id)
@@ -95,23 +71,37 @@ def _log_score(args: Namespace, net: torch.nn.Module) -> None:
         return datasets.scaled_images(image, [1.0])[0], source.labels(image_id), truth
 
     confusion = np.zeros((source.n_classes + 1, source.n_classes + 2), np.int64)
-    for item in datasets.read_ahead(read, torchutils.share(ids), args.num_workers):
+    for item in datasets.read_ahead(read, torchutils.share(ids), job.run.num_workers):
         image, present, truth = datasets.checked(item)
-        prediction = predict(net, image, present, truth.shape, args.device, args.precision)
+        prediction = predict(net, image, present, truth.shape, job.device, told.precision)
         index, count = scores.truth_and_map(truth, prediction, source.n_classes)
         confusion.flat[index] += count
     confusion = torchutils.sum_over_processes(torch.from_numpy(confusion)).numpy()
     log.info('mIoU of AMN without a threshold: %.1f%% (%s, %d images)',
-             100 * scores.score(confusion[:, :-1], len(ids)).miou, args.infer_list, len(ids))
+             100 * scores.score(confusion[:, :-1], len(ids)).miou, name, len(ids))
+
+
+def pictures(job: Job, told: AmnTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+    """AMN's label map, without a threshold, of some images of the infer list."""
+    for image_id in job.ids('infer_list')[:PICTURES]:
+        image = imutils.read_of(job.source, image_id)
+        label_map = predict(net, datasets.scaled_images(image, [1.0])[0], job.source.labels(image_id), image.shape[:2],
+                            job.device, told.precision)
+        yield image_id, drawing.overlay_labels(image, label_map, job.source.palette)
 
 
 @torch.inference_mode()
 def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int], device: torch.device,
             precision: str) -> np.ndarray:
     """Label map (H, W) of a normalised image (1, 3, H, W) with the classes `present` (C,)."""
-    labels = torch.from_numpy(present.astype(np.float32))[None]
+    shown = torch.from_numpy(present.astype(np.float32))[None]
     with torchutils.autocast(precision, device):
-        logits = net(image.to(device, memory_format=torch.channels_last), labels.to(device))[0].float()
+        logits = net(image.to(device, memory_format=torch.channels_last), shown.to(device))[0].float()
     keys = np.concatenate([[0], np.flatnonzero(present) + 1])
-    planes = inference.resize(logits[keys], inference.up16_hw(hw))[:, :hw[0], :hw[1]]
+    planes = maps.resize(logits[keys], maps.rounded_up(hw, stride_of(net)))[:, :hw[0], :hw[1]]
     return keys[planes.argmax(0).cpu().numpy()].astype(np.uint8)
+
+
+STAGE = Stage(
+    'train_amn', "train AMN on CAM's refined seeds", run, (AmnTraining,), reads=(Input('ir_label_out_dir'),),
+    writes=(Output('amn_weights_name', 'sess/res50_amn.pth', authors=True),), lists=('train_list', 'infer_list'), trains=True)

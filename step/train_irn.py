@@ -4,92 +4,80 @@ Reads --amn_ir_label_out_dir, images of --train_list and, for the mean displacem
 Writes --irn_weights_name.
 Only this stage: python run_sample.py --train_irn_pass True
 """
-import importlib
-from argparse import Namespace
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from misc import datasets, drawing, imutils, inference, losses, records, torchutils, training, weights
+from misc import imutils, networks, torchutils, training
+from misc.contract.settings import IrnTraining
+from misc.contract.stages import Input, Job, Output, Stage
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import labels, records
+from misc.files.inputs import Inputs, Part
+from misc.method import maps, objectives
 from misc.pyutils import log
 
 SCALE = (0.5, 1.5)  # of the training images (authors' code)
+STRIDE = 4  # of boundaries and displacements
 PICTURES = 4  # an epoch, for TensorBoard
-PARTS = ('same', 'different', 'displacement of objects', 'displacement of background')
-REMEDY = 'run --amn_cam_to_ir_label_pass True first'
 
 
-def run(args: Namespace) -> None:
-    source, ids = args.source, args.source.names(args.train_list)
-    torch.manual_seed(args.seed)
-    net = importlib.import_module(args.irn_network).Net()
-    started_from = weights.load_pretrained(net.resnet50, args.pretrained)
-    job = training.Training(
-        'train_irn', args.irn_weights_name, batch_size=args.irn_batch_size, epochs=args.irn_num_epoches, seed=args.seed,
-        device=args.device, precision=args.precision, num_workers=args.num_workers, overwrite=args.overwrite,
-        accumulate=args.accumulate, save_every=args.save_every, tensorboard=args.tensorboard,
-        resume=args.resume,
-        settings={'stage': 'train_irn', 'network': args.irn_network, 'images': records.fingerprint({'ids': ids}),
-                  'seeds': records.made_by(args.amn_ir_label_out_dir), 'pretrained': started_from, 'seed': args.seed,
-                  'precision': args.precision, 'crop_size': args.irn_crop_size, 'batch_size': args.irn_batch_size,
-                  'epochs': args.irn_num_epoches, 'learning_rate': args.irn_learning_rate,
-                  'weight_decay': args.irn_weight_decay, 'momentum': args.momentum})
-    if job.already_done():
+def run(job: Job, told: IrnTraining) -> None:
+    source, ids, seeds = job.source, job.ids('train_list'), job.files['amn_ir_label_out_dir']
+    net, started_from = networks.start(told.network, pretrained=told.pretrained, seed=told.seed)
+    train = training.Training.of(job, 'train_irn', 'irn_weights_name', told, told.batch_size, pretrained=started_from,
+                                 ids=ids, seeds=records.made_by(seeds), inputs=Inputs(
+                                     source, labelled=False,
+                                     seed=Part(seeds, labels.label_path, job.remedy('amn_ir_label_out_dir'))))
+    if train.already_done():
         return
-    crops = datasets.TrainingCrops(source, ids, args.irn_crop_size, args.seed, scale=SCALE,
-                                   label_dir=args.amn_ir_label_out_dir, label_stride=4, label_remedy=REMEDY)
-    optimizer = training.sgd(net.parameter_groups(), args.irn_learning_rate, args.irn_weight_decay, args.momentum)
+    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE, label_dir=seeds, label_stride=STRIDE,
+                                   label_remedy=job.remedy('amn_ir_label_out_dir'))
+    optimizer = training.sgd(net.parameter_groups(), told.learning_rate, told.weight_decay, told.momentum)
+    objective = networks.objective(told.loss, 'irn_loss', objectives.PixelPairs)(told, job.device)
 
-    training.fit(job, net, optimizer, crops, objective(args), training.polynomial,
-                 after_epoch=lambda epoch: {} if args.tensorboard is None else dict(_pictures(args, net)),
-                 after_last=lambda: _store_mean_displacement(args, net))
-
-
-def objective(args: Namespace) -> training.Objective:
-    """Affinities and displacements of the pairs of the refined seed (IRN, section 4)."""
-    def counts(batch: training.Batch) -> torch.Tensor:
-        return losses.pair_counts(torchutils.to_device(batch['label_map'], args.device))
-
-    def loss(net: torch.nn.Module, part: training.Batch, counts: torch.Tensor) -> tuple[torch.Tensor, training.Parts]:
-        edge, displacement = net(torchutils.to_device(part['image'], args.device))
-        label_map = torchutils.to_device(part['label_map'], args.device)
-        parts = losses.affinity_losses(edge.float().sigmoid(), displacement.float(), label_map, counts=counts)
-        return losses.irn_loss(parts), dict(zip(PARTS, parts, strict=True))
-
-    return training.Objective(counts, loss)
+    training.fit(train, net, optimizer, crops, objective, training.polynomial,
+                 after_epoch=lambda epoch: dict(pictures(job, told, net)) if train.tensorboard else {},
+                 after_last=lambda: store_mean_displacement(job, told, net))
 
 
 @torch.inference_mode()
-def _pictures(args: Namespace, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+def pictures(job: Job, told: IrnTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
     """The class boundaries of some images of the infer list."""
-    for image_id in args.source.names(args.infer_list)[:PICTURES]:
-        image = imutils.read_of(args.source, image_id)
-        with torchutils.autocast(args.precision, args.device):
-            edge = net(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], args.device))[0]
-        edge = inference.resize(edge[0].float().sigmoid(), image.shape[:2])[0]
+    for image_id in job.ids('infer_list')[:PICTURES]:
+        image = imutils.read_of(job.source, image_id)
+        with torchutils.autocast(told.precision, job.device):
+            edge = net(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], job.device))[0]
+        edge = maps.resize(edge[0].float().sigmoid(), image.shape[:2])[0]
         yield image_id, drawing.overlay_activation(image, edge.cpu().numpy())
 
 
 @torch.inference_mode()
-def _store_mean_displacement(args: Namespace, net: torch.nn.Module) -> None:
+def store_mean_displacement(job: Job, told: IrnTraining, net: torch.nn.Module) -> None:
     """Mean over batches of the mean of the raw displacement: infer list, top-left crops, batches of --irn_batch_size,
     short last one dropped unless it is the only one. Instances use it; pseudo-masks do not."""
-    ids = args.source.names(args.infer_list)
-    size = min(args.irn_batch_size, len(ids))
+    ids = datasets.decodable(job.source, job.ids('infer_list'), job.run.on_damaged, job.run.num_workers)
+    size = min(told.batch_size, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
     net.mean_shift.running_mean.zero_()
 
     def read(image_id: str) -> dict:
-        return datasets.top_left_crop(args.source, image_id, args.irn_crop_size)
+        return datasets.top_left_crop(job.source, image_id, told.crop_size)
 
     means = []
-    for batch in datasets.read_ahead(read, torchutils.share(batches), args.num_workers, batches=True):
+    for batch in datasets.read_ahead(read, torchutils.share(batches), job.run.num_workers, batches=True):
         datasets.checked(batch)
-        with torchutils.autocast(args.precision, args.device):
-            displacement = net(torchutils.to_device(batch['image'], args.device))[1]
+        with torchutils.autocast(told.precision, job.device):
+            displacement = net(torchutils.to_device(batch['image'], job.device))[1]
         means.append(displacement.float().mean((0, 2, 3)).cpu())
     means = torchutils.gather(means)
     mean = torch.stack(means).mean(0)
     net.mean_shift.running_mean.copy_(mean)
     log.info('mean displacement: %.4f rows, %.4f columns (%d images)', *mean.tolist(), size * len(means))
+
+
+STAGE = Stage(
+    'train_irn', "train IRN on AMN's refined seeds", run, (IrnTraining,), reads=(Input('amn_ir_label_out_dir'),),
+    writes=(Output('irn_weights_name', 'sess/res50_irn.pth', authors=True),), lists=('train_list', 'infer_list'), trains=True)

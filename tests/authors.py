@@ -6,7 +6,6 @@ they may be, and why. The tests and script/check_gpu.py both come here.
 """
 import contextlib
 import json
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from misc import inference, labels, torchutils, training
+from misc import networks, torchutils, training
+from misc.contract.settings import AmnTraining
+from misc.files import labels
+from misc.method import objectives
 from net import resnet50_amn, resnet50_cam, resnet50_irn
-from step import train_amn, train_cam, train_irn
+from step import train_amn
 from tests.formula import formula_state
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -102,7 +104,7 @@ def forward(name: str, net: nn.Module, device: torch.device = CPU, mode: str = '
 def prepared(name: str, device: torch.device, mode: str) -> nn.Module:
     """`formula_net`, ready for inference as the stages have it."""
     net = formula_net(name)
-    inference.prepare(net, device, 'fp32' if mode == 'tf32' else mode)
+    networks.prepare(net, device, 'fp32' if mode == 'tf32' else mode)
     return net
 
 
@@ -116,19 +118,13 @@ MAX_STEP = 10
 SCALE = 128.0  # of fp16's losses: the default, 65536, skips the first steps until it has halved often enough
 
 
-def arguments(device: torch.device) -> Namespace:
-    """What the objectives read, at the values of the golden steps."""
-    return Namespace(device=device, eps=0.4, amn_balanced=True, amn_learning_rate=[5e-6, 1e-4], amn_weight_decay=1e-4)
-
-
 def training_of(name: str, net: nn.Module, device: torch.device) -> tuple:
     """(optimizer, objective, schedule, side of the label maps) of the golden steps."""
-    args = arguments(device)
-    if name == 'cam':
-        return training.sgd(net.parameter_groups(), 0.001, 1e-4, 1e-4), train_cam.objective(args), training.polynomial, 8
     if name == 'amn':
-        return train_amn.adam(net, args), train_amn.objective(args), training.constant, 8
-    return training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4), train_irn.objective(args), training.polynomial, 32
+        told = AmnTraining()
+        return train_amn.adam(net, told), objectives.PixelClassification(told, device), training.constant, 8
+    objective, rate, side = {'cam': (objectives.ImageClassification, 0.001, 8), 'irn': (objectives.PixelPairs, 0.01, 32)}[name]
+    return training.sgd(net.parameter_groups(), rate, 1e-4, 1e-4), objective(None, device), training.polynomial, side
 
 
 def batch(number: int, side: int) -> dict[str, torch.Tensor]:
@@ -162,7 +158,8 @@ def steps(name: str, device: torch.device = CPU, mode: str = 'fp32', accumulate:
         if isinstance(module, resnet50_amn.SeededDropout):
             module.eval()  # the golden steps were made with dropout off
     size = torchutils.world()[1]
-    parallel = DistributedDataParallel(net, broadcast_buffers=False) if size > 1 else net
+    learner = objectives.Learner(net, objective)
+    parallel = DistributedDataParallel(learner, broadcast_buffers=False) if size > 1 else learner
     with computing(mode, device) as precision:
         job = training.Training('test', 'unused.pth', {}, 2, 1, 0, device, precision, 0, False, accumulate)
         scaler = torch.amp.GradScaler(device.type, SCALE, enabled=precision == 'fp16')

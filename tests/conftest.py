@@ -1,4 +1,5 @@
 """The small tree, the formula's weights and a way to run the command, shared by the tests of stages."""
+import dataclasses
 import json
 import os
 import shutil
@@ -8,7 +9,11 @@ import pytest
 import torch
 
 import run_sample
-from misc import weights
+from misc.command import options
+from misc.contract.settings import Run
+from misc.contract.stages import Job
+from misc.files import weights
+from step.pipeline import STAGES
 from tests.formula import formula_state
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -32,6 +37,25 @@ def formula_weights(tmp_path_factory):
 def tree(tmp_path):
     """A copy of the golden VOC-shaped tree that a test may damage."""
     return Path(shutil.copytree(GOLDEN / 'tree', tmp_path / 'tree'))
+
+
+def told(cls, **changes):
+    """Settings at their defaults, but for some fields."""
+    args = options.build_parser(STAGES).parse_args([])
+    options.resolve(STAGES, args)
+    return dataclasses.replace(cls.of(args), **changes)
+
+
+def job_of(source, folder, device=torch.device('cpu'), lists=None, files=None, thresholds=None, **run):  # noqa: B008
+    """What a stage is given: outputs in `folder`, under the names of their flags without _out_dir."""
+    names = {'scores_file': 'scores.jsonl', 'seg_label_dir': 'sem_seg'}
+    for flag, (_, output) in STAGES.outputs().items():
+        names[flag] = flag.replace('_out_dir', '').replace('_weights_name', '.pth') if output.kept else None
+    paths = {flag: None if name is None else str(folder / name) for flag, name in names.items()}
+    at = {'eval_cam_thres': 0.15, 'eval_amn_cam_thres': 0.25}
+    run = told(Run, **{'num_workers': 0, **run})
+    return Job(source, STAGES, run, device, {name: 'train' for name in options.LISTS} | (lists or {}), paths | (files or {}),
+               at | (thresholds or {}), 'version', 'commit')
 
 
 class Command:

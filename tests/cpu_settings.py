@@ -3,6 +3,7 @@
     python -m tests.cpu_settings [pytest's arguments]
 
 torch, oneDNN and MKL add up in another order under each. What this CPU does not have is left out, by name.
+Marked golden is what such an order can change: networks, steps, losses, walks. The stages made of them are not run again.
 """
 import os
 import platform

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from misc import activations
-from misc.activations import Activation
+from misc.files import activations
+from misc.files.activations import Activation
 from misc.pyutils import UserError
 
 RNG = np.random.default_rng(0)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, analysis, inference, plots, records, scores, seeds, weights
+from misc.draw import plots
+from misc.files import activations, records, weights
+from misc.method import maps, seeds
 from misc.pyutils import UserError, write_json
+from misc.score import analysis, scores
 from step import make_sem_seg
 from tests.conftest import GOLDEN, Command
 from tests.test_scores import confusion_of, random_activations, source_of
@@ -246,7 +249,7 @@ def draw_activations(tree, folder, seed, background=False):
             hw = picture.height, picture.width
         planes = len(keys) + background
         strided, high_res = (np.array([blob(rng, size) for _ in range(planes)], np.float32).reshape(planes, *size)
-                             for size in (inference.strided_hw(hw), hw))
+                             for size in (maps.strided_hw(hw), hw))
         activations.save(folder, image_id, activations.Activation(keys, strided, high_res))
     write_json(folder / records.FOLDER_RECORD, {'drawn': seed})
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 import run_sample
-from misc import activations, auto_threshold, labels, options, scores
+from misc.command import options
+from misc.files import activations, labels
 from misc.pyutils import UserError
+from misc.score import auto_threshold, scores
+from step.pipeline import STAGES
 from tests.conftest import GOLDEN, Command
 from tests.test_folder import lay_out
 from tests.tiny import QUICK
@@ -156,7 +159,7 @@ def test_crf_agreement(monkeypatch):
 @pytest.fixture
 def made(command, monkeypatch):
     """The golden activations of the authors' code in the folders of the command; seeds without a CRF, which is slow."""
-    monkeypatch.setattr('misc.seeds.dense_crf', lambda image, labelings, n_labels: labelings)
+    monkeypatch.setattr('misc.method.seeds.dense_crf', lambda image, labelings, n_labels: labelings)
     for name in ('cam', 'amn_cam'):
         for image_id in IDS:
             golden = np.load(GOLDEN / 'expected' / f'{image_id}_activations.npz')
@@ -323,12 +326,12 @@ def test_what_a_threshold_may_not_be(word, capsys):
 
 
 def test_own_flag_before_auto():
-    args = options.build_parser().parse_args(
+    args = options.build_parser(STAGES).parse_args(
         ['--conf_fg_thres', 'auto', '--cam_conf_fg_thres', '0.3', '--conf_bg_thres', '0.6'])
     with pytest.raises(UserError, match='CAM seeds: the background threshold 0.6 is above the foreground threshold 0.3'):
-        options.resolve_thresholds(args)
-    args = options.build_parser().parse_args(['--cam_eval_thres', 'auto', '--eval_amn_cam_thres', '0.2'])
-    options.resolve_thresholds(args)
+        options.resolve_settings(STAGES, args)
+    args = options.build_parser(STAGES).parse_args(['--cam_eval_thres', 'auto', '--eval_amn_cam_thres', '0.2'])
+    options.resolve_settings(STAGES, args)
     assert (args.eval_cam_thres, args.eval_amn_cam_thres) == ('auto', 0.2)
 
 

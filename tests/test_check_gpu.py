@@ -51,7 +51,7 @@ def test_a_part_that_ends_with_an_error_fails(monkeypatch, capsys):
         yield check_gpu.Check('files', 'one', 0.0, 0.0)
         raise RuntimeError('no kernel image is available\nfor this card')
 
-    monkeypatch.setitem(check_gpu.CHECKS, 'files', broken)
+    monkeypatch.setitem(check_gpu.PARTS, 'files', broken)
     assert check_gpu.main(['--device', 'cpu', '--parts', 'files']) == 1
     said = capsys.readouterr()
     assert 'verdict: 1 of 2 comparisons FAILED\nFAIL files' in said.out

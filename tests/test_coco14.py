@@ -12,7 +12,8 @@ from pycocotools import mask as coco_mask
 
 from coco14 import prepare, sample
 from coco14.dataloader import CATEGORY_IDS, CLASSES, COCO14, labels_path
-from misc import imutils, labels
+from misc import imutils
+from misc.files import labels
 from misc.pyutils import UserError
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools under numpy 2

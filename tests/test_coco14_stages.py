@@ -13,9 +13,11 @@ from PIL import Image
 import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
-from misc import activations, inference, labels, options
-from misc.scores import read_scores
+from misc.files import activations, labels
+from misc.method import maps
+from misc.score.scores import read_scores
 from step import make_amn_cam
+from step.pipeline import STAGES
 from tests.conftest import Command
 from tests.tiny import QUICK
 
@@ -33,7 +35,7 @@ def drawn(tmp_path_factory):
 
 
 def test_every_stage(drawn, tmp_path):
-    words = Command(None, tmp_path).words(*(stage.name for stage in options.STAGES if stage.name != 'eval_ins_seg'), **{
+    words = Command(None, tmp_path).words(*(stage.name for stage in STAGES if stage.name != 'eval_ins_seg'), **{
         **FLAGS, 'dataset': 'coco14', 'data_root': drawn, 'train_list': 'train2014', 'val_list': 'val2014',
         'infer_list': 'train2014', 'eval_set': 'train2014', 'seg_list': 'val2014'})
     words = words[:words.index('--voc12_root')] + words[words.index('--voc12_root') + 2:]
@@ -47,7 +49,7 @@ def test_every_stage(drawn, tmp_path):
             stored = activations.load(tmp_path / folder, image_id)
             assert stored.keys.tolist() == keys.tolist()
             assert stored.high_res.shape == (len(keys) + extra, *hw)
-            assert stored.strided.shape == (len(keys) + extra, *inference.strided_hw(hw))
+            assert stored.strided.shape == (len(keys) + extra, *maps.strided_hw(hw))
             assert np.isfinite(stored.high_res).all()
         for folder in ('ir_label', 'amn_ir_label', 'sem_seg'):
             label_map = labels.load(tmp_path / folder / f'{image_id}.png')
@@ -71,7 +73,7 @@ def test_images_without_a_class_are_scored_as_all_background(drawn, tmp_path):
     for image_id in empty:
         hw = labels.load(source.mask_path(image_id)).shape
         activations.save(tmp_path / 'cam', image_id, activations.Activation(
-            np.zeros(0, np.int64), np.zeros((0, *inference.strided_hw(hw)), np.float32), np.zeros((0, *hw), np.float32)))
+            np.zeros(0, np.int64), np.zeros((0, *maps.strided_hw(hw)), np.float32), np.zeros((0, *hw), np.float32)))
     assert run_sample.main(['--dataset', 'coco14', '--data_root', str(drawn), '--work_dir', str(tmp_path), '--num_workers', '0',
                             '--eval_set', str(tmp_path / 'empty.txt'), '--cam_out_dir', str(tmp_path / 'cam'),
                             '--eval_cam_pass']) == 0
@@ -131,7 +133,7 @@ def test_softmax_in_parts(monkeypatch, planes):
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(81, *hw, generator=generator) * 60 for hw in ((5, 7), (3, 4), (10, 13))]
     kept = np.array([0, 7, 8, 40, 80])
-    whole = torch.stack([inference.resize(scale, (20, 26)) for scale in logits]).mean(0)
+    whole = torch.stack([maps.resize(scale, (20, 26)) for scale in logits]).mean(0)
     assert whole.max() > 89
     made = make_amn_cam._softmax(logits, kept, (20, 26))
     torch.testing.assert_close(made, whole.softmax(0)[kept], atol=1e-6, rtol=1e-4)

@@ -1,5 +1,6 @@
 """The command line: flags and defaults, what it checks first, how it tells of errors."""
 import contextlib
+import dataclasses
 import importlib
 import json
 import logging
@@ -12,13 +13,16 @@ import pytest
 from PIL import Image
 
 import run_sample
-from misc import activations, options, weights
+from misc.command import options
+from misc.contract.stages import Stages
+from misc.files import activations, weights
 from misc.pyutils import UserError, log
+from step.pipeline import STAGES
 from tests.conftest import Command
 from tests.tiny import NETWORKS, QUICK
 from voc12.dataloader import VOC12
 
-STAGES = [stage.name for stage in options.STAGES]
+NAMES = [stage.name for stage in STAGES]
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 # issue 6: every flag and its default
@@ -59,7 +63,7 @@ RESOLVED = {
 
 
 def parse(*words):
-    return options.build_parser().parse_args(words)
+    return options.build_parser(STAGES).parse_args(words)
 
 
 def the_error(capsys):
@@ -90,9 +94,9 @@ def test_defaults(name, default):
 def test_defaults_of_lists_and_files(name, default):
     args = parse()
     options.resolve_lists(args)
-    options.resolve_files(args)
+    options.resolve_files(STAGES, args)
     assert getattr(args, name) == default
-    shown = ' '.join(options.build_parser().format_help().split())
+    shown = ' '.join(options.build_parser(STAGES).format_help().split())
     assert default in shown[shown.index(f'--{name} {name.upper()}'):][:400]
 
 
@@ -101,10 +105,10 @@ def test_defaults_of_lists_and_files(name, default):
 def test_lists_of_other_data_sets(dataset, lists):
     args = parse('--dataset', dataset)
     options.resolve_lists(args)
-    assert [getattr(args, name) for name in options.LISTS] == lists
+    assert [getattr(args, name) for name in options.CHECKED_LISTS] == lists
     args = parse('--dataset', dataset, '--val_list', 'mine')
     options.resolve_lists(args)
-    assert [getattr(args, name) for name in options.LISTS] == [lists[0], 'mine', *lists[2:]]
+    assert [getattr(args, name) for name in options.CHECKED_LISTS] == [lists[0], 'mine', *lists[2:]]
 
 
 def test_half_the_cores_by_default(monkeypatch):
@@ -114,7 +118,7 @@ def test_half_the_cores_by_default(monkeypatch):
 
 
 def test_every_flag_has_a_help_text_and_a_group():
-    parser = options.build_parser()
+    parser = options.build_parser(STAGES)
     titled = {group.title for group in parser._action_groups}
     assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk', 'segmentation network',
             'files'} <= titled
@@ -163,14 +167,14 @@ def test_the_split_to_score_on_has_two_names():
     ('--cam_eval_thres 0.2 --eval_amn_cam_thres 0 --amn_conf_bg_thres 0', (0.2, 0.30, 0.05), (0.0, 0.45, 0.0))])
 def test_thresholds_own_then_shared_then_published(words, cam, amn):
     args = parse(*words.split())
-    options.resolve_thresholds(args)
+    options.resolve_settings(STAGES, args)
     assert (args.eval_cam_thres, args.cam_conf_fg_thres, args.cam_conf_bg_thres) == cam
     assert (args.eval_amn_cam_thres, args.amn_conf_fg_thres, args.amn_conf_bg_thres) == amn
 
 
 def test_background_above_foreground_is_refused():
     with pytest.raises(UserError, match='AMN seeds: the background threshold 0.5 is above the foreground threshold 0.45'):
-        options.resolve_thresholds(parse('--amn_conf_bg_thres', '0.5'))
+        options.resolve_settings(STAGES, parse('--amn_conf_bg_thres', '0.5'))
 
 
 def test_no_stage_lists_the_stages(capsys):
@@ -178,7 +182,7 @@ def test_no_stage_lists_the_stages(capsys):
     captured = capsys.readouterr()
     assert captured.out == ''
     assert 'no stage is named' in captured.err
-    assert re.findall(r'--(\w+)_pass', captured.err) == STAGES
+    assert re.findall(r'--(\w+)_pass', captured.err) == NAMES
 
 
 # the root
@@ -266,10 +270,10 @@ def test_a_missing_input_names_the_stage_that_makes_it(stage, maker, command, ca
 
 def test_an_earlier_stage_of_the_same_command_is_an_input(command, monkeypatch):
     order = []
-    for name in STAGES:
-        monkeypatch.setattr(importlib.import_module(f'step.{name}'), 'run', lambda args, name=name: order.append(name))
-    assert command(*reversed(STAGES), **QUICK) == 0
-    assert order == STAGES
+    monkeypatch.setattr(run_sample, 'STAGES', Stages(dataclasses.replace(
+        stage, run=lambda job, *told, name=stage.name: order.append(name)) for stage in STAGES))
+    assert command(*reversed(NAMES), **QUICK) == 0
+    assert order == NAMES
 
 
 def test_images_that_the_root_lacks_are_counted_and_named(command, capsys):
@@ -369,7 +373,7 @@ def test_a_truncated_jpeg_does_not_lose_the_others(tiny, command, capsys, worker
     assert '1 of 4 images failed, the others are done; first 2007_000002' in line
     assert '2007_000002.jpg: cannot be decoded' in line
     assert sorted(path.name for path in (command.folder / 'cam').iterdir()) == [
-        '2007_000001.npz', '2007_000003.npz', '2007_000004.npz', '_settings.json']
+        '2007_000001.npz', '2007_000003.npz', '2007_000004.npz', '_inputs.jsonl', '_settings.json']
     assert 'failed: 2007_000002:' in (command.folder / 'run.log').read_text()
     assert not (command.folder / 'ir_label').exists()
 
@@ -382,7 +386,7 @@ def test_a_broken_activation_does_not_lose_the_others(tiny, command, capsys):
     assert '2 of 4 images failed, the others are done; first 2007_000001' in (line := last_error(capsys))
     assert 'run --make_cam_pass True first' in line
     assert sorted(path.name for path in (command.folder / 'ir_label').iterdir()) == [
-        '2007_000002.png', '2007_000004.png', '_settings.json']
+        '2007_000002.png', '2007_000004.png', '_inputs.jsonl', '_settings.json']
     assert tiny('eval_cam') == 1
     assert '2007_000001.npz: no such activation' in last_error(capsys)
     assert not (command.folder / 'scores.jsonl').exists()
@@ -442,7 +446,7 @@ def test_a_disk_that_refuses_an_activation(tiny, command, capsys):
         assert tiny('make_cam') == 1
     assert 'cannot write' in (line := last_error(capsys))
     assert '.npz: File too large' in line
-    assert [path.name for path in (command.folder / 'cam').iterdir()] == ['_settings.json']
+    assert [path.name for path in (command.folder / 'cam').glob('[!.]*')] == ['_settings.json']
     assert tiny('make_cam') == 0
 
 
@@ -475,10 +479,10 @@ def test_a_file_where_a_folder_should_be(flag, tiny, command, capsys):
 
 
 def test_ctrl_c(tiny, capsys, monkeypatch):
-    def stop(args):
+    def stop(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('step.make_cam.run', stop)
+    monkeypatch.setattr('misc.networks.load', stop)
     assert tiny('make_cam') == 130
     assert capsys.readouterr().err == 'stopped by Ctrl-C; the same command goes on\n'
 
@@ -537,19 +541,19 @@ def test_photographs_that_are_not_plain_rgb(tiny, command):
 
 def test_work_dir_holds_what_is_not_named():
     args = parse('--work_dir', 'first', '--cam_out_dir', 'elsewhere/cam')
-    options.resolve_files(args)
+    options.resolve_files(STAGES, args)
     assert args.cam_out_dir == 'elsewhere/cam'
     assert (args.cam_weights_name, args.amn_cam_out_dir) == ('first/sess/res50_cam.pth', 'first/result/amn_cam')
     assert args.scores_file == 'first/result/scores.jsonl'
-    args = parse('--work_dir', 'first', *(word for name, path in options.FILES.items() for word in (f'--{name}', path)))
-    options.resolve_files(args)
-    assert {name: getattr(args, name) for name in options.FILES} == options.FILES  # a named path stays
+    args = parse('--work_dir', 'first', *(word for name, path in STAGES.files().items() for word in (f'--{name}', path)))
+    options.resolve_files(STAGES, args)
+    assert {name: getattr(args, name) for name in STAGES.files()} == STAGES.files()  # a named path stays
 
 
 # --repeat
 
 def chosen_stages(*names):
-    return [stage for stage in options.STAGES if stage.name in names]
+    return [stage for stage in STAGES if stage.name in names]
 
 
 def test_repeat_needs_what_depends_on_the_seed(tiny, command, capsys):
@@ -565,8 +569,8 @@ def test_repeat_of_a_training_alone(command):
 
 def seeded(*stages, **flags):
     args = parse(*(word for name, value in flags.items() for word in (f'--{name}', str(value))))
-    options.resolve_files(args)
-    options.resolve_recipe(args)
+    options.resolve_files(STAGES, args)
+    options.resolve_settings(STAGES, args)
     return run_sample.seeded(args, chosen_stages(*stages), 7)
 
 

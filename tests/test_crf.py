@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from misc import crf, imutils, labels, seeds
+from misc import imutils
+from misc.files import labels
+from misc.method import crf, seeds
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN
 
@@ -149,8 +151,7 @@ def test_golden_label_maps(image_id, name, folder, thresholds):
 # against pydensecrf, where it can be installed
 
 def library():
-    return pytest.importorskip('pydensecrf.densecrf',
-                               reason='pydensecrf2 is not installed (it builds up to Python 3.12, by g++)')
+    return pytest.importorskip('pydensecrf.densecrf', reason='pydensecrf2 is not installed (up to Python 3.12)')
 
 
 def librarys(image, energies, terms):
@@ -230,7 +231,7 @@ REFINE = """
 import logging, sys
 logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
 import numpy as np
-from misc import crf
+from misc.method import crf
 crf.prepare()
 print(crf.dense_crf(np.zeros((2, 3, 3), np.uint8), [np.ones((2, 3), int)], 2)[0].tolist())
 """

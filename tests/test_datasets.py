@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import datasets, imutils, labels
+from misc import imutils
+from misc.data import datasets
+from misc.files import labels
 from misc.pyutils import UserError
 from voc12.dataloader import PALETTE
 

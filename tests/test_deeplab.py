@@ -1,12 +1,11 @@
 """The segmentation network against a plain written-out version; its loss, rates, crops, scales; its stages by the command."""
+import dataclasses
 import functools
-import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -16,25 +15,18 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from misc import (
-    crf,
-    datasets,
-    drawing,
-    imutils,
-    inference,
-    labels,
-    losses,
-    options,
-    preflight,
-    records,
-    segmentation,
-    training,
-    weights,
-)
+from misc import imutils, inference, networks, training
+from misc.command import options, preflight
+from misc.contract.settings import SegForm, SegTraining
+from misc.data import datasets
+from misc.draw import drawing
+from misc.files import labels, weights
+from misc.method import crf, losses, objectives, segmentation
 from misc.pyutils import UserError
 from net import resnet50_deeplab, resnet101_deeplab
 from step import make_seg, segment, train_seg
-from tests.conftest import GOLDEN, Command, formula_state
+from step.pipeline import STAGES
+from tests.conftest import GOLDEN, Command, formula_state, job_of, told
 from tests.test_datasets import Coordinates
 from tests.tiny import QUICK
 from tests.tiny.seg import Net as TinyNet
@@ -43,8 +35,7 @@ from voc12.dataloader import VOC12
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device('cpu')
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
-ARGS = Namespace(device=CPU, seg_learning_rate=0.01, seg_weight_decay=0.1, seg_momentum=0.9, seg_loss='balanced',
-                 seg_train_scales=[1.0, 0.75, 0.5])
+TOLD = told(SegTraining, learning_rate=0.01, weight_decay=0.1, momentum=0.9, loss='balanced', scales=(1.0, 0.75, 0.5))
 
 
 class Small(resnet101_deeplab.DeepLab):
@@ -176,7 +167,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
 def test_prepared_for_inference_computes_the_same(precision):
     net, x = small(), image_batch(number=1)
     before = segmentation.predict(net, x, [1.0, 0.5], True, CPU, 'fp32')
-    inference.prepare(net, CPU, precision)
+    networks.prepare(net, CPU, precision)
     after = segmentation.predict(net, x, [1.0, 0.5], True, CPU, precision)
     assert (after - before).abs().max() <= {'fp32': 1e-4, 'bf16': 5e-2}[precision] * before.abs().max()
 
@@ -245,7 +236,7 @@ def test_rates_at_steps_by_hand():
 
 def test_learning_rate_groups():
     net = small()
-    groups = train_seg.sgd(net, Namespace(seg_learning_rate=2.5e-4, seg_weight_decay=5e-4, seg_momentum=0.9)).param_groups
+    groups = train_seg.sgd(net, told(SegTraining)).param_groups
     assert [(group['lr'], group['weight_decay'], group['momentum']) for group in groups] == [
         (2.5e-4, 5e-4, 0.9), (pytest.approx(2.5e-3), 5e-4, 0.9), (pytest.approx(5e-3), 0, 0.9)]
     names = {id(parameter): name for name, parameter in net.named_parameters()}
@@ -262,7 +253,7 @@ def test_nearest_is_pils():
         line = rng.permutation(400)[:side].astype(np.uint8)
         assert np.array_equal(line[labels.nearest(side, target)], labels.resize(line[None], (1, target))[0])
     label_map = torch.from_numpy(rng.integers(0, 21, (2, 50, 30)))
-    for one, expected in zip(train_seg.resized(label_map, (7, 4)), label_map, strict=True):
+    for one, expected in zip(segmentation.resized(label_map, (7, 4)), label_map, strict=True):
         assert np.array_equal(one, labels.resize(expected.numpy().astype(np.uint8), (7, 4)))
 
 
@@ -292,7 +283,7 @@ def batch_of(size=2):
 
 @pytest.mark.parametrize(('loss', 'accumulate'), [('ce', 1), ('balanced', 2)])
 def test_one_step_is_the_plain_version(loss, accumulate):
-    net, args = small(), Namespace(**{**vars(ARGS), 'seg_loss': loss})
+    net, learning = small(), dataclasses.replace(TOLD, loss=loss)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     leaves = {key: value.clone().requires_grad_() for key, value in before.items() if value.is_floating_point()}
     outputs = [plain(leaves, image_batch(), False)]
@@ -303,9 +294,10 @@ def test_one_step_is_the_plain_version(loss, accumulate):
     expected = plain_loss(outputs, label_batch(), loss == 'balanced')
     expected.backward()
 
-    learnt = train_seg.objective(args, [tuple(logits.shape[2:]) for logits in outputs])
+    learnt = objectives.Segmentation(learning, CPU, [tuple(logits.shape[2:]) for logits in outputs])
     job = training.Training('test', 'unused.pth', {}, 2, None, 0, CPU, 'fp32', 0, False, accumulate, steps=1)
-    values, names = training.step(net.train(), train_seg.sgd(net, args), torch.amp.GradScaler('cpu', enabled=False),
+    values, names = training.step(objectives.Learner(net.train(), learnt), train_seg.sgd(net, learning),
+                                  torch.amp.GradScaler('cpu', enabled=False),
                                   batch_of(), learnt, job)
     assert names == ['loss', 'maximum']
     assert values[0].item() == pytest.approx(expected.item(), rel=1e-5)
@@ -326,15 +318,16 @@ def test_pixels_of_one_kind_and_of_none():
     logits = torch.randn(1, 4, 2, 2, requires_grad=True)
     ignored = torch.full((1, 2, 2), 255)
     for name in ('ce', 'balanced'):
-        foreground = train_seg.pixel_loss(name, logits, torch.full((1, 2, 2), 2), torch.tensor([0, 4]))
+        loss_of = objectives.Segmentation(dataclasses.replace(TOLD, loss=name), CPU, []).of_output
+        foreground = loss_of(logits, torch.full((1, 2, 2), 2), torch.tensor([0, 4]))
         assert foreground.item() == pytest.approx(-logits.log_softmax(1)[:, 2].mean().item(), rel=1e-6)
-        nothing = train_seg.pixel_loss(name, logits, ignored, torch.tensor([0, 0]))
+        nothing = loss_of(logits, ignored, torch.tensor([0, 0]))
         assert nothing.item() == 0
         nothing.backward()
         assert not logits.grad.any()
         logits.grad = None
     assert losses.cross_entropy_loss(logits, ignored).item() == 0
-    counts = train_seg.objective(ARGS, [(2, 2), (1, 1)]).counts
+    counts = objectives.Segmentation(TOLD, CPU, [(2, 2), (1, 1)]).counts
     assert counts({'label_map': ignored}) is None
     assert counts({'label_map': torch.tensor([[[0, 1], [255, 3]]])}).tolist() == [[1, 2], [0, 1]]  # (1, 1) takes the last
 
@@ -416,8 +409,8 @@ def test_crf_of_probabilities_is_the_librarys():
 # the flags
 
 def resolved(*words):
-    args = options.build_parser().parse_args(words)
-    options.resolve_recipe(args)
+    args = options.build_parser(STAGES).parse_args(words)
+    options.resolve(STAGES, args)
     return args
 
 
@@ -435,8 +428,7 @@ def test_recipes_and_the_flags_that_win():
     args = resolved('--sem_seg_out_dir', 'masks', '--pretrained', 'a.pth')
     assert (args.seg_label_dir, args.seg_pretrained) == ('masks', 'a.pth')
     with pytest.raises(UserError, match="torchvision's ImageNet weights need --seg_input torchvision"):
-        resolved('--seg_recipe', 'deeplab', '--train_seg_pass', '--pretrained', 'imagenet')
-    resolved('--seg_recipe', 'deeplab', '--make_seg_pass')
+        train_seg.check(None, [], SegTraining.of(resolved('--seg_recipe', 'deeplab', '--pretrained', 'imagenet')))
 
 
 # the stages
@@ -451,7 +443,7 @@ def trained(command):
 def test_stages_on_true_masks(trained, capsys):
     assert trained('make_seg', 'eval_seg', seg_crf=True, **QUICK) == 0
     folders = {name: {path.name for path in (trained.folder / name).iterdir()} for name in ('seg', 'seg_crf')}
-    assert folders['seg'] == {'_settings.json', *(f'{image_id}.png' for image_id in IDS)}
+    assert folders['seg'] == {'_settings.json', '_inputs.jsonl', *(f'{image_id}.png' for image_id in IDS)}
     assert folders['seg_crf'] == folders['seg'] | {'logits', '.logits.lock'}
     assert [path.name for path in (trained.folder / 'seg_crf' / 'logits').iterdir()] == ['_settings.json']
     scores = trained.scores()
@@ -460,9 +452,8 @@ def test_stages_on_true_masks(trained, capsys):
     assert 'miou' in scores['eval_seg_crf']
     record = json.loads((trained.folder / 'seg.json').read_text())
     assert (record['steps'], record['loss'], record['input']) == (2, 'balanced', 'torchvision')
-    net = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
-                                {'stride_first': False, 'ceil_mode': False})[0]
-    inference.prepare(net, CPU, 'fp32')
+    net = make_seg.load_network(trained.folder / 'seg.pth', SegForm('tests.tiny.seg', 'caffe', '1x1', True), 20, '', CPU,
+                                'fp32')[1]
     for image_id in IDS:
         image = imutils.read_image(trained.tree / 'JPEGImages' / f'{image_id}.jpg')
         x = torch.from_numpy(imutils.to_chw(imutils.INPUTS['torchvision'](image)))[None]
@@ -512,13 +503,11 @@ def test_the_crf_is_taken_up_where_it_was_stopped(trained, monkeypatch, capsys):
 
 
 def test_the_form_of_the_input_comes_with_the_weights(trained, capsys):
-    net, form, _ = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
-                                         {'input': 'caffe', 'stride_first': True, 'ceil_mode': True})
-    assert form == {'input': 'torchvision', 'stride_first': False, 'ceil_mode': False}
+    other = SegForm('tests.tiny.seg', 'caffe', '1x1', True)
+    form = make_seg.load_network(trained.folder / 'seg.pth', other, 20, '', CPU, 'fp32')[0]
+    assert form == SegForm('tests.tiny.seg', 'torchvision', '3x3', False)
     (trained.folder / 'seg.json').unlink()
-    form = make_seg.load_network(trained.folder / 'seg.pth', 'tests.tiny.seg', 20,
-                                 {'input': 'caffe', 'stride_first': True, 'ceil_mode': True})[1]
-    assert form['input'] == 'caffe'
+    assert make_seg.load_network(trained.folder / 'seg.pth', other, 20, '', CPU, 'fp32')[0] == other
 
 
 def test_images_without_labels_and_the_servers_layout(trained):
@@ -530,7 +519,8 @@ def test_images_without_labels_and_the_servers_layout(trained):
     assert trained('make_seg', seg_list='test', seg_crf=True, **QUICK) == 0
     for name in ('seg', 'seg_crf'):
         folder = trained.folder / name / 'results' / 'VOC2012' / 'Segmentation' / 'comp6_test_cls'
-        assert {path.name for path in folder.iterdir()} == {'_settings.json', *(f'{image_id}.png' for image_id in IDS[:2])}
+        assert {path.name for path in folder.iterdir()} == {'_settings.json', '_inputs.jsonl',
+                                                            *(f'{image_id}.png' for image_id in IDS[:2])}
 
 
 def test_missing_label_maps_are_told_of_before_the_first_stage(command, capsys):
@@ -549,17 +539,18 @@ def test_label_maps_of_another_folder_are_not_already_learnt(trained, tmp_path, 
     assert trained('train_seg', **flags) == 0
     assert 'already trained' in capsys.readouterr().out
     other = Path(shutil.copytree(trained.tree / 'SegmentationClass', tmp_path / 'other'))
+    assert trained('train_seg', **flags | {'seg_label_dir': other}) == 0  # what counts is their content
+    assert 'already trained' in capsys.readouterr().out
+    labels.save(other / f'{IDS[1]}.png', np.zeros((3, 3)), VOC12.palette)
     assert trained('train_seg', **flags | {'seg_label_dir': other}) == 1
-    assert f'label_maps: was {trained.tree / "SegmentationClass"}, now {other}' in capsys.readouterr().err
-    (other / '_settings.json').write_text('{}')
-    assert train_seg.label_maps_of(other) == records.fingerprint({})
+    assert f'seg.pth: trained with other inputs (label maps of 1 image: {IDS[1]}.jpg): --overwrite' in capsys.readouterr().err
 
 
 def test_the_positions_of_resized_are_made_once():
-    train_seg._nearest.cache_clear()
+    segmentation._nearest.cache_clear()
     for _ in range(3):
-        train_seg.resized(torch.zeros(1, 50, 50, dtype=torch.long), (7, 4))
-    assert train_seg._nearest.cache_info()[:2] == (4, 2)
+        segmentation.resized(torch.zeros(1, 50, 50, dtype=torch.long), (7, 4))
+    assert segmentation._nearest.cache_info()[:2] == (4, 2)
 
 
 def test_the_refined_label_maps_are_asked_for_before_the_first_stage(trained, capsys):
@@ -570,15 +561,16 @@ def test_the_refined_label_maps_are_asked_for_before_the_first_stage(trained, ca
     assert '=== eval_seg' not in told.out
 
 
-def test_labels_of_the_infer_list_are_for_trainings_that_need_them(command):
+def test_labels_of_the_infer_list_are_for_trainings_that_need_them(command, tmp_path):
     for image_id in IDS:
         (command.tree / 'Annotations' / f'{image_id}.xml').unlink()
-    args = options.build_parser().parse_args(command.words('make_sem_seg', 'train_seg'))
-    args.source = VOC12(command.tree)
-    stages = {stage.name: stage for stage in options.STAGES}
-    preflight.check_lists(args, [stages['make_sem_seg'], stages['train_seg']])
+    args = options.build_parser(STAGES).parse_args(command.words('make_sem_seg', 'train_seg'))
+    options.resolve(STAGES, args)
+    job = job_of(VOC12(command.tree), tmp_path, lists={name: getattr(args, name) for name in options.LISTS})
+    stages = {stage.name: stage for stage in STAGES}
+    preflight.check_lists(args, job, [stages['make_sem_seg'], stages['train_seg']])
     with pytest.raises(UserError, match='xml'):
-        preflight.check_lists(args, [stages['train_irn'], stages['make_sem_seg']])
+        preflight.check_lists(args, job, [stages['train_irn'], stages['make_sem_seg']])
 
 
 def test_what_is_read_is_pinned_for_the_device(trained, monkeypatch):
@@ -586,9 +578,13 @@ def test_what_is_read_is_pinned_for_the_device(trained, monkeypatch):
     weights.save_state(TinyIRN(), trained.folder / 'irn.pth')
     for name in ('cam', 'amn_cam'):
         (trained.folder / name).mkdir()
-    parameters, given = inspect.signature(inference.for_each_image), []
-    monkeypatch.setattr(inference, 'for_each_image', lambda *values, **named: given.append(
-        parameters.bind(*values, **named).arguments.get('device')))
+    given = []
+
+    def todo(self, read):
+        given.append(self.device)
+        return iter(())
+
+    monkeypatch.setattr(inference.Images, 'todo', todo)
     assert trained('make_sem_seg', 'make_ins_seg', 'make_seg', device='cpu', **QUICK) == 0
     assert given == [CPU] * 3
 
@@ -704,7 +700,7 @@ def test_segment_any_photograph(trained, tmp_path, capsys):
         (folder / f'{image_id}.JPG').write_bytes((trained.tree / 'JPEGImages' / f'{image_id}.jpg').read_bytes())
     (folder / 'notes.txt').write_text('no photograph')
     assert segmented(trained, folder, '--out', out) == 0
-    assert {path.name for path in out.iterdir()} == {'_settings.json', 'overlay', 'segment.log',
+    assert {path.name for path in out.iterdir()} == {'_settings.json', '_inputs.jsonl', 'overlay', 'segment.log',
                                                      *(f'{image_id}.png' for image_id in IDS[:2])}
     for image_id in IDS[:2]:
         assert (out / f'{image_id}.png').read_bytes() == (trained.folder / 'seg' / f'{image_id}.png').read_bytes()
@@ -728,7 +724,7 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
     (tmp_path / 'twice').mkdir()
     for name in ('a.jpg', 'a.png'):
         (tmp_path / 'twice' / name).write_bytes(b'')
-    for words, told in (((folder,), 'what to do?'), ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
+    for words, expected in (((folder,), 'what to do?'), ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
                         ((tmp_path / 'empty', '--out', 'x'), 'no photograph in it'), ((folder, '--out', folder), 'lie there'),
                         ((tmp_path / 'twice', '--out', 'x'), 'have one name'),
                         ((folder, '--out', 'x', '--seg_network', 'json'), '--seg_network json'),
@@ -737,7 +733,7 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
         line = capsys.readouterr().err.splitlines()
         assert len(line) == 1
         assert line[0].startswith('error: ')
-        assert told in line[0]
+        assert expected in line[0]
     (trained.folder / 'seg.pth').unlink()
     assert segmented(trained, folder, '--out', 'x') == 1
     assert 'no such weights; run --train_seg_pass True first' in capsys.readouterr().err
@@ -747,7 +743,7 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
 def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
     net = TinyNet(3)
     net.load_state_dict(formula_state(net))
-    inference.prepare(net, CPU, 'fp32')
+    networks.prepare(net, CPU, 'fp32')
     photographs = [np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8) for hw in ((40, 90), (131, 33))]
     segmentation.export(net, input_form, [1.0, 0.75, 0.5], str(tmp_path / 'net.pt'), photographs)
     exported = torch.jit.load(str(tmp_path / 'net.pt'))
@@ -762,7 +758,7 @@ def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
 
 def test_an_export_that_differs_is_refused(tmp_path, monkeypatch):
     net = TinyNet(3)
-    inference.prepare(net, CPU, 'fp32')
+    networks.prepare(net, CPU, 'fp32')
     monkeypatch.setattr(segmentation, 'label_map', lambda logits, hw: torch.full(hw, 9, dtype=torch.uint8))
     with pytest.raises(UserError, match='not written, because the exported network gives another label map .* 30 x 20'):
         segmentation.export(net, 'torchvision', [1.0], str(tmp_path / 'net.pt'), [np.zeros((20, 30, 3), np.uint8)])

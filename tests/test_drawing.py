@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from misc import drawing
+from misc.draw import drawing
 from misc.pyutils import UserError
 
 PALETTE = np.array([(0, 0, 0), (200, 0, 0), (0, 100, 0)], np.uint8)

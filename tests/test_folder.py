@@ -13,14 +13,17 @@ from PIL import Image
 
 import run_sample
 from folder.dataloader import Folder
-from misc import checking, imutils, labels, options, weights
+from misc import imutils
+from misc.command import checking
+from misc.files import labels, weights
 from misc.pyutils import UserError
+from step.pipeline import STAGES
 from tests.conftest import GOLDEN, Command
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
 
 ROOT = GOLDEN.parent.parent
-ALL = [stage.name for stage in options.STAGES if stage.name != 'eval_ins_seg']  # there is no truth of single objects
+ALL = [stage.name for stage in STAGES if stage.name != 'eval_ins_seg']  # there is no truth of single objects
 LAYOUT = 'a row is the name of an image, a comma, and its classes with ; between them'
 ALONE = 'the comma alone for an image without a class'
 UNSCORED = [stage for stage in ALL if not stage.startswith(('eval_', 'analyze_'))]

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from misc import activations, datasets, inference, torchutils, training
+from misc import torchutils, training
+from misc.data import datasets
+from misc.files import activations
+from misc.method import maps
 from net import resnet50, resnet50_amn
 from step import make_cam, make_sem_seg, segment, show
 from tests import pretend_cuda
@@ -204,7 +207,7 @@ def test_no_image_makes_the_host_wait(made, tmp_path, stage):
     with pretend_cuda.device() as gpu:
         assert command(stage, device='cuda', overwrite=True, **QUICK) == 0
     kernels, waits = MADE[stage]
-    loading = gpu.total('wait', 'misc/inference.py')  # the network's tensors
+    loading = gpu.total('wait', 'misc/networks.py')  # the network's tensors
     assert gpu.total('wait') - loading <= waits
     assert 0 < gpu.total('kernel') <= kernels
     assert gpu.total('copy') == 0
@@ -323,14 +326,14 @@ def test_a_copy_to_the_host_waits_for_what_was_before_it():
 
 
 def test_old_pinning_makes_lists_of_tuples():
-    item = (torch.ones(1), (3, 4), make_cam.Read(np.arange(2), (5, 6), [torch.ones(1)]))
+    item = (torch.ones(1), (3, 4), make_cam.Scales(np.arange(2), (5, 6), [torch.ones(1)]))
     for old in (False, True):
         with pretend_cuda.device(old_pinning=old) as gpu:
             (read,) = datasets.read_ahead(lambda key: item, [0], 0, pin_memory=True)
             assert type(read) is (list if old else tuple)
             assert read[1] == ([3, 4] if old else (3, 4))
-            assert isinstance(read[2], make_cam.Read)
-            assert gpu.is_pinned(read[0]) and gpu.is_pinned(read[2].scales[0])
+            assert isinstance(read[2], make_cam.Scales)
+            assert gpu.is_pinned(read[0]) and gpu.is_pinned(read[2].images[0])
 
 
 def left_on_the_host(patch):
@@ -355,8 +358,7 @@ def not_brought_to_the_host(patch):
 
 
 def key_of_a_tuple(patch):
-    real = inference.for_each_batch
-    patch.setattr(inference, 'for_each_batch', lambda *values: real(*values[:6], lambda item: item[1], values[7]))
+    patch.setattr(make_cam.Scales, 'kind', lambda item: item.hw)
 
 
 def computed_in_the_worker(patch):
@@ -386,8 +388,8 @@ def test_a_fault_in_a_stage_is_seen(made, tmp_path, monkeypatch, stage, plant, f
 def test_planes_are_chosen_as_an_index_chooses_them():
     planes = torch.rand(4, 2, 3)
     for numbers in ([], [2], [0, 3]):
-        assert torch.equal(inference.chosen_planes(planes, np.array(numbers, int)), planes[np.array(numbers, int)])
-    chosen = inference.chosen_planes(planes, np.array([1]))
+        assert torch.equal(maps.chosen_planes(planes, np.array(numbers, int)), planes[np.array(numbers, int)])
+    chosen = maps.chosen_planes(planes, np.array([1]))
     planes.zero_()
     assert chosen.any()
 

@@ -13,9 +13,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from misc import average_precision, indexing, inference, instances, labels, seeds
-from misc.instances import Instances
+from misc import indexing, inference, networks
+from misc.files import labels
+from misc.method import instances, maps, seeds
+from misc.method.instances import Instances
 from misc.pyutils import UserError
+from misc.score import average_precision
 from net import resnet50_irn
 from step.make_ins_seg import edge_and_displacement
 from step.make_sem_seg import edge_of
@@ -156,7 +159,7 @@ def test_planes_given_up_early_would_have_won_nothing(threshold):
     edge = torch.rand(1, 22, 30, generator=generator) ** 0.3
     cluster_map = (torch.arange(22)[:, None] // 8 * 4 + torch.arange(30) // 8) % m
     planes = (strided[:, None] * (torch.arange(m)[:, None, None] == cluster_map)).flatten(0, 1)
-    walked = inference.resize(indexing.propagate_to_edge(planes, edge, beta=10, exp_times=4)[:, 0], (88, 120))[:, :85, :118]
+    walked = maps.resize(indexing.propagate_to_edge(planes, edge, beta=10, exp_times=4)[:, 0], (88, 120))[:, :85, :118]
     walked = (walked / walked.max()).numpy()
     winner, value = instances._winners(strided, cluster_map, indexing.RandomWalk(edge, exp_times=4), threshold, hw)
     assert np.array_equal(winner.numpy(), seeds.arg_max(walked, threshold) - 1)
@@ -209,7 +212,7 @@ def test_edge_and_displacement_are_the_authors():
     g = np.load(GOLDEN / 'forward.npz')
     net = resnet50_irn.Net()
     net.load_state_dict(formula_state(net))
-    inference.prepare(net, torch.device('cpu'), 'fp32')
+    networks.prepare(net, torch.device('cpu'), 'fp32')
     edge, displacement = edge_and_displacement(net, torch.from_numpy(g['x'][:1]), 'fp32', 128)
     for ours, name in ((edge, 'irn_pair_edge'), (displacement, 'irn_pair_displacement')):
         theirs = g[name].reshape(ours.shape)
@@ -421,7 +424,7 @@ def made(tmp_path_factory):
 
 def test_the_stages_leave_masks_a_score_and_a_coco_file(made):
     assert sorted(path.name for path in (made.folder / 'ins_seg').iterdir()) == [
-        *(f'{image_id}.npz' for image_id in IDS), '_settings.json']
+        *(f'{image_id}.npz' for image_id in IDS), '_inputs.jsonl', '_settings.json']
     source, total = VOC12(made.tree), 0
     for image_id in IDS:
         found = instances.load(made.folder / 'ins_seg', image_id)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from misc import labels
+from misc.files import labels
 from misc.pyutils import UserError
 from tests.conftest import GOLDEN
 from voc12.dataloader import PALETTE

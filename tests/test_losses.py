@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from misc import indexing, losses
+from misc import indexing
+from misc.method import losses
 
 GOLDEN = Path(__file__).parent / 'golden'
 

@@ -3,23 +3,29 @@ import importlib
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from misc import activations, datasets, inference, labels, options, training, weights
+from misc import inference, training
+from misc.command import options
+from misc.contract.settings import IrnTraining
+from misc.data import datasets
+from misc.files import activations, labels, weights
+from misc.method import maps, objectives
+from misc.method.objectives import Learner, Objective
 from misc.pyutils import UserError
-from misc.scores import read_scores
+from misc.score.scores import read_scores
 from net import resnet50_amn
 from step import train_amn, train_cam, train_irn
-from tests.conftest import GOLDEN, Command
+from step.pipeline import STAGES
+from tests.conftest import GOLDEN, Command, job_of, told
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
 
-ALL = [stage.name for stage in options.STAGES if not stage.name.startswith('analyze')]  # has tests of its own
+ALL = [stage.name for stage in STAGES if not stage.name.startswith('analyze')]  # has tests of its own
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 
@@ -44,10 +50,11 @@ def copy_of(command, folder, tree=None):
 
 
 def test_all_stages_leave_all_files(whole):
-    expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn', 'seg') for ending in ('pth', 'json')}
+    expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn', 'seg') for ending in ('pth', 'json', 'inputs.jsonl')}
     for folder, ending in (('cam', 'npz'), ('ir_label', 'png'), ('amn_cam', 'npz'), ('amn_ir_label', 'png'),
                            ('sem_seg', 'png'), ('ins_seg', 'npz'), ('seg', 'png')):
-        expected |= {f'{folder}/{image_id}.{ending}' for image_id in IDS} | {f'{folder}/_settings.json'}
+        expected |= {f'{folder}/{image_id}.{ending}' for image_id in IDS} | {
+            f'{folder}/_{name}' for name in ('settings.json', 'inputs.jsonl')}
     expected |= {'report/_settings.json'} | {f'report/data/{number}.js' for number in range(4)} | {
         f'report/images/{number}_{name}' for number in range(4)
         for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png')}
@@ -62,7 +69,7 @@ def test_all_stages_leave_all_files(whole):
             stored = activations.load(whole.folder / folder, image_id)
             assert stored.keys.tolist() == present.tolist()
             assert stored.high_res.shape == (len(present) + extra, *hw)
-            assert stored.strided.shape == (len(present) + extra, *inference.strided_hw(hw))
+            assert stored.strided.shape == (len(present) + extra, *maps.strided_hw(hw))
         for folder in ('ir_label', 'amn_ir_label', 'sem_seg'):
             label_map = labels.load(whole.folder / folder / f'{image_id}.png')
             assert label_map.shape == hw
@@ -198,8 +205,8 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(('stage', 'module', 'hook'), [
-    ('train_cam', train_cam, '_log_validation_loss'), ('train_amn', train_amn, '_log_score'),
-    ('train_irn', train_irn, '_store_mean_displacement')])
+    ('train_cam', train_cam, 'log_validation_loss'), ('train_amn', train_amn, 'log_score'),
+    ('train_irn', train_irn, 'store_mean_displacement')])
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(whole, tmp_path, monkeypatch, stage, module,
                                                                              hook):
     flags = QUICK | {f'{name}_num_epoches': 2 for name in ('cam', 'amn', 'irn')}
@@ -233,7 +240,7 @@ def test_an_unfinished_training_with_other_settings_is_refused(tmp_path, capsys,
 
     command = Command(GOLDEN / 'tree', tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(train_cam, '_log_validation_loss', stop)
+        patch.setattr(train_cam, 'log_validation_loss', stop)
         with pytest.raises(Stop):
             command('train_cam', **QUICK)
     assert command('train_cam', **QUICK, momentum=0.9) == 1
@@ -246,13 +253,13 @@ def test_an_unfinished_training_with_other_settings_is_refused(tmp_path, capsys,
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, capsys):
     command = Command(GOLDEN / 'tree', tmp_path)
-    real, calls = train_cam.losses.classification_loss, []
+    real, calls = objectives.losses.classification_loss, []
 
     def nan_in_the_second_epoch(logits, *targets):
         calls.append(logits.requires_grad)
         return real(logits, *targets) * (float('nan') if sum(calls) == 4 else 1)  # the last of two epochs of two steps
 
-    monkeypatch.setattr(train_cam.losses, 'classification_loss', nan_in_the_second_epoch)
+    monkeypatch.setattr(objectives.losses, 'classification_loss', nan_in_the_second_epoch)
     assert command('train_cam', **QUICK | {'cam_num_epoches': 2}) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     batch = [IDS[index] for _, index in list(datasets.Batches(4, 2, 0, 0, 4))[3]]
@@ -410,7 +417,6 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
         object_mask_path = mask_path  # an object of each class
 
     real = VOC12(tree)
-    Other.n_classes = n_classes
     for image_id in IDS:
         mask, renamed = labels.load(real.mask_path(image_id)), np.zeros(256, np.uint8)
         renamed[255] = 255
@@ -418,7 +424,7 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
             if name in VOC12.classes:
                 renamed[VOC12.classes.index(name) + 1] = number
         labels.save(tmp_path / 'masks' / f'{image_id}.png', renamed[mask], VOC12.palette)
-    monkeypatch.setattr('voc12.dataloader.VOC12', Other)
+    monkeypatch.setitem(options.DATASETS, 'voc12', Other)
     command = Command(tree, tmp_path / 'out')
     assert command(*ALL, **QUICK) == 0
     scores = command.scores()
@@ -433,7 +439,7 @@ def test_a_training_with_the_real_networks(formula_weights, tmp_path, monkeypatc
     command = Command(GOLDEN / 'tree', tmp_path)
     (tmp_path / 'two.txt').write_text('\n'.join(IDS[:2]))
     shutil.copytree(GOLDEN / 'expected' / 'ir_label', tmp_path / 'ir_label')
-    monkeypatch.setattr(train_amn, '_log_score', lambda args, net: None)
+    monkeypatch.setattr(train_amn, 'log_score', lambda job, told, net: None)
     assert command('train_amn', train_list=tmp_path / 'two.txt', amn_batch_size=2, amn_crop_size=32, amn_num_epoches=1) == 0
     trained = weights.read_state(tmp_path / 'amn.pth')
     torch.manual_seed(0)
@@ -465,9 +471,15 @@ def test_layers_without_a_gradient_are_not_moved_by_weight_decay():
     net = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
     before = net[1].weight.clone()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.5)
-    objective = training.Objective(lambda batch: torch.ones(1), lambda net, part, counts: (net[0](torch.ones(1, 2)).sum(), {}))
+
+    class Sum(Objective):
+        def mean(self, net, part):
+            return net[0](torch.ones(1, 2)).sum()
+
+    objective = Sum(None, torch.device('cpu'))
     job = training.Training('test', 'unused.pth', {}, 1, 1, 0, torch.device('cpu'), 'fp32', 0, False)
-    training.step(net, optimizer, torch.amp.GradScaler('cpu', enabled=False), {'index': torch.zeros(1)}, objective, job)
+    training.step(Learner(net, objective), optimizer, torch.amp.GradScaler('cpu', enabled=False), {'index': torch.zeros(1)},
+                  objective, job)
     assert torch.equal(net[1].weight, before)
     assert net[1].weight.grad is None
 
@@ -475,13 +487,12 @@ def test_layers_without_a_gradient_are_not_moved_by_weight_decay():
 def test_mean_displacement_of_less_than_a_batch(whole, tmp_path):
     """Four images and batches of 32: the short batch is used."""
     trained = weights.read_state(whole.folder / 'irn.pth')
-    args = SimpleNamespace(source=VOC12(whole.tree), infer_list='train', irn_batch_size=32, irn_crop_size=64, num_workers=0,
-                           precision='fp32', device=torch.device('cpu'))
+    job = job_of(VOC12(whole.tree), tmp_path)
     net = importlib.import_module('tests.tiny.irn').Net()
     net.load_state_dict(trained)
     net.eval()
-    train_irn._store_mean_displacement(args, net)
-    images = torch.stack([torch.from_numpy(datasets.top_left_crop(args.source, image_id, 64)['image']) for image_id in IDS])
+    train_irn.store_mean_displacement(job, told(IrnTraining, batch_size=32, crop_size=64), net)
+    images = torch.stack([torch.from_numpy(datasets.top_left_crop(job.source, image_id, 64)['image']) for image_id in IDS])
     with torch.no_grad():
         raw = net.train()(images)[1].mean((0, 2, 3))
     torch.testing.assert_close(net.mean_shift.running_mean, raw)

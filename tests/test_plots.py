@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from misc import plots
+from misc.draw import plots
 
 
 def method(title, number, **other):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import weights
+from misc.files import weights
 from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from misc import records
+from misc.files import records
 from misc.pyutils import UserError
 
 SETTINGS = {'stage': 'make_cam', 'scales': [1.0, 0.5], 'classes': ('a', 'b'), 'weights': '00ff'}

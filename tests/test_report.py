@@ -4,16 +4,20 @@ import json
 import re
 import shutil
 import zlib
-from argparse import Namespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from misc import activations, auto_threshold, drawing, gallery, labels, plots, scores, seeds
+from misc.contract.settings import Report
+from misc.draw import drawing, gallery, plots
+from misc.files import activations, labels
+from misc.method import seeds
 from misc.pyutils import UserError, append_json_line, unlock, write_json
-from step import report, scoring
-from tests.conftest import GOLDEN
+from misc.score import auto_threshold, results, scores
+from step import report
+from step.pipeline import STAGES
+from tests.conftest import GOLDEN, job_of
 from tests.tiny import QUICK
 from voc12.dataloader import PALETTE
 
@@ -31,7 +35,7 @@ class Source:
     def __init__(self, root):
         self.root = root
 
-    def names(self, list_or_split):
+    def ids(self, list_or_split):
         return [] if list_or_split == 'empty' else IDS
 
     def image_path(self, image_id):
@@ -66,16 +70,15 @@ def draw(folder):
     return source
 
 
-def arguments(folder, **changes):
-    args = Namespace(source=Source(folder), eval_set='<i>split</i>', infer_list='inferred', seg_list='val',
-                     num_workers=0, seed=0, report_images=0,
-                     eval_cam_thres=THRESHOLDS['cam'], eval_amn_cam_thres=THRESHOLDS['amn_cam'],
-                     scores_file=str(folder / 'scores.jsonl'), report_out_dir=str(folder / 'report'),
-                     analysis_out_dir=str(folder / 'analysis'),
-                     **{f'{name}_weights_name': str(folder / f'{name}.pth') for name in ('cam', 'amn', 'irn', 'seg')},
-                     **{f'{name}_out_dir': str(folder / name)
-                        for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg')})
-    return Namespace(**vars(args) | changes)
+def report_on(folder, images=0, lists=None, files=None, thresholds=None, **run):
+    """The stage, on what lies in `folder`."""
+    report.run(the_job(folder, lists, files, thresholds, **run), Report(images))
+
+
+def the_job(folder, lists=None, files=None, thresholds=None, **run):
+    return job_of(Source(folder), folder, lists={'eval_set': '<i>split</i>', 'infer_list': 'inferred', 'seg_list': 'val'} | (
+        lists or {}), files=files, **run, thresholds={
+            'eval_cam_thres': THRESHOLDS['cam'], 'eval_amn_cam_thres': THRESHOLDS['amn_cam']} | (thresholds or {}))
 
 
 def page(folder, name='report'):
@@ -100,7 +103,7 @@ def unlocked():
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp('report')
     draw(folder)
-    report.run(arguments(folder))
+    report_on(folder)
     return folder
 
 
@@ -205,12 +208,12 @@ def test_files_do_not_depend_on_workers_and_are_made_anew(made, tmp_path):
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
     target = tmp_path / 'report'
-    report.run(arguments(made, report_out_dir=str(target), num_workers=2))
+    report_on(made, files={'report_out_dir': str(target)}, num_workers=2)
     assert content(target) == content(made / 'report')
-    report.run(arguments(made, report_out_dir=str(target), report_images=2))
+    report_on(made, files={'report_out_dir': str(target)}, images=2)
     assert len(list(target.glob('data/*'))) == 2
     assert len(list(target.glob('images/*'))) == 2 * 5
-    report.run(arguments(made, report_out_dir=str(target)))
+    report_on(made, files={'report_out_dir': str(target)})
     assert content(target) == content(made / 'report')
 
 
@@ -218,7 +221,7 @@ def test_a_folder_of_other_things_is_left_alone(made, tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / 'mine.jpg').write_text('mine')
     with pytest.raises(UserError, match='holds other things than a report; name another --report_out_dir'):
-        report.run(arguments(made, report_out_dir=str(tmp_path)))
+        report_on(made, files={'report_out_dir': str(tmp_path)})
     assert [path.name for path in tmp_path.rglob('*') if path.is_file()] == ['mine.jpg']
 
 
@@ -260,7 +263,7 @@ def test_what_is_missing_is_left_out(made, tmp_path):
         shutil.rmtree(folder / name)
     (folder / 'sem_seg' / 'plain.png').unlink()
     (folder / 'masks' / 'no_class.png').unlink()
-    report.run(arguments(folder))
+    report_on(folder)
     text, data = page(folder)
     assert [method['name'] for method in data['methods']] == ['cam', 'ir_label', 'sem_seg']
     assert '--make_amn_cam_pass' in text
@@ -279,7 +282,7 @@ def test_what_is_missing_is_left_out(made, tmp_path):
 def test_without_any_mask(made, tmp_path):
     folder = damaged(made, tmp_path)
     shutil.rmtree(folder / 'masks')
-    report.run(arguments(folder, report_images=3))
+    report_on(folder, images=3)
     text, data = page(folder)
     assert 'there are no masks of this split' in text
     assert 'drawn at random: without masks there are no scores' in text
@@ -296,7 +299,7 @@ def test_nothing_at_all(tmp_path, empty):
     if empty:
         (tmp_path / 'cam').mkdir()
     with pytest.raises(UserError, match='nothing to report on'):
-        report.run(arguments(tmp_path))
+        report_on(tmp_path)
     assert not (tmp_path / 'report').exists()
 
 
@@ -304,20 +307,20 @@ def test_damaged_inputs_are_named(made, tmp_path):
     folder = damaged(made, tmp_path)
     activations.save(folder / 'cam', 'plain', activations.load(folder / 'cam', 'quotes"\'&amp;'))
     with pytest.raises(UserError, match=r'plain\.npz: 64 x 56, its image is 40 x 56: made from another image'):
-        report.run(arguments(folder))
+        report_on(folder)
     small = np.zeros((1, 40, 56), np.float32)
     activations.save(folder / 'cam', 'plain', activations.Activation(np.array([4]), small, small))
     with pytest.raises(UserError, match=r'plain\.npz: holds classes above 4'):
-        report.run(arguments(folder))
+        report_on(folder)
     (folder / 'cam' / 'plain.npz').write_bytes(b'half')
     with pytest.raises(UserError, match=r'plain\.npz: not a whole activation file'):
-        report.run(arguments(folder))
+        report_on(folder)
 
 
 def test_scores_plots_and_settings(made, tmp_path):
     folder = damaged(made, tmp_path)
-    args = arguments(folder)
-    line = {'split': args.eval_set, 'data': Source.name, 'version': '1', 'commit': 'abc', 'images': 7}
+    job = the_job(folder)
+    line = {'split': job.lists['eval_set'], 'data': Source.name, 'version': '1', 'commit': 'abc', 'images': 7}
     for stage, time, more in (
             ('eval_sem_seg', '2026-01-02T00:00:00', {'miou': 0.5, 'threshold': 0.25}),
             ('eval_cam', '2026-01-01T00:00:00', {'miou': 0.1, 'threshold': 0.15}),
@@ -326,19 +329,21 @@ def test_scores_plots_and_settings(made, tmp_path):
             ('eval_ir_label', '2026-01-01T00:00:00', {'miou': None, 'labelled': 0.562, 'fg_threshold': 0.3,
                                                        'bg_threshold': 0.05}),
             ('eval_else', '2026-01-01T00:00:00', {})):
-        append_json_line(args.scores_file, {'stage': stage, 'time': time} | line | more)
-    append_json_line(args.scores_file, {'stage': 'eval_cam', 'time': 'x'} | line | {'split': 'other', 'miou': 0.9})
-    append_json_line(args.scores_file, {'stage': 'eval_cam', 'time': 'x'} | line | {'data': 'other', 'miou': 0.9})
+        append_json_line(job.files['scores_file'], {'stage': stage, 'time': time} | line | more)
+    append_json_line(job.files['scores_file'], {'stage': 'eval_cam', 'time': 'x'} | line | {'split': 'other', 'miou': 0.9})
+    append_json_line(job.files['scores_file'], {'stage': 'eval_cam', 'time': 'x'} | line | {'data': 'other', 'miou': 0.9})
     for stage, more in (('eval_seg', {'miou': 0.61, 'scales': [1.0]}), ('eval_seg', {'miou': 0.62, 'scales': [0.5, 1.0]}),
-                        ('eval_ins_seg', {'map': 0.377, 'threshold': 0.25, 'split': args.eval_set})):
-        append_json_line(args.scores_file, {'stage': stage, 'time': '2026-01-02T00:00:00'} | line | {'split': 'val'} | more)
-    found = scoring.last_lines(args.scores_file, (args.eval_set, args.seg_list), Source.name)
-    assert [scoring.row_of(one) for one in found] == [
-        'eval_cam', 'eval_ir_label', 'eval_sem_seg', 'eval_ins_seg', 'eval_seg, one scale', 'eval_seg', 'eval_else']
-    analysed(folder, args.eval_set)
+                        ('eval_ins_seg', {'map': 0.377, 'threshold': 0.25, 'split': job.lists['eval_set']})):
+        append_json_line(job.files['scores_file'], {
+            'stage': stage, 'time': '2026-01-02T00:00:00'} | line | {'split': 'val'} | more)
+    found = results.last_lines(job.files['scores_file'], STAGES.rows(), (job.lists['eval_set'], 'val'), Source.name)
+    assert [row.title for row, _ in found] == [
+        'CAM seed', 'CAM seed, refined', 'pseudo-mask', 'instance masks (mean AP)', 'segmentation, one scale',
+        'segmentation, multi-scale', 'eval_else']
+    analysed(folder, job.lists['eval_set'])
     write_json(folder / 'seg.json', {'loss': 'balanced'})
     (folder / 'cam' / '_settings.json').write_text(json.dumps({'network': '<net>', 'scales': [1.0, 0.5]}))
-    report.run(args)
+    report.run(job, Report(0))
     text, _ = page(folder)
     table = table_of_scores(text)
     assert 'CAM seed 0.15 38.9 40.0 0.16 0.06 to 0.31 &lt;i&gt;split&lt;/i&gt; (7)' in table
@@ -367,14 +372,14 @@ def table_of_scores(text):
 @pytest.mark.parametrize(('split', 'data'), [('val', Source.name), ('<i>split</i>', 'voc12')])
 def test_plots_of_another_split_or_data_set_are_left_out(made, tmp_path, split, data):
     analysed(tmp_path, split, data)
-    args = arguments(made, analysis_out_dir=str(tmp_path / 'analysis'), report_out_dir=str(tmp_path / 'report'))
-    report.run(args)
+    job = the_job(made, files={'analysis_out_dir': str(tmp_path / 'analysis'), 'report_out_dir': str(tmp_path / 'report')})
+    report.run(job, Report(0))
     text, _ = page(tmp_path)
     assert 'alt="Plot' not in text
     assert 'are left out: they are of another split or data set' in text
     (tmp_path / 'analysis' / 'analysis.json').write_text('{"split": 1}')
     with pytest.raises(UserError, match=r"analysis\.json: not an analysis \('data'\)"):
-        report.run(args)
+        report.run(job, Report(0))
 
 
 def test_the_plots_are_those_of_the_analysis():
@@ -387,24 +392,24 @@ def test_the_plots_are_those_of_the_analysis():
 def test_broken_scores_are_told(tmp_path, content, what):
     (tmp_path / 'scores.jsonl').write_text(content + '\n')
     with pytest.raises(UserError, match=rf'scores\.jsonl: not a file of scores \(.*{what}'):
-        scoring.last_lines(tmp_path / 'scores.jsonl', ('val',), 'voc12')
+        results.last_lines(tmp_path / 'scores.jsonl', STAGES.rows(), ('val',), 'voc12')
 
 
 def test_auto_is_chosen_from_what_is_there(made, tmp_path):
     folder = damaged(made, tmp_path)
     (folder / 'cam' / 'plain.npz').unlink()
     shutil.rmtree(folder / 'amn_cam')
-    report.run(arguments(folder, eval_cam_thres='auto', eval_amn_cam_thres='auto'))
+    report_on(folder, thresholds={'eval_cam_thres': 'auto', 'eval_amn_cam_thres': 'auto'})
     expected = auto_threshold.threshold_of(folder / 'cam', IDS[1:], '', 0)
     text, data = page(folder)
     assert data['methods'][0]['position'] == round(100 * expected)
     assert f'CAM at {expected:.2f} (6 of 7)' in text
-    assert report.all_methods(arguments(folder, eval_amn_cam_thres='auto'), IDS)[1].threshold == 0
+    assert report.all_methods(the_job(folder, thresholds={'eval_amn_cam_thres': 'auto'}), IDS)[1].threshold == 0
 
 
 def test_without_an_image_to_score_it_is_of_the_masks_to_make(made, tmp_path, caplog):
     caplog.set_level('INFO')
-    report.run(arguments(made, eval_set='empty', report_out_dir=str(tmp_path / 'report')))
+    report_on(made, lists={'eval_set': 'empty'}, files={'report_out_dir': str(tmp_path / 'report')})
     text, data = page(tmp_path)
     assert len(data['images']) == len(IDS)
     assert 'split <b>inferred</b>' in text

@@ -1,4 +1,5 @@
 """The report in a real browser, opened from disk. AMN_NO_BROWSER=1 leaves these tests out."""
+import dataclasses
 import os
 import shutil
 
@@ -11,10 +12,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from misc import activations, labels, scores
+from misc.contract.settings import Report
+from misc.files import activations, labels
 from misc.pyutils import unlock
+from misc.score import scores
 from step import report
-from tests.test_report import HOSTILE, IDS, THRESHOLDS, Source, arguments, draw
+from tests.test_report import HOSTILE, IDS, THRESHOLDS, Source, draw, report_on, the_job
 
 pytestmark = pytest.mark.skipif(os.environ.get('AMN_NO_BROWSER', '') != '', reason='AMN_NO_BROWSER: tests in a browser')
 MANY = 2000
@@ -39,7 +42,7 @@ def browser():
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp('browser %23 #?')  # a path may need encoding, too
     draw(folder)
-    report.run(arguments(folder))
+    report_on(folder)
     unlock()
     return folder
 
@@ -295,8 +298,8 @@ def test_what_serves_nothing_is_hidden(browser, made, tmp_path):
     browser.get((made / 'report' / 'index.html').as_uri())
     assert find(browser, '#gallery .threshold').is_displayed()
     assert not find(browser, '#group-field').is_displayed()
-    report.run(arguments(made, cam_out_dir=str(tmp_path / 'none'), amn_cam_out_dir=str(tmp_path / 'none'),
-                         report_out_dir=str(tmp_path / 'report')))
+    report_on(made, files={'cam_out_dir': str(tmp_path / 'none'), 'amn_cam_out_dir': str(tmp_path / 'none'),
+                           'report_out_dir': str(tmp_path / 'report')})
     unlock()
     browser.get((tmp_path / 'report' / 'index.html').as_uri())
     assert not find(browser, '#gallery .threshold').is_displayed()
@@ -320,10 +323,11 @@ def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
 
     write = report.gallery.write_image
     monkeypatch.setattr(report.gallery, 'write_image', write_few)
-    once = report.gallery.measure(Source(made), IDS[0], report.all_methods(arguments(made), IDS))
+    once = report.gallery.measure(Source(made), IDS[0], report.all_methods(the_job(made), IDS))
     monkeypatch.setattr(report.gallery, 'measure', lambda *given: report.gallery.Measured(
         once.hw, True, once.shown, once.true, once.made, {}, once.miou))
-    report.run(arguments(made, source=Many(made), report_out_dir=str(tmp_path / 'report')))
+    job = the_job(made, files={'report_out_dir': str(tmp_path / 'report')})
+    report.run(dataclasses.replace(job, source=Many(made)), Report(0))
     unlock()
     browser.get((tmp_path / 'report' / 'index.html').as_uri())
     until(browser, lambda: browser.execute_script('return document.querySelectorAll(".card").length') == MANY)

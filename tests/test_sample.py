@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import labels, weights
+from misc.files import labels, weights
 from misc.pyutils import UserError
 from net.resnet50 import ResNet50
 from script import pretrain_backbone
@@ -235,7 +235,9 @@ def test_object_crops():
     fewer, _ = sample.object_crops(10, size=48, seed=4)
     other, _ = sample.object_crops(10, size=48, seed=5)
     assert images.shape == (20, 48, 48, 3) and images.dtype == np.uint8
-    assert targets.dtype == np.int64 and targets.tolist() == [*range(10), *range(10)]
+    assert targets.shape == (20, 2) and targets.dtype == np.int64
+    assert targets[:, 0].tolist() == [*range(10), *range(10)]
+    assert set(targets[:, 1]) <= set(range(len(sample.BODY_COLOURS))) and len(set(targets[:, 1])) > 3
     assert len(sample.NAMES + sample.DISTRACTORS) == 10
     np.testing.assert_array_equal(images, again)
     np.testing.assert_array_equal(images[:10], fewer)
@@ -243,14 +245,37 @@ def test_object_crops():
     assert images.reshape(20, -1).std(1).min() > 10  # none is empty
 
 
+def test_the_second_label_of_a_crop_is_its_bodys_colour():
+    """On average over the crops, more pixels are near the named colour than near any other."""
+    images, targets = sample.object_crops(60, size=48)
+    distance = np.linalg.norm(images[:, :, :, None] - np.array(sample.BODY_COLOURS, float), axis=-1)
+    near = (distance < 30).mean((1, 2))  # (60, colours)
+    named = near[np.arange(60), targets[:, 1]]
+    others = (near.sum(1) - named) / (near.shape[1] - 1)
+    assert named.mean() > 2 * others.mean()
+
+
+def test_pretraining_counts_class_and_colour():
+    """Logits by hand: both right, the class alone, the colour alone."""
+    logits = torch.zeros(3, 17)
+    logits[0, 3], logits[0, 10 + 2] = 5, 5
+    logits[1, 9], logits[1, 10 + 6] = 5, 5
+    logits[2, 1], logits[2, 10 + 1] = 5, 5
+    labels_of = torch.tensor([[3, 2], [9, 0], [0, 1]])
+    loss, right = pretrain_backbone.loss_and_right(logits, labels_of)
+    assert right.tolist() == [[True, True], [True, False], [False, True]]
+    high, low = np.log(np.exp(5) + np.array([9, 6])) - 5, np.log(np.exp(5) + np.array([9, 6]))  # right, wrong
+    assert loss.item() == pytest.approx(((2 * high[0] + low[0]) + (2 * high[1] + low[1])) / 3, rel=1e-5)
+
+
 def test_pretraining_writes_a_backbone(tmp_path, capsys):
     """One tiny epoch: the file loads as torchvision's would, and its statistics are measured ones."""
     out = tmp_path / 'backbone.pth'
     tiny = ['--images', '8', '--batch_size', '4', '--size', '32', '--epochs', '1', '--device', 'cpu']
     assert pretrain_backbone.main(['--out', str(out), *tiny]) == 0
-    assert 'of 400 held-out crops' in capsys.readouterr().out
+    assert 'right on 400 held-out crops: class ' in capsys.readouterr().out
     state = torch.load(out, weights_only=True)
-    assert state['fc.weight'].shape == (10, 2048) and state['fc.bias'].shape == (10,)
+    assert state['fc.weight'].shape == (17, 2048) and state['fc.bias'].shape == (17,)  # 10 classes, 7 colours
     backbone = ResNet50()
     assert set(state) == {*backbone.state_dict(), 'fc.weight', 'fc.bias'}
     assert weights.load_pretrained(backbone, str(out)) == weights.digest(backbone.state_dict())

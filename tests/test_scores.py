@@ -4,8 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from misc import labels, scores, seeds
+from misc.files import labels
+from misc.method import seeds
 from misc.pyutils import UserError
+from misc.score import scores
 from voc12.dataloader import PALETTE
 
 NAN = float('nan')

@@ -183,6 +183,29 @@ def test_the_benchmarks_plain_walks_are_the_walk():
     torch.testing.assert_close(benchmark.dense_walk(x.double(), edge.double()), walked, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(('words', 'seed', 'folder'), [
+    ([], 0, 'result/quickstart'), (['--seed=0'], 0, 'result/quickstart'),
+    (['--beta', '8', '--seed', '2'], 2, 'result/quickstart_seed_2')])
+def test_a_seed_of_the_quickstart_varies_everything(tmp_path, words, seed, folder):
+    """Scenes, backbone and stages have it, and a folder of their own."""
+    for name in ('script', '.venv/bin'):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(ROOT / 'script' / 'quickstart.sh', tmp_path / 'script')
+    (tmp_path / 'script' / 'make_env.sh').write_text('')
+    python = tmp_path / '.venv' / 'bin' / 'python'
+    python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$*" >> "$0.calls"\n')
+    python.chmod(0o755)
+    done = subprocess.run([shutil.which('bash'), tmp_path / 'script' / 'quickstart.sh', *words], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    drawn, pretrained, run, sheet = Path(f'{python}.calls').read_text().splitlines()
+    assert drawn == f'-m voc12.sample {folder}/sample --size 160 --seed {seed}'
+    assert pretrained == f'{tmp_path}/script/pretrain_backbone.py --out {folder}/backbone.pth --seed {seed}'
+    assert f'--preset quickstart --voc12_root {folder}/sample --pretrained {folder}/backbone.pth --work_dir {folder}' in run
+    assert run.endswith(' '.join(words).replace('=', ' '))
+    assert f'--work_dir {folder} ' in sheet
+
+
 def test_a_browser_is_there_or_left_out_by_name(tmp_path):
     """Nothing but what the script needs on the path: no browser, no root, no apt-get."""
     for name in ('bash', 'id', 'env'):

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from misc import seeds
-from misc.crf import dense_crf
+from misc.method import seeds
+from misc.method.crf import dense_crf
 
 RNG = np.random.default_rng(0)
 IMAGE = np.kron(RNG.integers(0, 256, (4, 5, 3)), np.ones((6, 6, 1), int)).astype(np.uint8)  # 24 x 30, patches

@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import activations, drawing, labels, options, records, weights
+from misc.command import options
+from misc.draw import drawing
+from misc.files import activations, labels, records, weights
 from misc.pyutils import UserError
 from step import show
+from step.pipeline import STAGES
 from tests.conftest import GOLDEN, Command
 from tests.tiny import NETWORKS, QUICK
 from voc12.dataloader import CLASSES, VOC12
@@ -161,7 +164,7 @@ def test_the_sheet_says_what_it_shows(work, monkeypatch, capsys):
 def test_the_sheet_draws_what_was_made(tmp_path, monkeypatch):
     """A column of each method from planes whose masks are known: the left half of CAM's, the right half of AMN's."""
     args = show.parse(['flat.png', '--labels', 'cat'])
-    options.resolve_thresholds(args)
+    options.resolve_settings(STAGES, args)
     image = np.full((160, 320, 3), 100, np.uint8)
     left, right = np.zeros((1, 160, 320), np.float32), np.ones((1, 160, 320), np.float32)
     left[..., :160], right[..., :160] = 1, 0
@@ -314,7 +317,7 @@ def test_wrong_flags(arguments, capsys):
 
 def test_every_flag_has_the_default_of_the_stages():
     args = vars(show.parse(['folder/yard.jpg', '--labels', 'dog']))
-    theirs = vars(options.build_parser().parse_args([]))
+    theirs = vars(options.build_parser(STAGES).parse_args([]))
     assert {name: args[name] for name in theirs} == theirs
     assert set(show.FLAGS) <= theirs.keys()
     assert args['out'] == 'yard_amn.png'

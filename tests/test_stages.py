@@ -5,12 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from misc import activations, labels
+from misc.files import activations, labels
 from tests.conftest import GOLDEN, Command
 
 IDS = ['2007_000001', '2007_000002', '2007_000003', '2007_000004']
 EXPECTED = GOLDEN / 'expected'
-pytestmark = pytest.mark.golden
 
 
 @pytest.fixture(scope='module')

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from coco14 import prepare as coco_prepare
-from misc import datasets, inference, pyutils, training
 from misc import ending as ends
+from misc import inference, pyutils, training
+from misc.data import datasets
 from misc.pyutils import UserError
 from script import benchmark, compare_thresholds, contact_sheet, pretrain_backbone, score_table
 from step import make_cam, segment, show
@@ -77,10 +78,15 @@ def test_memory_of_reading_and_saving(where, num_workers):
             raise MemoryError
         return name
 
-    def compute(name, item):
-        return raising(MemoryError()) if where == 'save' and name == 'b' else lambda: made.append(name)
-    with pytest.raises(ends.OutOfMemory, match=r"1 of 3 images failed.*first b: the machine's memory"):
-        inference.for_each_image(['a', 'b', 'c'], lambda name: False, read, num_workers, compute)
+    def save(name):
+        if where == 'save' and name == 'b':
+            raise MemoryError
+        made.append(name)
+
+    with pytest.raises(ends.OutOfMemory, match=r"1 of 3 images failed.*first b: the machine's memory"), \
+            inference.Images(['a', 'b', 'c'], lambda name: False, num_workers) as images:
+        for name, _ in images.todo(read):
+            images.save(name, save, name)
     assert made == ['a', 'c']
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from misc import records, weights
+from misc.files import records, weights
 from misc.pyutils import UserError
 
 

@@ -13,17 +13,17 @@ MARGIN = 4
 EXACT = {'learning rates': 1e-12, 'weights before': 1e-12, 'fixed weights': 0.0}  # sums of float64, and what nothing may touch
 
 # of the largest value: features, logits, activations, edges, displacements
-FORWARD = {mode: MARGIN * seen for mode, seen in {'fp32': 2.5e-6, 'tf32': 1.5e-3, 'bf16': 1.9e-2, 'fp16': 1.8e-3}.items()}
+FORWARD = {mode: MARGIN * seen for mode, seen in {'fp32': 2.5e-6, 'tf32': 1.6e-3, 'bf16': 1.9e-2, 'fp16': 1.8e-3}.items()}
 
 _STEPS = {  # of fp32, tf32, bf16
     'cam': {
-        'losses': (4.6e-6, 2.5e-4, 3.7e-3), 'weights': (1.2e-5, 2.9e-4, 1.6e-3), 'worst tensor': (3.2e-4, 1.2e-3, 7.6e-3),
+        'losses': (4.6e-6, 2.5e-4, 3.7e-3), 'weights': (1.5e-5, 3.4e-4, 1.6e-3), 'worst tensor': (3.2e-4, 1.9e-3, 7.6e-3),
         'magnitudes': (4.8e-4, 1.1e-2, 4.5e-2)},
     'amn': {
         'losses': (7e-7, 1.9e-4, 2.5e-3), 'weights': (3.7e-5, 1.8e-3, 4e-3), 'worst tensor': (1.8e-3, 1.9e-2, 9.4e-2),
         'magnitudes': (2.4e-2, 2.1, 2.6)},
     'irn': {
-        'losses': (4.7e-7, 3.9e-5, 5e-4), 'parts of the loss': (3.4e-6, 2.4e-3, 5e-3), 'weights': (6.9e-5, 1.7e-3, 4.7e-3),
+        'losses': (5.6e-7, 3.9e-5, 5e-4), 'parts of the loss': (3.8e-6, 2.4e-3, 5e-3), 'weights': (6.9e-5, 1.7e-3, 4.7e-3),
         'worst tensor': (5.9e-3, 1.1e-2, 2.9e-2), 'magnitudes': (9.9e-3, 4e-2, 6.7e-2),
         'mean displacement': (1.5e-2, 1.1e-1, 1.5e-1)}}
 STEPS: dict[str, dict[str, dict[str, float]]] = {

@@ -1,7 +1,6 @@
 """Pascal VOC 2012 as a source: names and colours of the classes, where files lie, labels from the XML, lists.
 
-This is all that a stage may ask of a data set; another data set offers the same class. Nothing outside voc12/ knows the
-number of classes or the name of a folder.
+Nothing outside voc12/ knows the number of classes or the name of a folder.
 """
 import difflib
 import os
@@ -11,10 +10,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from misc.labels import PALETTE
+from misc.contract.sources import Check, Source, as_on_disk, parse_list, same, some, without_ending
+from misc.contract.sources import read_list as read_list  # where others look for it
+from misc.files.labels import PALETTE
 from misc.pyutils import UserError
-from misc.sources import Check, as_on_disk, parse_list, same, some, without_ending
-from misc.sources import read_list as read_list  # where others look for it
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
            'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
@@ -26,16 +25,18 @@ def _is_root(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in FOLDERS)
 
 
-class VOC12:
+class VOC12(Source):
     """The devkit's folder VOCdevkit/VOC2012.
 
-    name, classes (C names), n_classes, palette (uint8 (256, 3)) describe the data; the methods say where things lie.
     Raises UserError where `root` is not such a folder.
     """
 
     name = 'voc12'
+    root_is = 'the folder VOC2012 that holds JPEGImages'
+    lists = {'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt', 'infer_list': 'voc12/train.txt',
+             'eval_set': 'train', 'seg_list': 'voc12/val.txt'}  # as the authors' script has them
+    environment, usual = 'VOC12_ROOT', 'VOCdevkit/VOC2012'
     classes = CLASSES
-    n_classes = len(CLASSES)
     palette = PALETTE
     upright = False  # masks do not follow EXIF orientation
     server_layout = {'test': 'results/VOC2012/Segmentation/comp6_test_cls'}  # split -> where the evaluation server wants it

@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from misc import ending, labels
+from misc import ending
+from misc.files import labels
 from misc.pyutils import UserError, write_json
 from voc12.dataloader import CLASSES, PALETTE
 
@@ -345,15 +346,18 @@ def _place(rng: np.random.Generator, name: str, h: int, w: int) -> tuple[np.ndar
 # ---- putting objects into a place ----
 
 class _Drawn(NamedTuple):
-    """One object on the canvas. colour: float32 (h, w, 3), already times alpha; alpha, telling: float32 (h, w)."""
+    """One object on the canvas. colour: float32 (h, w, 3), already times alpha; alpha, telling: float32 (h, w); body: which
+    of BODY_COLOURS."""
     colour: np.ndarray
     alpha: np.ndarray
     telling: np.ndarray
+    body: int
 
 
 def _render(rng: np.random.Generator, name: str, x: float, y: float, half: float, h: int, w: int) -> _Drawn:
     """The object `name` around (x, y), about 2 * `half` pixels long: its colours, direction, tilt and shape vary."""
-    body = BODY_COLOURS[rng.integers(len(BODY_COLOURS))] + rng.uniform(-10, 10, 3)
+    number = int(rng.integers(len(BODY_COLOURS)))
+    body = BODY_COLOURS[number] + rng.uniform(-10, 10, 3)
     stretch = np.array((rng.choice((-1.0, 1.0)), 1.0)) * rng.uniform(0.88, 1.12, 2)
     matrix = _rotation(rng.uniform(-8, 8)) @ np.diag(stretch) * half
     canvas = np.zeros((h * SUPERSAMPLING, w * SUPERSAMPLING, 3), dtype=np.uint8)
@@ -367,7 +371,7 @@ def _render(rng: np.random.Generator, name: str, x: float, y: float, half: float
     covers = cv2.resize(covers, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     light = 1.08 - 0.2 * np.clip((np.arange(h, dtype=np.float32) - y) / half, -1, 1)[:, None, None]
     colour = colour * (light + 0.025 * _noise(rng, h, w, (2, 2), (8, 8)))
-    return _Drawn(colour, covers[..., 0], covers[..., 1])
+    return _Drawn(colour, covers[..., 0], covers[..., 1], number)
 
 
 def _shadow(image: np.ndarray, alpha: np.ndarray) -> None:
@@ -462,22 +466,24 @@ def scene(number: int, size: int = 112, seed: int = 0) -> Scene:
 
 
 def object_crops(n: int, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Crops with a single object, as ImageNet has them: images uint8 (n, size, size, 3), labels int64 (n,).
+    """Crops with a single object, as ImageNet has them: images uint8 (n, size, size, 3), labels int64 (n, 2).
 
-    Labels 0..6 are NAMES, then DISTRACTORS, evenly. Any class may be in any place: the object must be looked at. It is
-    as large as in scenes of 112 pixels; every crop is drawn at a size of its own and resized, as activations are made
-    at several scales.
+    The first label is the class, 0..6 of NAMES, then DISTRACTORS, evenly; the second its body's colour (BODY_COLOURS), as
+    ImageNet tells breeds and makes apart: who names both must look at the whole object. Any class may be in any place. The
+    object is as large as in scenes of 112 pixels; every crop is drawn at a size of its own and resized, as activations are
+    made at several scales.
     """
     names = NAMES + DISTRACTORS
     images = np.empty((n, size, size, 3), dtype=np.uint8)
-    targets = np.arange(n, dtype=np.int64) % len(names)
-    for i, label in enumerate(targets):
+    targets = np.stack([np.arange(n, dtype=np.int64) % len(names), np.empty(n, np.int64)], axis=1)
+    for i, label in enumerate(targets[:, 0]):
         rng = np.random.default_rng([seed, i, 1])  # never a scene's stream
         drawn_size = round(size * 2 ** rng.uniform(-0.6, 0.8))
         image, _ = _place(rng, str(rng.choice(sorted(PLACES))), drawn_size, drawn_size)
         half = drawn_size * rng.uniform(0.3, 0.48)
         x, y = rng.uniform(half * 0.85, drawn_size - half * 0.85, 2)
         drawn = _render(rng, names[label], x, y, half, drawn_size, drawn_size)
+        targets[i, 1] = drawn.body
         image = _compose(image, [drawn], bool(rng.random() < 0.5), False)[0]
         images[i] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
     return images, targets

@@ -1,0 +1,103 @@
+"""What can be known to be wrong before the first stage runs: lists, labels, masks, networks, inputs. Each check raises
+UserError for the first thing it finds."""
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from misc import networks, training
+from misc.contract.stages import Job, Stage, Stages
+from misc.files import records, weights
+from misc.pyutils import UserError
+
+
+def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
+    """Everything that can be known before the first stage: lists, labels, networks, and inputs that no stage will make.
+
+    Raises UserError for the first thing that is wrong.
+    """
+    if args.repeat > 1 and not trainings_of(chosen):
+        raise UserError(f'--repeat {args.repeat}: none of the chosen stages depends on the seed; name a training with them, '
+                        'whose runs differ')
+    check_extra_folders(args, job.stages)
+    for flag in network_flags(job.stages):
+        networks.module_of(getattr(args, flag), flag)
+    check_lists(args, job, chosen)
+    trainings = trainings_of(chosen)
+    for stage in trainings:
+        training.steps_of(len(job.ids('train_list')), stage.settings[0].of(args).batch_size, 1, stage.name)
+    for choice in {stage.settings[0].of(args).pretrained for stage in trainings}:
+        weights.check_pretrained(choice)
+    if trainings and args.tensorboard is not None:
+        training.summary_writer()
+    for stage in chosen:
+        if stage.check is not None:
+            stage.check(job, [each.name for each in chosen], *stage.told(args))
+    check_inputs(args, job, chosen)
+
+
+def trainings_of(chosen: Sequence[Stage]) -> list[Stage]:
+    return [stage for stage in chosen if stage.trains]
+
+
+def network_flags(stages: Stages) -> list[str]:
+    """The flags that name a network's module."""
+    return list(dict.fromkeys(flag for cls in stages.settings() for name, flag in cls.flags().items() if name == 'network'))
+
+
+def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
+    """Raises UserError where the data set has faults, or images, labels or masks of the lists in use are missing."""
+    wrong = job.source.check(()).wrong
+    if wrong:
+        raise UserError(f'{args.data_root}: {wrong[0]}'
+                        + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
+    labelled = {name for stage in chosen if stage.labelled for name in stage.lists}
+    scored = {name for stage in chosen if stage.masks for name in stage.lists}
+    needed = {name for stage in chosen if not stage.may_be_empty for name in stage.lists}
+    for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
+        ids = job.ids(name)
+        if not ids and name in needed:
+            raise UserError(f'--{name} {job.lists[name]}: no such image in {args.data_root}'
+                            + ('; a score needs masks, every other stage goes without' if name in scored else ''))
+        if name in scored:
+            missing = [image_id for image_id in ids if not job.source.mask_path(image_id).is_file()]
+            if missing:
+                raise UserError(f'{job.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
+                                f'{job.lists[name]} are missing; a score needs the mask of every image of --{name}')
+        elif name in labelled:
+            for image_id in ids:
+                job.source.labels(image_id)
+
+
+def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
+    """Raises UserError for an input that is not there and that no chosen stage will make, or was made for other classes."""
+    made: set[str] = set()
+    for stage in chosen:
+        for flag in stage.inputs(args, needed=False):
+            path = getattr(args, flag)
+            if flag not in made and path is not None and Path(path).is_dir():
+                records.check_classes(path, job.source.classes)
+        needed = stage.inputs(args)
+        for flag in needed:
+            path = getattr(args, flag)
+            if flag not in made and not (weights.existing(path) or Path(path).is_dir()):
+                raise UserError(f'{stage.name} needs {path}: {job.remedy(flag)}, or name another --{flag}')
+            if flag not in made:
+                records.check_classes(path, job.source.classes)
+        for maker in (other for other in chosen if not other.trains and set(other.outputs(args)) & set(needed)):
+            lacking = sorted(set(job.ids(stage.lists[0])) - set(job.ids(maker.lists[0])))
+            if lacking:
+                raise UserError(f'{stage.name} goes over {len(lacking)} images of --{stage.lists[0]} (first {lacking[0]}) '
+                                f'that {maker.name} will not make: they are not in --{maker.lists[0]}')
+        made.update(stage.outputs(args))
+
+
+def check_extra_folders(args: argparse.Namespace, stages: Stages) -> None:
+    """Raises UserError where a folder that is kept only when it is named is that of another output or input."""
+    usual = {f'--{flag}': getattr(args, flag) for flag in stages.files()}
+    usual |= {f'--analyze_dirs {name}': folder for name, folder in args.analyze_dirs}
+    for flag, (_, output) in stages.outputs().items():
+        path = getattr(args, flag)
+        for other, folder in usual.items():
+            if not output.kept and path is not None and Path(path).resolve() == Path(folder).resolve():
+                raise UserError(f'--{flag} {path} is {other}, too: {output.holds} needs a folder of its own')
+

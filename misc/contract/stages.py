@@ -1,0 +1,205 @@
+"""What a stage says of itself, once; and what a run gives it. Flags, checks, remedies, scores, report and the README's table
+are made from this."""
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from misc.contract import settings
+from misc.contract.settings import Settings
+from misc.contract.sources import Source
+from misc.pyutils import UserError
+
+
+def _always(args: argparse.Namespace) -> bool:
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A file or folder that a stage writes.
+
+    flag: names it; path: its usual place below --work_dir; kept: it is written without being asked for, else only where the
+    flag is given, with a place or without; when: whether this run writes it; help: what it is, where the flag's help needs
+    more than the stage; holds: the same in a word or two, for a message; exists(path, id): whether an image's file is there,
+    of what holds one for each image; megabytes: of an image of VOC's size, about; authors: the flag is theirs.
+    """
+
+    flag: str
+    path: str
+    kept: bool = True
+    when: Callable[[argparse.Namespace], bool] = _always
+    help: str = ''
+    metavar: str | None = None
+    holds: str = 'it'
+    exists: Callable[[str, str], bool] | None = None
+    megabytes: float = 0.0
+    authors: bool = False
+
+    def wanted(self, args: argparse.Namespace) -> bool:
+        return getattr(args, self.flag) is not None and self.when(args)
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """A file or folder that a stage reads.
+
+    flag: names it; needed: False for what is read where it is there; when: whether this run reads it; instead: the flag
+    whose output is meant where this flag is not given.
+    """
+
+    flag: str
+    needed: bool = True
+    when: Callable[[argparse.Namespace], bool] = _always
+    instead: str | None = None
+    help: str = ''
+
+    def meant(self, args: argparse.Namespace) -> str:
+        """The flag of the output that is read."""
+        if self.instead is not None and getattr(args, self.flag) == getattr(args, self.instead):
+            return self.instead
+        return self.flag
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table of scores: `stage` of its lines in the scores file (of: which of them), its title, and the
+    published mIoU by data set."""
+
+    stage: str
+    title: str
+    published: dict[str, float] = dataclasses.field(default_factory=dict)
+    of: Callable[[dict[str, Any]], bool] = lambda line: True
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """How the report and the contact sheet show a stage's first output.
+
+    kind: 'activation', 'seed' or 'mask'; threshold: the flag of the threshold at which activations become masks.
+    """
+
+    title: str
+    kind: str
+    threshold: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage of the pipeline.
+
+    run(job, *settings) does it, with an object of each class of `settings`. lists: the flags of the lists it goes over,
+    the first its own; labelled: it needs the image-level labels; trains: it trains a network, by batches whose size is the
+    first settings' batch_size; masks: it needs the masks of its lists; may_be_empty: it does something where its list has no
+    image; rows: the scores that it writes; check(job, chosen, *settings): what can be known to be wrong before the first
+    stage runs; after: the stage that it follows, where it is none of the project's own.
+    """
+
+    name: str
+    title: str
+    run: Callable[..., None]
+    settings: tuple[type[Settings], ...] = ()
+    reads: tuple[Input, ...] = ()
+    writes: tuple[Output, ...] = ()
+    lists: tuple[str, ...] = ('train_list',)
+    labelled: bool = True
+    trains: bool = False
+    masks: bool = False
+    may_be_empty: bool = False
+    rows: tuple[Row, ...] = ()
+    shown: Shown | None = None
+    check: Callable[..., None] | None = None
+    after: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return f'--{self.name}_pass'
+
+    def inputs(self, args: argparse.Namespace, needed: bool = True) -> list[str]:
+        """The flags of what this run reads: what it needs, or what it takes where it is there."""
+        return [each.meant(args) for each in self.reads if each.needed == needed and each.when(args)]
+
+    def told(self, args: argparse.Namespace) -> list[Settings]:
+        """Its settings, from the resolved command line."""
+        return [cls.of(args) for cls in self.settings]
+
+    def outputs(self, args: argparse.Namespace) -> list[str]:
+        """The flags of what this run writes."""
+        return [each.flag for each in self.writes if each.wanted(args)]
+
+
+class Stages(Sequence[Stage]):
+    """All stages, in pipeline order."""
+
+    def __init__(self, stages: Iterable[Stage]):
+        self._stages = tuple(stages)
+
+    def __getitem__(self, position: int) -> Stage:
+        return self._stages[position]
+
+    def __len__(self) -> int:
+        return len(self._stages)
+
+    def named(self, name: str) -> Stage:
+        return next(stage for stage in self if stage.name == name)
+
+    def with_more(self, more: Iterable[Stage]) -> 'Stages':
+        """These and `more`, each after the stage that it names. Raises UserError for names that are taken or not there."""
+        stages = list(self._stages)
+        for stage in more:
+            names = [each.name for each in stages]
+            if stage.name in names:
+                raise UserError(f'a stage {stage.name} is there already; give yours another name')
+            if stage.after is not None and stage.after not in names:
+                raise UserError(f'stage {stage.name}: there is no stage {stage.after!r} that it could come after')
+            stages.insert(len(stages) if stage.after is None else names.index(stage.after) + 1, stage)
+        return Stages(stages)
+
+    def outputs(self) -> dict[str, tuple[Stage, Output]]:
+        """flag -> the stage that writes it, and what it says of it; in pipeline order, one that two write with the first."""
+        found: dict[str, tuple[Stage, Output]] = {}
+        for stage in self:
+            for output in stage.writes:
+                found.setdefault(output.flag, (stage, output))
+        return found
+
+    def files(self) -> dict[str, str]:
+        """flag -> usual place below --work_dir, of every output that is written without being asked for."""
+        return {flag: output.path for flag, (_, output) in self.outputs().items() if output.kept}
+
+    def rows(self) -> tuple[Row, ...]:
+        """Every line of the table of scores."""
+        return tuple(row for stage in self for row in stage.rows)
+
+    def settings(self) -> tuple[type[Settings], ...]:
+        """Every class of settings, each once."""
+        return tuple(dict.fromkeys(cls for stage in self for cls in stage.settings))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a run gives each of its stages: the data set, the lists, where files lie, the machine.
+
+    run: the settings that no stage owns; lists: flag -> list file or split; files: flag -> path, None where it is not named;
+    thresholds: flag -> value, of those at which activations are shown as masks.
+    """
+
+    source: Source
+    stages: Stages
+    run: settings.Run
+    device: torch.device
+    lists: dict[str, str]
+    files: dict[str, str | None]
+    thresholds: dict[str, float | str] = dataclasses.field(default_factory=dict)
+    version: str = ''
+    commit: str = ''
+
+    def ids(self, flag: str) -> list[str]:
+        """The ids of a list, named by its flag."""
+        return self.source.ids(self.lists[flag])
+
+    def remedy(self, flag: str, more: str = 'first') -> str:
+        """What makes the file or folder of a flag: 'run --make_cam_pass True first'."""
+        return f'run {self.stages.outputs()[flag][0].flag} True {more}'

@@ -1,0 +1,53 @@
+"""Maps that networks make of an image and its mirror: their sizes, and resizing."""
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from misc import torchutils
+
+MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go through the network one after the other
+
+
+def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """forward on N images (N, 3, H, W) and their left-right mirrors as one batch: both results, (N, ..., h, w), the mirrors'
+    flipped back.
+
+    Large images and their mirrors are taken one after the other, which halves the memory.
+    """
+    both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
+    number = len(images)
+    parts = both.split(number) if images.shape[2] * images.shape[3] > MIRRORED_APART else (both,)
+    result = torch.cat([forward(part).float() for part in parts])
+    return result[:number], result[number:].flip(-1)
+
+
+def together(images: Sequence[Sequence[torch.Tensor]], device: torch.device) -> list[torch.Tensor]:
+    """The scales (1, 3, h_s, w_s) of N images of one size -> of each scale one batch (N, 3, h_s, w_s) on `device`.
+
+    Each is copied as it was read: to put them together on the host would undo its pinned memory.
+    """
+    return [torch.cat([torchutils.to_device(image, device) for image in scale]) for scale in zip(*images, strict=True)]
+
+
+def chosen_planes(planes: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
+    """planes[numbers], (K, h, w), without an index that would have to be copied to a GPU and waited for."""
+    return torch.stack([planes[number] for number in numbers]) if len(numbers) else planes[:0]
+
+
+def resize(planes: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
+    """Bilinear, (K, h, w) -> (K, H, W)."""
+    return F.interpolate(planes[None], hw, mode='bilinear', align_corners=False)[0]
+
+
+def strided_hw(hw: tuple[int, int]) -> tuple[int, int]:
+    """Stride-4 size."""
+    return (hw[0] - 1) // 4 + 1, (hw[1] - 1) // 4 + 1
+
+
+def rounded_up(hw: tuple[int, int], stride: int = 16) -> tuple[int, int]:
+    """The size rounded up to a multiple of `stride`."""
+    return ((hw[0] - 1) // stride + 1) * stride, ((hw[1] - 1) // stride + 1) * stride
+
+

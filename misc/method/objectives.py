@@ -1,0 +1,125 @@
+"""What each training learns: a loss of the network, a batch and its targets. One's own is a module with a class Objective
+(--cam_loss, --amn_loss; docs/extending.md)."""
+from typing import Any
+
+import torch
+from torch import nn
+
+from misc.contract.settings import AmnTraining, SegTraining
+from misc.method import losses, segmentation
+from misc.torchutils import to_device
+
+Batch = dict[str, Any]
+Parts = dict[str, torch.Tensor]
+
+
+class Objective:
+    """What is learnt. For a loss that is a mean over images, define `mean` and nothing else.
+
+    told: the settings of the training. A batch is on the host: `image` (N, 3, S, S), `labels` (N, C), `index` (N,), `seed`
+    (N,) and, where the stage has label maps, `label_map` (N, s, s); `self.there` brings a tensor to the device.
+    """
+
+    def __init__(self, told: Any, device: torch.device):
+        self.told, self.device = told, device
+
+    def there(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device, without waiting for it."""
+        return to_device(tensor, self.device)
+
+    def counts(self, batch: Batch) -> torch.Tensor | None:
+        """How many targets of each kind the whole batch holds, over all processes: what a mean is divided by. None for a
+        batch without anything to learn from, which is skipped and counted. Here: (1,), its images."""
+        return losses.image_counts(batch['index'])
+
+    def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
+        """The share of a part of that batch in its loss, and in the loss's parts by name; the shares of all parts add up.
+        `net` is the network itself, whatever shares its gradients."""
+        return losses.share_of_mean(self.mean(net, part), len(part['index']), counts), {}
+
+    def mean(self, net: nn.Module, part: Batch) -> torch.Tensor:
+        """The mean over the images of a part."""
+        raise NotImplementedError
+
+
+class Learner(nn.Module):
+    """A network and its objective as one module, so that DistributedDataParallel sees whatever of the network a loss uses."""
+
+    def __init__(self, net: nn.Module, objective: Objective):
+        super().__init__()
+        self.net, self.objective = net, objective
+
+    def forward(self, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
+        return self.objective.loss(self.net, part, counts)
+
+
+class ImageClassification(Objective):
+    """CAM: multi-label soft margin loss of the logits."""
+
+    def counts(self, batch: Batch) -> torch.Tensor:
+        return losses.image_counts(batch['labels'])
+
+    def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
+        logits = net(self.there(part['image']))
+        return losses.classification_loss(logits, self.there(part['labels']), self.there(counts)), {}
+
+
+class PixelClassification(Objective):
+    """AMN: per-pixel classification of the refined seed, smoothed, balanced (AMN, section 3.2)."""
+
+    told: AmnTraining
+
+    def counts(self, batch: Batch) -> torch.Tensor | None:
+        pixels = losses.labelled_pixels(batch['label_map'])  # on the host, where the batch still is
+        return pixels if pixels.any() else None  # nothing but ignored pixels: nothing to learn from
+
+    def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
+        image, labels, label_map, counts = map(self.there, (part['image'], part['labels'], part['label_map'], counts))
+        logits = net(image, labels, part['seed'])
+        return losses.per_pixel_classification_loss(logits, label_map, self.told.eps, counts, self.told.balanced), {}
+
+
+class PixelPairs(Objective):
+    """IRN: affinities and displacements of the pairs of the refined seed (IRN, section 4)."""
+
+    parts = ('same', 'different', 'displacement of objects', 'displacement of background')
+
+    def counts(self, batch: Batch) -> torch.Tensor:
+        return losses.pair_counts(self.there(batch['label_map']))
+
+    def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
+        edge, displacement = net(self.there(part['image']))
+        parts = losses.affinity_losses(edge.float().sigmoid(), displacement.float(), self.there(part['label_map']),
+                                       counts=counts)
+        return losses.irn_loss(parts), dict(zip(self.parts, parts, strict=True))
+
+
+class Segmentation(Objective):
+    """DeepLab-V2: the sum of the cross-entropies at every scale and at their maximum, each against the label map at that size.
+
+    kazuto1011's code averages over each half of a batch and then the halves; ours over the whole batch at once, so that
+    --accumulate and several processes change nothing. sizes: (h, w) of the logits at each scale, and of their maximum.
+    """
+
+    told: SegTraining
+
+    def __init__(self, told: SegTraining, device: torch.device, sizes: list[tuple[int, int]]):
+        super().__init__(told, device)
+        self.sizes = sizes
+
+    def counts(self, batch: Batch) -> torch.Tensor | None:
+        pixels = torch.stack([losses.labelled_pixels(segmentation.resized(batch['label_map'], hw)) for hw in self.sizes])
+        return pixels if pixels.any() else None
+
+    def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
+        image, label_map, counts = map(self.there, (part['image'], part['label_map'], counts))
+        outputs = segmentation.at_scales(net, image, self.told.scales)
+        values = [self.of_output(logits, segmentation.resized(label_map, hw), number)
+                  for logits, hw, number in zip(outputs, self.sizes, counts, strict=True)]
+        return sum(values), {'maximum': values[-1]}
+
+    def of_output(self, logits: torch.Tensor, label_map: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """The loss of one of the outputs, against the label map at its size."""
+        if self.told.loss == 'balanced':
+            return losses.per_pixel_classification_loss(logits, label_map, 0, counts)
+        return losses.cross_entropy_loss(logits, label_map, counts)

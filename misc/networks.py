@@ -1,0 +1,82 @@
+"""Networks by the name of their module: built, started from ImageNet weights, or loaded and made ready. What they must offer
+stands in net/__init__.py."""
+import ast
+import hashlib
+import importlib
+import inspect
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from misc import torchutils
+from misc.files import weights
+from misc.method.objectives import Objective
+from misc.pyutils import UserError
+from net import backbone_of
+
+
+def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
+    """A module that has the class `wanted`. Raises UserError, which names the flag, where there is none."""
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, ValueError) as error:
+        raise UserError(f'--{flag} {name}: cannot be imported ({error})') from error
+    if not hasattr(module, wanted):
+        raise UserError(f'--{flag} {name}: a module without a class {wanted}')
+    return module
+
+
+def build(name: str, *arguments: Any, backbone: str | None = None, **options: Any) -> nn.Module:
+    """The Net of a module; backbone: the module of another backbone than its own."""
+    if backbone is not None:
+        options['backbone'] = module_of(backbone, 'backbone', 'Backbone').Backbone()
+    return importlib.import_module(name).Net(*arguments, **options)
+
+
+def start(name: str, *arguments: Any, pretrained: str, seed: int, **options: Any) -> tuple[nn.Module, str]:
+    """A network to train, whose random weights come from `seed`; and what tells the weights of its backbone apart."""
+    torch.manual_seed(seed)
+    net = build(name, *arguments, **options)
+    return net, weights.load_pretrained(backbone_of(net), pretrained)
+
+
+def objective(name: str | None, flag: str, published: type[Objective]) -> type[Objective]:
+    """The paper's objective, or the class Objective of a module of one's own."""
+    return published if name is None else module_of(name, flag, 'Objective').Objective
+
+
+def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, device: torch.device, precision: str,
+         classes: Sequence[str] | None = None, **options: Any) -> tuple[nn.Module, str]:
+    """A trained network, ready for inference; and the digest of its weights. Raises UserError as `weights.load_checkpoint`."""
+    net = build(name, *arguments, **options)
+    digest = weights.load_checkpoint(net, path, remedy, classes)
+    prepare(net, device, precision)
+    return net, digest
+
+
+def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
+    """Make a network with loaded weights ready for inference, and for nothing else: on the device, channels last, batch
+    norms folded, the backbone's weights in `precision` once instead of at every image."""
+    net.eval().requires_grad_(False)
+    net.to(device, memory_format=torch.channels_last)
+    backbone = backbone_of(net)
+    fold = getattr(backbone, 'fold_norms', None)
+    if fold is not None:  # a network of one's own need not have it
+        fold()
+        backbone.to(torchutils.PRECISIONS[precision])
+
+
+def code_of(*names: str) -> str:
+    """16 hex digits that tell the code of modules apart; comments, docstrings and layout do not count."""
+    total = hashlib.sha256()
+    for name in names:
+        tree = ast.parse(inspect.getsource(importlib.import_module(name)))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        total.update(ast.dump(tree).encode())
+    return total.hexdigest()[:16]

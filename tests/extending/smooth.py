@@ -1,0 +1,42 @@
+"""A stage of one's own, here between the pseudo-masks and their score: small specks of a mask go to what surrounds them.
+
+    python run_sample.py --stage_from smooth --stages make_sem_seg..eval_sem_seg --smooth_size 7
+"""
+import dataclasses
+
+import cv2
+import numpy as np
+
+from misc import inference
+from misc.contract.settings import COUNT, Settings, setting
+from misc.contract.stages import Input, Job, Output, Row, Shown, Stage
+from misc.files import labels, records
+from misc.score import folders
+
+
+@dataclasses.dataclass(frozen=True)
+class Smoothing(Settings):
+    group, prefix = 'smoothing', 'smooth_'
+    size: int = setting(5, 'side of the window whose median a pixel takes, pixels, odd (ours)', COUNT)
+
+
+def run(job: Job, told: Smoothing) -> None:
+    masks, folder = job.files['sem_seg_out_dir'], job.files['smooth_out_dir']
+    record = {'stage': 'smooth', **told.record(), 'masks': records.made_by(masks)}
+    records.open_folder(folder, record, ('.png',), job.run.overwrite)
+
+    def make(image_id: str) -> None:
+        mask = labels.load(labels.label_path(masks, image_id), job.remedy('sem_seg_out_dir'))
+        smooth = cv2.medianBlur(np.ascontiguousarray(mask), told.size)
+        labels.save(labels.label_path(folder, image_id), smooth, job.source.palette)
+
+    with inference.Images.of(job, 'mask_list', lambda image_id: labels.exists(folder, image_id)) as images:
+        images.make(make)
+    folders.score_label_maps(job, 'smooth', folder, job.remedy('smooth_out_dir'), size=told.size)
+
+
+STAGE = Stage(
+    'smooth', 'pseudo-masks without specks, and their score', run, (Smoothing,),
+    reads=(Input('sem_seg_out_dir'),), writes=(Output('smooth_out_dir', 'result/smooth', exists=labels.exists),),
+    lists=('mask_list', 'eval_set'), labelled=False, rows=(Row('smooth', 'pseudo-mask, smooth'),),
+    shown=Shown('Smooth mask', 'mask'), after='make_sem_seg')
