@@ -59,7 +59,8 @@ def make(source, folder, workers=0, overwrite=False, ids=None, **parts):
         with open(made_ids, 'a') as stream:
             stream.write(f'{image_id}\n')
 
-    inference.for_each_image(ids, lambda image_id: (folder / f'{image_id}.txt').is_file(), read, workers, made=[made])
+    with inference.Images(ids, lambda image_id: (folder / f'{image_id}.txt').is_file(), workers, made=[made]) as images:
+        images.make(read)
     unlock()
     return sorted(made_ids.read_text().split())
 
