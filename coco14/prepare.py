@@ -440,7 +440,8 @@ def make_label_maps(instances: Instances, folder: Path, num_workers: int, overwr
             made = label_map(annotations, (int(instances.heights[row]), int(instances.widths[row])))
             labels.save(labels.label_path(folder, image_id), made, COCO14.palette)
 
-        inference.for_each_image(instances.ids(), lambda image_id: labels.exists(folder, image_id), make, num_workers)
+        with inference.Images(instances.ids(), lambda image_id: labels.exists(folder, image_id), num_workers) as images:
+            images.make(make)
 
 
 # ---- the command ----
