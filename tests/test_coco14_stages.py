@@ -117,8 +117,7 @@ def test_script(drawn, tmp_path):
 
 
 @pytest.mark.parametrize(('words', 'code', 'told'), [
-    ([], 2, 'usage: bash script/generate_pseudo_mask_coco.sh ROOT'),
-    (['nowhere'], 1, 'error: nowhere/ImageSets/train2014.txt is missing: python -m coco14.prepare --coco_root nowhere')])
+    ([], 1, 'error: where is coco14? Give --data_root FOLDER'), (['nowhere'], 1, 'error: nowhere: no such folder')])
 def test_script_tells_how_it_is_used(words, code, told):
     done = script(*words)
     assert done.returncode == code
