@@ -120,7 +120,8 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
-    if len([stage for stage in chosen if stage.rows]) > 1 and torchutils.is_main() and Path(args.scores_file).is_file():
+    scored = any(stage.rows for stage in chosen)
+    if scored and len(chosen) > 1 and torchutils.is_main() and Path(args.scores_file).is_file():
         log.info('%s', results.table(args.scores_file, job.stages.rows(), published=True))
 
 

@@ -9,6 +9,8 @@ case), and how many times longer it takes.
 """
 import argparse
 import functools
+import importlib.util
+import math
 import multiprocessing
 import platform
 import resource
@@ -33,16 +35,18 @@ from misc.contract.settings import AmnTraining  # noqa: E402
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
 from misc.method import (
+    activating,  # noqa: E402
     crf,  # noqa: E402
     losses,  # noqa: E402
     maps,  # noqa: E402
     objectives,  # noqa: E402
     seeds,  # noqa: E402
+    walking,  # noqa: E402
 )
 from misc.pyutils import UserError, write_json  # noqa: E402
 from misc.score import scores  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
-from step import make_amn_cam, make_cam, make_sem_seg, train_amn  # noqa: E402
+from step import train_amn  # noqa: E402
 from voc12 import sample  # noqa: E402
 
 SCALES = [1.0, 0.5, 1.5, 2.0]
@@ -94,7 +98,7 @@ def copy_rate(args: argparse.Namespace) -> float:
 def case_make_cam(args: argparse.Namespace) -> dict[str, Any]:
     """Decode, resize, four scales and mirrors, save. Plain: the network alone, float32, contiguous, norms apart."""
     net = resnet50_cam.Net(CLASSES)
-    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: make_cam.cams_of(
+    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: activating.cams_of(
         net, [np.array([0, 1])], hw, images, args.device, args.precision)[0])
 
 
@@ -103,7 +107,7 @@ def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
     net, y = resnet50_amn.Net(CLASSES), torch.zeros(1, CLASSES, device=args.device)
     y[0, :2] = 1
     present, seed = y[0].bool().cpu().numpy(), np.full(tuple(args.size), 255, np.uint8)
-    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: make_amn_cam.amn_cams_of(
+    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: activating.amn_cams_of(
         net, [present], [seed], images, args.device, args.precision)[0])
 
 
@@ -189,14 +193,56 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
 
 
 def case_refine(args: argparse.Namespace) -> dict[str, Any]:
-    """Two labelings of an image with two classes through the dense CRF. Plain: a field for each labeling."""
-    image, rng = drawn_image(args), np.random.default_rng(0)
-    planes = np.stack([imutils.resize((rng.random((8, 8, 3)) * 255).astype(np.uint8), tuple(args.size))[..., 0] / 255
-                       for _ in range(2)]).astype(np.float32)
+    """Two labelings of an image with two classes through the dense CRF. Plain: by pydensecrf2."""
+    image, planes = drawn_image(args), _smooth_planes(args, 2)
     labelings = [seeds.arg_max(planes, threshold) for threshold in (0.45, 0.15)]
-    shared = seconds(lambda: crf.dense_crf(image, labelings, 3), args)
-    apart = seconds(lambda: [crf.dense_crf(image, [labeling], 3) for labeling in labelings], args)
-    return {'seconds': shared, 'plain': apart, 'plain_what': 'a lattice for each labeling', 'compared': shared}
+    return _against_pydensecrf(args, lambda: crf.dense_crf(image, labelings, 3), image,
+                               [label_energy(labeling, 3) for labeling in labelings], crf.SEEDS)
+
+
+def case_refine_segmentation(args: argparse.Namespace) -> dict[str, Any]:
+    """The segmentation network's probabilities, of all classes, through the dense CRF. Plain: by pydensecrf2."""
+    image, planes = drawn_image(args), np.exp(6 * _smooth_planes(args, CLASSES + 1))
+    probabilities = planes / planes.sum(0)
+    return _against_pydensecrf(args, lambda: crf.refine_probabilities(image, probabilities), image,
+                               [-np.log(probabilities.reshape(len(planes), -1))], crf.SEGMENTATION)
+
+
+def _smooth_planes(args: argparse.Namespace, number: int) -> np.ndarray:
+    """Enlarged noise, as activations are: float32 (number, H, W), 0 to 1."""
+    rng = np.random.default_rng(0)
+    return np.stack([imutils.resize((rng.random((8, 8, 3)) * 255).astype(np.uint8), tuple(args.size))[..., 0] / 255
+                     for _ in range(number)]).astype(np.float32)
+
+
+def _against_pydensecrf(args: argparse.Namespace, ours: Callable[[], Any], image: np.ndarray, energies: list[np.ndarray],
+                        terms: crf.Terms) -> dict[str, Any]:
+    taken = seconds(ours, args)
+    if importlib.util.find_spec('pydensecrf') is None:
+        return {'seconds': taken, 'plain': math.nan, 'plain_what': 'pydensecrf2, which is not installed', 'compared': taken}
+    return {'seconds': taken, 'plain': seconds(lambda: by_pydensecrf(image, energies, terms), args),
+            'plain_what': 'pydensecrf2', 'compared': taken}
+
+
+def by_pydensecrf(image: np.ndarray, energies: list[np.ndarray], terms: crf.Terms) -> list[np.ndarray]:
+    """pydensecrf's arg max (H, W) for each unary energy (n, H*W), the lattices built once."""
+    from pydensecrf import densecrf
+    height, width = image.shape[:2]
+    field = densecrf.DenseCRF2D(width, height, len(energies[0]))
+    field.addPairwiseGaussian(sxy=terms.gaussian_sxy, compat=terms.gaussian_compat)
+    field.addPairwiseBilateral(sxy=terms.bilateral_sxy, srgb=terms.bilateral_srgb, rgbim=np.ascontiguousarray(image),
+                               compat=terms.bilateral_compat)
+    refined = []
+    for energy in energies:
+        field.setUnaryEnergy(np.ascontiguousarray(energy, np.float32))
+        refined.append(np.argmax(field.inference(10), 0).reshape(height, width))
+    return refined
+
+
+def label_energy(labeling: np.ndarray, n_labels: int) -> np.ndarray:
+    """-log of the certainty at each pixel's label, of an equal share of the rest elsewhere: (n, H*W)."""
+    return -np.log(np.where(labeling.ravel() == np.arange(n_labels)[:, None], crf.CERTAINTY,
+                            (1 - crf.CERTAINTY) / (n_labels - 1)))
 
 
 def case_refine_parallel(args: argparse.Namespace) -> dict[str, Any]:
@@ -251,11 +297,11 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     image = datasets.scaled_images(drawn_image(args), [1.0])[0].to(args.device)
     hw = tuple(args.size)
     strided = torch.rand(2, *maps.strided_hw(hw), device=args.device)
-    work = gigaflop(lambda: make_sem_seg.edge_of(net, image, args.precision, 512))
-    network = seconds(lambda: make_sem_seg.edge_of(net, image, args.precision, 512), args)
+    work = gigaflop(lambda: walking.edge_of(net, image, args.precision, 512))
+    network = seconds(lambda: walking.edge_of(net, image, args.precision, 512), args)
     edge = torch.rand(1, *maps.strided_hw(hw), device=args.device)
-    walk = seconds(lambda: make_sem_seg.planes_of(activations.Walked(
-        np.arange(2), make_sem_seg.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
+    walk = seconds(lambda: walking.planes_of(activations.Walked(
+        np.arange(2), walking.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
     small, small_edge = torch.rand(2, 48, 48, device=args.device), torch.rand(1, 48, 48, device=args.device)
     return {'seconds': network + walk, 'network': network, 'gflop': work, 'walk': walk,
             'plain': seconds(lambda: dense_walk(small, small_edge), args), 'plain_what': 'dense walk, 48 x 48 map',

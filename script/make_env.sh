@@ -8,8 +8,13 @@ set -euo pipefail
 oldest=10 newest=14  # of Python 3: those that the torch of script/constraints.txt has wheels for
 fail() { echo "error: $*" >&2; exit 1; }
 
-python=$(command -v -- "${PYTHON:-python3}") || fail "no ${PYTHON:-python3}; PYTHON names an interpreter, 3.$oldest to 3.$newest"
-case $python in /*) ;; *) python=$PWD/$python ;; esac
+find_python() { command -v -- "$1" || fail "no $1; PYTHON names an interpreter, 3.$oldest to 3.$newest"; }
+
+python=
+if [ -n "${PYTHON:-}" ]; then
+  python=$(find_python "$PYTHON")
+  case $python in /*) ;; *) python=$PWD/$python ;; esac
+fi
 cd "$(dirname "$0")/.."
 requirements=${1:-requirements.txt}
 log=.venv/install.log
@@ -23,7 +28,9 @@ identity() {
   "$1" -c 'import sys; v = sys.version_info; print("%d %d %d.%d.%d " % (v[:2] + v[:3]) + getattr(sys, "base_prefix", ""))' 2>/dev/null
 }
 there=$(identity .venv/bin/python) || there=
-if [ -z "${PYTHON:-}" ] && [ -n "$there" ]; then python=.venv/bin/python; fi
+if [ -z "$python" ]; then
+  if [ -n "$there" ]; then python=.venv/bin/python; else python=$(find_python python3); fi
+fi
 asked=$(identity "$python") || fail "$python does not run; PYTHON names an interpreter, 3.$oldest to 3.$newest"
 read -r major minor version _ <<< "$asked"
 if [ "$major" != 3 ] || [ "$minor" -lt $oldest ] || [ "$minor" -gt $newest ]; then

@@ -15,7 +15,11 @@ def main() -> int:
     parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
     parser.add_argument('--published', action='store_true', help='beside them the published figures (VOC, COCO)')
     args = parser.parse_args()
-    return ending.run(lambda: print(results.table(args.scores, STAGES.rows(), args.published)))
+    return ending.run(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    print(results.table(args.scores, STAGES.rows(), args.published))
 
 
 if __name__ == '__main__':

@@ -46,9 +46,9 @@ from misc.contract.settings import AUTO, AmnScore, Analysis, CamScore, PseudoMas
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.draw import plots
 from misc.files import activations, records
+from misc.method import walking
 from misc.pyutils import UserError, atomic_path, log, write_json
 from misc.score import analysis, auto_threshold, results, scores
-from step import make_sem_seg
 
 PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold, 'sem_seg': PseudoMasks.bg_thres}  # the defaults
 
@@ -148,7 +148,7 @@ def _pseudo_masks(job: Job, ids: list[str], masks: PseudoMasks) -> Method:
 
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         walked = activations.load_walked(folder, image_id)
-        return walked.keys, make_sem_seg.planes_of(walked)
+        return walked.keys, walking.planes_of(walked)
 
     return Method('pseudo-mask', folder, masks.bg_thres, load)
 

@@ -4,19 +4,18 @@ Reads --cam_weights_name, images and labels of --train_list. Writes --cam_out_di
 Only this stage: python run_sample.py --make_cam_pass True
 """
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from misc import imutils, inference, networks, torchutils
+from misc import imutils, inference, networks
 from misc.contract.settings import CamActivations
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, records
 from misc.files.inputs import Inputs
-from misc.method import maps
+from misc.method import activating, maps
 
 
 class Scales(NamedTuple):
@@ -52,35 +51,9 @@ def run(job: Job, told: CamActivations) -> None:
             with images.enough(ids):
                 scales = maps.together([item.images for item in items], job.device)
                 keys = [item.keys for item in items]
-                found = cams_of(net, keys, items[0].hw, scales, job.device, told.precision)
+                found = activating.cams_of(net, keys, items[0].hw, scales, job.device, told.precision)
                 for image_id, activation in zip(ids, found, strict=True):
                     images.save(image_id, activations.save, folder, image_id, activation, told.dtype)
-
-
-@torch.inference_mode()
-def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int], images: list[torch.Tensor],
-            device: torch.device, precision: str) -> list[activations.Activation]:
-    """The activations of N images of size `hw`, each for its own classes `keys` (K,), from their normalised scales
-    (N, 3, h, w); planes are tensors on `device`. None is computed for an image without scales (without a class).
-
-    Each plane is divided by its own maximum (CAM; IRN's code).
-    """
-    sizes = maps.strided_hw(hw), maps.rounded_up(hw)
-    sums = [[torch.zeros(len(present), *size, device=device) for size in sizes] for present in keys]
-    for image in images:
-        with torchutils.autocast(precision, device):
-            plain, mirrored = maps.with_mirror(net.activations, torchutils.to_device(image, device))
-        for both, present, of_image in zip(plain + mirrored, keys, sums, strict=True):
-            for total, size in zip(of_image, sizes, strict=True):
-                total += maps.resize(maps.chosen_planes(both, present), size)
-    return [activations.Activation(present, *(planes / (planes.amax((1, 2), keepdim=True) + 1e-5) for planes in (
-        strided, high_res[:, :hw[0], :hw[1]]))) for present, (strided, high_res) in zip(keys, sums, strict=True)]
-
-
-def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: list[torch.Tensor],
-           device: torch.device, precision: str) -> activations.Activation:
-    """`cams_of` for one image, as arrays."""
-    return cams_of(net, [keys], hw, images, device, precision)[0].on_host()
 
 
 STAGE = Stage(

@@ -17,11 +17,9 @@ from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.files import activations, records
 from misc.files.inputs import Inputs, Part
-from misc.method import instances
+from misc.method import instances, walking
 from misc.pyutils import UserError, log, write_json
-from step.make_sem_seg import LISTED, Unwalked, edge_of
-
-REMEDY = 'run --make_cam_pass True with a --train_list that holds it'
+from step.make_sem_seg import LISTED, Unwalked
 
 
 class Fields(NamedTuple):
@@ -78,27 +76,12 @@ def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[st
         with images.enough([image_id]):
             made = ()
             if len(item.keys):
-                made = edge_and_displacement(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
+                made = walking.edge_and_displacement(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
             yield functools.partial(_on_host, image_id, item, [torchutils.ToHost(field) for field in made])
 
 
 def _on_host(image_id: str, item: Unwalked, made: list[torchutils.ToHost]) -> Fields:
     return Fields(image_id, item.keys, tuple(item.hw), item.strided.numpy(), *(field.read().numpy() for field in made))
-
-
-@torch.inference_mode()
-def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: str,
-                          canvas_side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`edge_of` (1, h, w), and the displacement (2, h, w) of the image without its mirror, its stored mean subtracted,
-    from the same pass through the backbone."""
-    displacement: list[torch.Tensor] = []
-
-    def of_the_image(stages: list[torch.Tensor]) -> None:
-        if not displacement:  # the image comes first, its mirror with it or after it
-            displacement.append(net.displacement([stage[:1] for stage in stages])[0].float())
-
-    edge = edge_of(net, image, precision, canvas_side, of_the_image)
-    return edge, displacement[0][:, :edge.shape[1], :edge.shape[2]]
 
 
 STAGE = Stage(

@@ -5,25 +5,21 @@ where it is asked for, to --walked_out_dir/ID.npz: what is there is not walked a
 --sem_seg_bg_thres cost next to nothing.
 Only this stage: python run_sample.py --make_sem_seg_pass True
 """
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from misc import imutils, indexing, inference, networks, torchutils
+from misc import imutils, inference, networks, torchutils
 from misc.contract.settings import PseudoMasks, Walk
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, labels, records
 from misc.files.activations import Walked
 from misc.files.inputs import Inputs, Part
-from misc.method import maps, seeds
+from misc.method import seeds, walking
 
 LISTED = 'with a --train_list that holds it'
-
-REMEDY = 'run --make_amn_cam_pass True with a --train_list that holds it'
 
 
 class Unwalked(NamedTuple):
@@ -69,7 +65,7 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         walked = item if tensor is None else Walked(item.keys, tensor.cpu().numpy(), np.array(item.hw))
         if kept is not None and tensor is not None:
             activations.save_walked(kept, image_id, walked)
-        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes_of(walked), masks.bg_thres)]
+        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(walking.planes_of(walked), masks.bg_thres)]
         labels.save(labels.label_path(folder, image_id), label_map, source.palette)
 
     with inference.Images.of(job, 'mask_list', is_done, *made) as images:
@@ -83,53 +79,8 @@ def walked_of(net: torch.nn.Module, item: Unwalked, told: Walk, device: torch.de
     """The walk of an image, (K, h, w). Without a class there is nothing to spread."""
     if not len(item.keys):
         return item.strided
-    edge = edge_of(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
-    return walk(torchutils.to_device(item.strided, device), edge, told.power, told.beta, told.exp_times)
-
-
-@torch.inference_mode()
-def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_side: int,
-            also: Callable[[list[torch.Tensor]], None] | None = None) -> torch.Tensor:
-    """Boundary probability (1, h, w) at stride 4 of a normalised image (1, 3, H, W) and its mirror, each padded with 0
-    at its own right and bottom to `canvas_side`, or to a multiple of 16 where it is larger; not at all for 0.
-
-    GroupNorm averages over the canvas, so it is part of the result. also(stages) is given what the backbone made of the
-    canvas, in `precision`: of both, or of the image first and then of its mirror.
-    """
-    hw = image.shape[2:]
-    canvas = [max(canvas_side, side) for side in maps.rounded_up(tuple(hw))] if canvas_side else hw
-    h, w = maps.strided_hw(tuple(hw))
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        padded = F.pad(x, (0, canvas[1] - hw[1], 0, canvas[0] - hw[0]))
-        padded = padded.contiguous(memory_format=torch.channels_last)
-        stages = net.stages(padded)
-        if also is not None:
-            also(stages)
-        return net.edge(stages)[..., :h, :w]
-
-    with torchutils.autocast(precision, image.device):
-        plain, mirrored = maps.with_mirror(forward, image)
-    return (plain[0] / 2 + mirrored[0] / 2).sigmoid()
-
-
-@torch.inference_mode()
-def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float, exp_times: int) -> torch.Tensor:
-    """Spread activations (K, h, w), to the given power, along T^(2^exp_times). Returns (K, h, w)."""
-    return indexing.propagate_to_edge(strided ** power, edge, beta=beta, exp_times=exp_times)[:, 0]
-
-
-@torch.inference_mode()
-def planes_of(walked: activations.Walked) -> np.ndarray:
-    """The walk resized x4, cut to (H, W), divided by the overall maximum: (K, H, W), which --sem_seg_bg_thres is compared
-    with. All 0 where nothing is left of the activation."""
-    height, width = walked.hw
-    if len(walked.keys) == 0:
-        return np.zeros((0, height, width), np.float32)
-    planes = torch.from_numpy(walked.walked)
-    planes = maps.resize(planes, (planes.shape[1] * 4, planes.shape[2] * 4))[:, :height, :width]
-    highest = planes.max()
-    return torch.where(highest > 0, planes / highest, torch.zeros_like(planes)).numpy()
+    edge = walking.edge_of(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
+    return walking.walk(torchutils.to_device(item.strided, device), edge, told.power, told.beta, told.exp_times)
 
 
 STAGE = Stage(

@@ -143,8 +143,6 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     start_log(out / 'segment.log')
     if told.crf:
         crf.prepare()
-    if args.seg_crf:
-        crf.prepare()
 
     def read(name: str) -> Photograph:
         image = imutils.read_image(paths[name], upright=True)

@@ -34,9 +34,8 @@ from misc.contract.settings import (
 from misc.data import datasets
 from misc.draw import drawing
 from misc.files import activations, labels, records, weights
-from misc.method import maps, seeds
+from misc.method import activating, maps, seeds, walking
 from misc.pyutils import UserError
-from step import make_amn_cam, make_cam, make_sem_seg
 from step.pipeline import STAGES
 from voc12.dataloader import CLASSES, PALETTE
 
@@ -172,20 +171,20 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
         return networks.load(told.network, *n_classes, path=getattr(args, f'{name}_weights_name'), device=device,
                              remedy=f'run --train_{name}_pass True first', precision=told.precision, **options)[0]
 
-    cam = make_cam.cam_of(trained('cam', cam_told, len(present), backbone=cam_told.backbone), np.flatnonzero(present), hw,
+    cam = activating.cam_of(trained('cam', cam_told, len(present), backbone=cam_told.backbone), np.flatnonzero(present), hw,
                           images, device, cam_told.precision)
     cam_seed = seeds.refined_seed(image, cam.keys, cam.high_res, args.cam_conf_fg_thres, args.cam_conf_bg_thres)
     amn_net = trained('amn', amn_told, len(present), backbone=amn_told.backbone,
                       label_conditioning=amn_told.label_conditioning)
-    amn = make_amn_cam.amn_cam_of(amn_net, present, cam_seed, images, device, amn_told.precision).without_background()
+    amn = activating.amn_cam_of(amn_net, present, cam_seed, images, device, amn_told.precision).without_background()
     amn_seed = seeds.refined_seed(image, amn.keys, amn.high_res, args.amn_conf_fg_thres, args.amn_conf_bg_thres)
     edge = walked = None
     if has_irn(args):
         whole = datasets.scaled_images(image, [1.0])[0].to(device)
-        edge = make_sem_seg.edge_of(trained('irn', walk_told), whole, walk_told.precision, walk_told.canvas)
-        strided = make_sem_seg.walk(torch.from_numpy(amn.strided).to(device), edge, walk_told.power, walk_told.beta,
+        edge = walking.edge_of(trained('irn', walk_told), whole, walk_told.precision, walk_told.canvas)
+        strided = walking.walk(torch.from_numpy(amn.strided).to(device), edge, walk_told.power, walk_told.beta,
                                     walk_told.exp_times).cpu().numpy()
-        walked = make_sem_seg.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
+        walked = walking.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
     return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
 

@@ -12,10 +12,9 @@ from PIL import Image
 
 from misc.draw import plots
 from misc.files import activations, records, weights
-from misc.method import maps, seeds
+from misc.method import maps, seeds, walking
 from misc.pyutils import UserError, write_json
 from misc.score import analysis, scores
-from step import make_sem_seg
 from tests.conftest import GOLDEN, Command
 from tests.test_scores import confusion_of, random_activations, source_of
 from tests.tiny import NETWORKS, irn
@@ -393,8 +392,8 @@ def masks_of(folder):
 @pytest.fixture
 def counted(monkeypatch):
     """Walks that are really done."""
-    calls, real = [], make_sem_seg.walk
-    monkeypatch.setattr(make_sem_seg, 'walk', lambda *given: calls.append(1) or real(*given))
+    calls, real = [], walking.walk
+    monkeypatch.setattr(walking, 'walk', lambda *given: calls.append(1) or real(*given))
     return calls
 
 
@@ -542,7 +541,7 @@ def test_walks_are_read_as_they_were_written(tmp_path):
     read = activations.load_walked(tmp_path, 'a')
     assert all(np.array_equal(*pair) for pair in zip(read, walk, strict=True))
     assert read.walked.dtype == np.float32
-    planes = make_sem_seg.planes_of(read)
+    planes = walking.planes_of(read)
     assert planes.shape == (2, 7, 12)
     assert planes.max() == 1
     for keys, planes, hw in (([1], (2, 2, 3), [7, 12]), ([1, 4], (2, 2, 3), [7, 13]), ([1, 4], (2, 2, 3), [7])):
@@ -558,6 +557,6 @@ def test_walks_are_read_as_they_were_written(tmp_path):
 
 def test_nothing_left_of_the_walk_is_background():
     empty = activations.Walked(np.array([2]), np.zeros((1, 2, 2), np.float32), np.array([6, 7]))
-    assert make_sem_seg.planes_of(empty).tolist() == np.zeros((1, 6, 7)).tolist()
+    assert walking.planes_of(empty).tolist() == np.zeros((1, 6, 7)).tolist()
     none = activations.Walked(np.zeros(0, np.int64), np.zeros((0, 2, 2), np.float32), np.array([6, 7]))
-    assert make_sem_seg.planes_of(none).shape == (0, 6, 7)
+    assert walking.planes_of(none).shape == (0, 6, 7)

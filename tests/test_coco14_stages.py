@@ -14,9 +14,8 @@ import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
 from misc.files import activations, labels
-from misc.method import maps
+from misc.method import activating, maps
 from misc.score.scores import read_scores
-from step import make_amn_cam
 from step.pipeline import STAGES
 from tests.conftest import Command
 from tests.tiny import QUICK
@@ -100,7 +99,7 @@ def test_script(drawn, tmp_path):
     done = script(*words)
     assert done.returncode == 0, done.stderr
     ids = COCO14(drawn).names('train2014')
-    assert (tmp_path / 'result' / 'every_100th.txt').read_text().split() == ids[:1]
+    assert 'infer_list=train2014::100 ' in done.stdout
     assert len(list((tmp_path / 'result' / 'sem_seg').glob('*.png'))) == len(ids)
     settings = json.loads((tmp_path / 'result' / 'sem_seg' / '_settings.json').read_text())
     assert (settings['bg_thres'], settings['canvas'], settings['power']) == (0.22, 0, 1.3)
@@ -118,8 +117,7 @@ def test_script(drawn, tmp_path):
 
 
 @pytest.mark.parametrize(('words', 'code', 'told'), [
-    ([], 2, 'usage: bash script/generate_pseudo_mask_coco.sh ROOT'),
-    (['nowhere'], 1, 'error: nowhere/ImageSets/train2014.txt is missing: python -m coco14.prepare --coco_root nowhere')])
+    ([], 1, 'error: where is coco14? Give --data_root FOLDER'), (['nowhere'], 1, 'error: nowhere: no such folder')])
 def test_script_tells_how_it_is_used(words, code, told):
     done = script(*words)
     assert done.returncode == code
@@ -129,11 +127,11 @@ def test_script_tells_how_it_is_used(words, code, told):
 @pytest.mark.parametrize('planes', [1, 8, 100])
 def test_softmax_in_parts(monkeypatch, planes):
     """Against softmax of all planes at once; logits so large that exp would overflow."""
-    monkeypatch.setattr(make_amn_cam, 'PLANES', planes)
+    monkeypatch.setattr(activating, 'PLANES', planes)
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(81, *hw, generator=generator) * 60 for hw in ((5, 7), (3, 4), (10, 13))]
     kept = np.array([0, 7, 8, 40, 80])
     whole = torch.stack([maps.resize(scale, (20, 26)) for scale in logits]).mean(0)
     assert whole.max() > 89
-    made = make_amn_cam._softmax(logits, kept, (20, 26))
+    made = activating._softmax(logits, kept, (20, 26))
     torch.testing.assert_close(made, whole.softmax(0)[kept], atol=1e-6, rtol=1e-4)

@@ -19,6 +19,7 @@ SIDE = 30  # of the images below
 class Coordinates:
     """A source of images whose red is the row and green the column; the refined seed of each holds row + column."""
 
+    upright = False
     classes = ('one', 'two', 'three')
     n_classes = 254  # of the seeds, whose labels are coordinates
     palette = PALETTE

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -386,24 +385,6 @@ def test_inputs():
     np.testing.assert_allclose(imutils.INPUTS['torchvision'](image), imutils.normalize(image))
     for normalize in imutils.INPUTS.values():  # of floats as of bytes
         np.testing.assert_allclose(normalize(image.astype(np.float32)), normalize(image), rtol=1e-6)
-
-
-# CRF
-
-def test_crf_of_probabilities_is_the_librarys():
-    reason = 'pydensecrf2 is not installed (it builds up to Python 3.12, by g++)'
-    densecrf, utils = (pytest.importorskip(f'pydensecrf.{name}', reason=reason) for name in ('densecrf', 'utils'))
-    rng = np.random.default_rng(0)
-    image = cv2.resize(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8), (40, 30))
-    probabilities = rng.dirichlet(np.ones(3), (30, 40)).transpose(2, 0, 1).astype(np.float32)
-    probabilities[:, :3] = np.array([0, 1, 0], np.float32)[:, None, None]
-    field = densecrf.DenseCRF2D(40, 30, 3)
-    field.setUnaryEnergy(np.ascontiguousarray(utils.unary_from_softmax(probabilities, clip=1e-5)))
-    field.addPairwiseGaussian(sxy=1, compat=3)
-    field.addPairwiseBilateral(sxy=67, srgb=3, rgbim=np.ascontiguousarray(image), compat=4)
-    expected = np.argmax(field.inference(10), 0).reshape(30, 40)
-    assert np.array_equal(crf.refine_probabilities(image, probabilities), expected)
-    assert (expected != probabilities.argmax(0)).any()
 
 
 # the flags

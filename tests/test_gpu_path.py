@@ -11,9 +11,9 @@ import torch
 from misc import torchutils, training
 from misc.data import datasets
 from misc.files import activations
-from misc.method import maps
+from misc.method import maps, walking
 from net import resnet50, resnet50_amn
-from step import make_cam, make_sem_seg, segment, show
+from step import make_cam, segment, show
 from tests import pretend_cuda
 from tests.conftest import GOLDEN, Command
 from tests.test_pipeline import IDS, files
@@ -230,7 +230,7 @@ def test_the_walk_copies_its_steps_once():
         edge, x = torch.rand(1, 9, 12).to(device), torch.rand(2, 9, 12).to(device)
         for _ in range(2):
             before = gpu.total('wait')
-            make_sem_seg.walk(x, edge, 1.0, 10, 2)
+            walking.walk(x, edge, 1.0, 10, 2)
         assert gpu.total('wait') == before
 
 

@@ -13,15 +13,14 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from misc import indexing, inference, networks
+from misc import indexing, networks
 from misc.files import labels
 from misc.method import instances, maps, seeds
 from misc.method.instances import Instances
+from misc.method.walking import edge_and_displacement, edge_of
 from misc.pyutils import UserError
 from misc.score import average_precision
 from net import resnet50_irn
-from step.make_ins_seg import edge_and_displacement
-from step.make_sem_seg import edge_of
 from tests.conftest import GOLDEN, Command, formula_state
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
@@ -225,7 +224,7 @@ def test_the_displacement_is_that_of_the_image_alone(monkeypatch, mirrored_apart
     torch.manual_seed(0)
     net = Net().eval()
     net.mean_shift.running_mean.copy_(torch.tensor([3.0, -1.0]))
-    monkeypatch.setattr(inference, 'MIRRORED_APART', mirrored_apart)
+    monkeypatch.setattr(maps, 'MIRRORED_APART', mirrored_apart)
     image = torch.randn(1, 3, 33, 49)
     edge, displacement = edge_and_displacement(net, image, 'fp32', 0)
     with torch.no_grad():
@@ -397,7 +396,7 @@ def test_coco_file_is_read_by_pycocotools(tmp_path):
     (tmp_path / 'coco.json').write_text(json.dumps(instances.to_coco(source, found, found.__getitem__)))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(tmp_path / 'coco.json'))
-    assert [coco.imgs[number] for number in (1, 2)] == [
+    assert [{name: coco.imgs[number][name] for name in ('id', 'file_name', 'height', 'width')} for number in (1, 2)] == [
         {'id': 1, 'file_name': 'a.jpg', 'height': 3, 'width': 4}, {'id': 2, 'file_name': 'b.jpg', 'height': 4, 'width': 5}]
     assert [category['name'] for category in coco.loadCats([1, 2, 3])] == ['a', 'b', 'c']
     annotations = coco.loadAnns(coco.getAnnIds())  # without the fragment, whose score is 0

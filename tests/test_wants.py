@@ -13,9 +13,10 @@ from coco14 import prepare as coco_prepare
 from misc import ending as ends
 from misc import inference, pyutils, training
 from misc.data import datasets
+from misc.method import activating
 from misc.pyutils import UserError
 from script import benchmark, compare_thresholds, contact_sheet, pretrain_backbone, score_table
-from step import make_cam, segment, show
+from step import segment, show
 from tests.test_command import last_error
 from tests.tiny import QUICK
 from voc12 import prepare as voc_prepare
@@ -52,14 +53,14 @@ def test_a_training_without_memory(command, monkeypatch, capsys, error, what):
 @pytest.mark.parametrize(('error', 'what'), [(OUT_ON_GPU[1], ends.GPU), (OUT_ON_HOST[0], ends.HOST)])
 def test_an_image_without_memory_is_named_and_the_others_are_made(command, monkeypatch, capsys, error, what):
     assert command('train_cam', **QUICK) == 0
-    cams_of, calls = make_cam.cams_of, []
+    cams_of, calls = activating.cams_of, []
 
     def second_fails(*arguments):
         calls.append(1)
         if len(calls) == 2:
             raise error
         return cams_of(*arguments)
-    monkeypatch.setattr(make_cam, 'cams_of', second_fails)
+    monkeypatch.setattr(activating, 'cams_of', second_fails)
     capsys.readouterr()
     assert command('make_cam', **QUICK) == 1
     line = last_error(capsys)

@@ -32,7 +32,8 @@ LISTS = {'train_list': 'images to train on and to make activations for: a list f
          'val_list': 'images whose loss is printed while CAM is trained',
          'infer_list': 'images to make pseudo-masks for, within the train list; for VOC voc12/train_aug.txt for masks to train '
                        'a segmentation network on',
-         'mask_list': 'images to make pseudo-masks and instance masks for, where these are others than --infer_list',
+         'mask_list': 'images to make pseudo-masks and instance masks for, where these are others than --infer_list; '
+                      'train_list for those of --train_list',
          'eval_set': 'the split to score on: a split of the root or a list file; its masks are needed',
          'seg_list': 'images to segment and score: a list file or a split of the root; test for the evaluation server, in the '
                      'layout that it wants'}
@@ -319,6 +320,9 @@ def resolve_lists(args: argparse.Namespace) -> None:
     for name in LISTS:
         if getattr(args, name) is None:
             setattr(args, name, args.infer_list if name == 'mask_list' else defaults[name])
+    for name in LISTS:
+        if getattr(args, name) in LISTS:
+            setattr(args, name, getattr(args, getattr(args, name)))
 
 
 def source_class(name: str) -> type[Source]:

@@ -170,8 +170,9 @@ def read_known(path: Path, lock: Path) -> Known:
 def write_known(path: Path, lock: Path, known: Known) -> None:
     """Write both, in the order of `known`."""
     text = ''.join(json.dumps({'image': image_id} | line) + '\n' for image_id, line in known.lines.items())
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding='utf-8')
     write_lock(lock, json.dumps(known.stats))
 
 

@@ -76,8 +76,7 @@ def _mean_field(image: np.ndarray, log_odds: np.ndarray, terms: Terms, iteration
     alike = permutohedral.lattice((*permutohedral.positions(height, width, terms.bilateral_sxy), *colours),
                                   terms.bilateral_compat)
     n_labelings, n_classes, n = log_odds.shape
-    planes = log_odds.reshape(n_labelings * n_classes, n)
-    found = permutohedral.mean_field(near, alike, planes, n_classes, iterations, permutohedral.row_width(len(planes)))
+    found = permutohedral.mean_field(near, alike, log_odds.reshape(n_labelings * n_classes, n), n_classes, iterations)
     return list(found.reshape(n_labelings, height, width))
 
 
@@ -109,10 +108,9 @@ def prepare() -> None:
         raise UserError(f'the dense CRF needs numba ({error}): pip install numba') from error
     folder = permutohedral.cache_folder()
     kept = f'kept in {folder}' if folder else \
-        'not kept, because neither misc/__pycache__ nor the home folder can be written; set NUMBA_CACHE_DIR'
+        'not kept, because neither misc/method/__pycache__ nor the home folder can be written; set NUMBA_CACHE_DIR'
     try:
-        with _one_at_a_time(folder), permutohedral.compiling(
-                lambda: log.info('compiling the dense CRF, about 20 s (%s)', kept)):
+        with _one_at_a_time(folder), permutohedral.compiling(lambda: log.info('compiling the dense CRF, about 20 s; %s', kept)):
             _mean_field(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 1), np.float32), SEEDS, 1)
     except OSError as error:
         raise WriteError(f'{folder}: the compiled CRF cannot be kept there ({error.strerror or error}); make room, or set '

@@ -16,11 +16,15 @@ def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.T
 
     Large images and their mirrors are taken one after the other, which halves the memory.
     """
-    both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
+    result = torch.cat([forward(part).float() for part in mirrored(images)])
     number = len(images)
-    parts = both.split(number) if images.shape[2] * images.shape[3] > MIRRORED_APART else (both,)
-    result = torch.cat([forward(part).float() for part in parts])
     return result[:number], result[number:].flip(-1)
+
+
+def mirrored(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """N images (N, 3, H, W), and then their mirrors, channels last: as one batch, or as two where the images are large."""
+    both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
+    return both.split(len(images)) if images.shape[2] * images.shape[3] > MIRRORED_APART else (both,)
 
 
 def together(images: Sequence[Sequence[torch.Tensor]], device: torch.device) -> list[torch.Tensor]:

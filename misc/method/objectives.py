@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from misc import torchutils
 from misc.contract.settings import AmnTraining, SegTraining
 from misc.method import losses, segmentation
-from misc.torchutils import to_device
 
 Batch = dict[str, Any]
 Parts = dict[str, torch.Tensor]
@@ -25,7 +25,7 @@ class Objective:
 
     def there(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on the device, without waiting for it."""
-        return to_device(tensor, self.device)
+        return torchutils.to_device(tensor, self.device)
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
         """How many targets of each kind the whole batch holds, over all processes: what a mean is divided by. None for a

@@ -17,11 +17,10 @@ from numba.core import event
 HALF, ONE, LOG2 = np.float32(0.5), np.float32(1), np.float32(math.log(2))
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads keys over a table (Knuth)
 BLOCK = 128  # pixels at a time, so that what is known of them stays in the cache
-PAIR, WIDE = 2, 8  # planes of a row: two, or a multiple of eight
 
 
 def _compiled(function: Callable, **options: Any) -> Callable:
-    """njit, kept in misc/__pycache__ or where that cannot be written in the user's cache; where neither can, not kept."""
+    """njit, kept in __pycache__ or, where that cannot be written, in the user's cache; where neither can, not kept."""
     try:
         return njit(cache=True, error_model='numpy', **options)(function)
     except RuntimeError:  # numba's word for: no folder to write to
@@ -79,7 +78,10 @@ def positions(height: int, width: int, sxy: float) -> tuple[np.ndarray, np.ndarr
 
 
 def lattice(features: tuple[np.ndarray, ...], compat: float) -> Lattice:
-    """compat * filter, normalised on both sides: by the root of what it makes of ones. features: d of float32 (N,)."""
+    """compat * filter, normalised on both sides: by the root of what it makes of ones.
+
+    features: d of float32 (N,), for which `fits` holds.
+    """
     vertices, weights, neighbours = _build(features, 64 // len(features))
     built = Lattice(vertices, weights, tuple(neighbours))
     _normalise(built, compat)
@@ -92,11 +94,6 @@ def fits(largest: Sequence[float]) -> bool:
     spans = [value * (d + 1) * math.sqrt(2 / 3 / axis / (axis + 1)) for axis, value in enumerate(largest, 1)]
     reach = max(sum(spans), *(axis * span for axis, span in enumerate(spans, 1)))
     return reach + 2 * (d + 1) < 1 << 64 // d - 1  # rounding, and the neighbours of the last points
-
-
-def row_width(planes: int) -> int:
-    """How many planes lie side by side in a lattice's values: pairs are fastest for few, one wide row for many."""
-    return PAIR if planes <= WIDE // 2 else -(-planes // WIDE) * WIDE
 
 
 @_compiled
@@ -222,86 +219,73 @@ def _normalise(lattice, compat):
 
 
 @_fused
-def mean_field(near, alike, log_odds, n_classes, iterations, width):
-    """log_odds: float32 (labelings * K, N) -> the arg max of each labeling, int64 (labelings, N). width: of `row_width`."""
+def mean_field(near, alike, log_odds, n_classes, iterations):
+    """log_odds: float32 (labelings * K, N) -> the arg max of each labeling, int64 (labelings, N).
+
+    One pair of planes after the other goes through the lattices, whose values so stay in the cache.
+    """
     n_planes, n = log_odds.shape
-    rows = (n_planes + width - 1) // width
-    near_now, near_next = np.zeros((2, rows, len(near.neighbours[0]), width), np.float32)
-    alike_now, alike_next = np.zeros((2, rows, len(alike.neighbours[0]), width), np.float32)
-    z, labels = np.zeros((rows, width, BLOCK), np.float32), np.empty((n_planes // n_classes, n), np.int64)
-    planes = z.reshape(rows * width, BLOCK)
-    for iteration in range(iterations + 1):
-        near_next[:], alike_next[:] = 0, 0
-        for start in range(0, n, BLOCK):
-            stop = min(n, start + BLOCK)
-            planes[:n_planes, :stop - start] = log_odds[:, start:stop]
-            if iteration > 0:
-                for row in range(rows):
-                    _slice(near, start, near_now[row], z[row])
-                    _slice(alike, start, alike_now[row], z[row])
-            if iteration == iterations:
-                _arg_max(planes, n_classes, labels[:, start:stop])
-            else:
-                _to_differences(planes, n_classes, n_planes)
-                for row in range(rows):
-                    _splat(near, start, z[row], near_next[row])
-                    _splat(alike, start, z[row], alike_next[row])
-        for row in range(rows):
-            _blur(near, near_next[row], near_now[row])
-            _blur(alike, alike_next[row], alike_now[row])
-        if len(near.neighbours) % 2 == 0:
-            near_now, near_next = near_next, near_now
-        if len(alike.neighbours) % 2 == 0:
-            alike_now, alike_next = alike_next, alike_now
+    blocks, pairs = (n + BLOCK - 1) // BLOCK, (n_planes + 1) // 2
+    z, labels = np.zeros((blocks, pairs, 2, BLOCK), np.float32), np.empty((n_planes // n_classes, n), np.int64)
+    near_values, near_other = np.empty((2, len(near.neighbours[0]), 2), np.float32)
+    alike_values, alike_other = np.empty((2, len(alike.neighbours[0]), 2), np.float32)
+    near_other[0], alike_other[0] = 0, 0
+    for pair in range(pairs):
+        for block in range(blocks):
+            _restore(log_odds, block, pair, z)
+    for _ in range(iterations):
+        for block in range(blocks):
+            _to_differences(z[block].reshape(2 * pairs, BLOCK), n_classes, n_planes)
+        for pair in range(pairs):
+            near_values[:], alike_values[:] = 0, 0
+            for block in range(blocks):
+                _splat(near, block * BLOCK, z[block, pair], near_values)
+                _splat(alike, block * BLOCK, z[block, pair], alike_values)
+            near_values, near_other = _blur(near, near_values, near_other)
+            alike_values, alike_other = _blur(alike, alike_values, alike_other)
+            for block in range(blocks):
+                _restore(log_odds, block, pair, z)
+                _slice(near, block * BLOCK, near_values, z[block, pair])
+                _slice(alike, block * BLOCK, alike_values, z[block, pair])
+    for block in range(blocks):
+        start = block * BLOCK
+        _arg_max(z[block].reshape(2 * pairs, BLOCK), n_classes, labels[:, start:start + BLOCK])
     return labels
 
 
 @_fused
+def _restore(log_odds, block, pair, z):
+    """The pair's planes of z in a block are the unary log odds again; a plane to spare stays 0."""
+    start, stop = block * BLOCK, min(log_odds.shape[1], (block + 1) * BLOCK)
+    for plane in range(2 * pair, min(2 * pair + 2, len(log_odds))):
+        z[block, pair, plane - 2 * pair, :stop - start] = log_odds[plane, start:stop]
+
+
+@_fused
 def _splat(lattice, start, z, values):
-    """The pixels of the block at `start` give planes (width, BLOCK) to their vertices, rows of (M+1, width)."""
+    """The pixels of the block at `start` give two planes to their vertices."""
     vertices, weights = lattice.vertices[start:start + BLOCK], lattice.weights[start:start + BLOCK]
-    if len(z) == PAIR:
-        for i in range(len(vertices)):
-            first, second = z[0, i], z[1, i]
-            for vertex in range(len(lattice.neighbours)):
-                point, weight = vertices[i, vertex], weights[i, vertex]
-                to_first, to_second = values[point, 0] + weight * first, values[point, 1] + weight * second
-                values[point, 0], values[point, 1] = to_first, to_second
-        return
-    row = np.empty(len(z), np.float32)
     for i in range(len(vertices)):
-        for plane in range(len(row)):
-            row[plane] = z[plane, i]
+        first, second = z[0, i], z[1, i]
         for vertex in range(len(lattice.neighbours)):
             point, weight = vertices[i, vertex], weights[i, vertex]
-            for plane in range(len(row)):
-                values[point, plane] += weight * row[plane]
+            to_first, to_second = values[point, 0] + weight * first, values[point, 1] + weight * second
+            values[point, 0], values[point, 1] = to_first, to_second
 
 
 @_fused
 def _slice(lattice, start, values, z):
-    """The pixels of the block at `start` add to planes (width, BLOCK) what their vertices hold, rows of (M+1, width)."""
+    """The pixels of the block at `start` add to two planes what their vertices hold."""
     vertices, weights = lattice.vertices[start:start + BLOCK], lattice.weights[start:start + BLOCK]
     alpha = np.float32(1 / (1 + 2.0 ** (1 - len(lattice.neighbours))))
-    if len(z) == PAIR:
-        for i in range(len(vertices)):
-            first, second = np.float32(0), np.float32(0)
-            for vertex in range(len(lattice.neighbours)):
-                point, weight = vertices[i, vertex], weights[i, vertex]
-                first += weight * values[point, 0]
-                second += weight * values[point, 1]
-            z[0, i] += alpha * first
-            z[1, i] += alpha * second
-        return
-    row = np.empty(len(z), np.float32)
     for i in range(len(vertices)):
-        row[:] = 0
+        first, second = np.float32(0), np.float32(0)
         for vertex in range(len(lattice.neighbours)):
             point, weight = vertices[i, vertex], weights[i, vertex]
-            for plane in range(len(row)):
-                row[plane] += weight * values[point, plane]
-        for plane in range(len(row)):
-            z[plane, i] += alpha * row[plane]
+            first += weight * values[point, 0]
+            second += weight * values[point, 1]
+        z[0, i] += alpha * first
+        z[1, i] += alpha * second
 
 
 @_fused
@@ -310,13 +294,9 @@ def _blur(lattice, values, other):
     for neighbours in lattice.neighbours:
         for point in range(1, len(values)):
             before, after = neighbours[point, 0], neighbours[point, 1]
-            if values.shape[1] == PAIR:
-                first = values[point, 0] + HALF * (values[before, 0] + values[after, 0])
-                second = values[point, 1] + HALF * (values[before, 1] + values[after, 1])
-                other[point, 0], other[point, 1] = first, second
-            else:
-                for plane in range(values.shape[1]):
-                    other[point, plane] = values[point, plane] + HALF * (values[before, plane] + values[after, plane])
+            first = values[point, 0] + HALF * (values[before, 0] + values[after, 0])
+            second = values[point, 1] + HALF * (values[before, 1] + values[after, 1])
+            other[point, 0], other[point, 1] = first, second
         values, other = other, values
     return values, other
 
