@@ -16,7 +16,7 @@ from typing import IO, Any
 
 REMEDIES = {  # what can be done where the system refuses
     errno.ENOSPC: ': make room, then the same command goes on', errno.EDQUOT: ': make room, then the same command goes on',
-    errno.EROFS: ': name another place, for example by --work_dir',
+    errno.EROFS: ': name another place, for example by --work_dir or --out',
     errno.EMFILE: ': allow more (ulimit -n 65536), or take a smaller --num_workers',
     errno.ENAMETOOLONG: ': name another place, or give the file a shorter name'}
 

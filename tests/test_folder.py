@@ -409,9 +409,9 @@ def test_page_of_what_must_be_mended(tmp_path):
     assert told[0].startswith("- labels.csv line 5: no photograph 'x'")
     assert told[1].startswith('- --val_list: nothing: neither a list file nor one of')
     assert re.search(r'images/a.jpg: cannot be decoded .*replace it', told[2])
-    assert told[3].endswith('masks/b.png: holds labels above 2, the number of classes (but 255, which is left out)')
-    assert told[4].endswith('masks/c.png: 8 x 6, but c is 6 x 8: a mask has the size of its image')
-    assert told[5].endswith('masks/d.png: not a label map (one channel, 8 bits)')
+    assert told[3].endswith('masks/c.png: 8 x 6, but c is 6 x 8: a mask has the size of its image')
+    assert told[4].endswith('masks/d.png: not a label map (one channel, 8 bits)')
+    assert told[5].startswith('- the masks of 1 images (b) hold labels above 2, the number of classes (b: 3)')
 
 
 def test_page_notes(tmp_path):

@@ -303,6 +303,10 @@ def test_masks_that_cannot_be_meant():
     assert 'the masks of 2 images (a, b) show classes that the labels of the image deny (a: 2, which is dog)' in note
     wrong, (note,) = masks.odd(('cat', 'dog', 'cow'), of(a=({2}, {1}), b=({3}, {2})))
     assert 'It looks like another numbering: 2 stands for cat (1), 3 stands for dog (2)' in note
+    (line,), notes = masks.odd(('cat', 'dog'), of(a=({17}, {1}), b=({17, 18, 255}, {1, 2}), c=({18}, {2})))
+    assert line.startswith('the masks of 3 images (a, b, c) hold labels above 2, the number of classes (a: 17): write 1, 2, ')
+    assert line.endswith('It looks like another numbering: 17 stands for cat (1), 18 stands for dog (2)')
+    assert notes == []
 
 
 def test_masks_of_0_and_255_are_told_by_check_and_score(mine, capsys):

@@ -113,7 +113,7 @@ def _look_at_files(source: Source, ids: list[str], num_workers: int, decode: boo
                 file.remarks = imutils.photograph(path, upright)[1]
             if source.mask_path(image_id).is_file():
                 file.kind = 'mask'
-                file.mask = masks.look(source, image_id, scores.read_truth(source, image_id, file.hw))
+                file.mask = masks.look(source, image_id, scores.read_values(source, image_id, file.hw))
         except UserError as error:
             file.problem = str(error)
         return file
@@ -129,7 +129,7 @@ def _problems(files: list[_File]) -> list[str]:
     first: dict[str, str] = {}
     for file in files:
         if file.problem and file.kind == 'mask':
-            fault = re.sub(r'\d+', '#', file.problem.partition('.png: ')[2].replace(file.image_id, ''))
+            fault = re.sub(rf'\b{re.escape(file.image_id)}\b|\d+', '#', file.problem.partition('.png: ')[2])
             faults.setdefault(fault, []).append(file.image_id)
             first.setdefault(fault, file.problem)
     return lines + [first[fault] + (f'; so are {len(ids) - 1} more masks ({some(ids[1:])})' if ids[1:] else '')

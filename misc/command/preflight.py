@@ -57,7 +57,9 @@ def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> 
         ids = job.ids(name)
         if not ids and name in needed:
             raise UserError(f'--{name} {job.lists[name]}: no such image in {args.data_root}'
-                            + ('; a score needs masks, every other stage goes without' if name in scored else ''))
+                            + ('; a score needs masks, every other stage goes without: leave out '
+                               + ', '.join(stage.name for stage in chosen if stage.masks and name in stage.lists)
+                               if name in scored else ''))
         if name in scored:
             missing = [image_id for image_id in ids if not job.source.mask_path(image_id).is_file()]
             if missing:

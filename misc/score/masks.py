@@ -53,7 +53,14 @@ def odd(classes: Sequence[str], masks: Sequence[Seen]) -> tuple[list[str], list[
     elif len(classless) > 1 and not any(mask.shown for mask in masks):
         notes.append(f'the masks of {_images(classless)}, whose images are labelled with classes, show nothing but background: '
                      'a mask holds 1, 2, ... for the classes in their order')
-    denied = [mask for mask in masks if mask.denied]
+    above = {mask.image_id: sorted(label for label in mask.shown - {labels.IGNORE} if label > len(classes)) for mask in masks}
+    if above := {image_id: numbers for image_id, numbers in above.items() if numbers}:
+        first, numbers = next(iter(above.items()))
+        meant = _numbering(classes, masks)
+        wrong.append(f'the masks of {_images(list(above))} hold labels above {len(classes)}, the number of classes ({first}: '
+                     f'{", ".join(map(str, numbers))}): write 1, 2, ... for the classes in their order, {labels.IGNORE} for '
+                     'what is left out' + (f'. It looks like another numbering: {meant}' if meant else ''))
+    denied = [mask for mask in masks if mask.denied and mask.image_id not in above]
     if denied:
         first = denied[0]
         told = (f'the masks of {_images([mask.image_id for mask in denied])} show classes that the labels of the image deny ('

@@ -64,14 +64,20 @@ def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def read_truth(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
     """The true label map. Raises UserError where it is missing, of another size, or holds other classes."""
+    truth = read_values(source, image_id, hw)
+    if truth[truth != labels.IGNORE].max(initial=0) > source.n_classes:
+        raise UserError(f'{source.mask_path(image_id)}: holds labels above {source.n_classes}, the number of classes (but '
+                        f'{labels.IGNORE}, which is left out); --check_data says what they seem to stand for')
+    return truth
+
+
+def read_values(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
+    """The true label map, whatever its labels. Raises UserError where it is missing or of another size."""
     path = source.mask_path(image_id)
     truth = labels.load(path, 'a score needs the mask of every image of the split')
     if truth.shape != tuple(hw):
         raise UserError(f'{path}: {truth.shape[0]} x {truth.shape[1]}, but {image_id} is {hw[0]} x {hw[1]}: a mask has the '
                         'size of its image')
-    if truth[truth != labels.IGNORE].max(initial=0) > source.n_classes:
-        raise UserError(f'{path}: holds labels above {source.n_classes}, the number of classes (but {labels.IGNORE}, which is '
-                        'left out)')
     return truth
 
 
