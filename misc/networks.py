@@ -32,9 +32,13 @@ def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
 
 def build(name: str, *arguments: Any, backbone: str | None = None, **options: Any) -> nn.Module:
     """The Net of a module; backbone: the module of another backbone than its own."""
+    net = importlib.import_module(name).Net
     if backbone is not None:
+        taken = inspect.signature(net).parameters.values()
+        if not any(each.name == 'backbone' or each.kind is each.VAR_KEYWORD for each in taken):
+            raise UserError(f'--backbone {backbone}: the Net of {name} takes no other backbone than its own')
         options['backbone'] = module_of(backbone, 'backbone', 'Backbone').Backbone()
-    return importlib.import_module(name).Net(*arguments, **options)
+    return net(*arguments, **options)
 
 
 def start(name: str, *arguments: Any, pretrained: str, seed: int, **options: Any) -> tuple[nn.Module, str]:

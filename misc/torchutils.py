@@ -4,7 +4,7 @@ import datetime
 import math
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from misc import machine
 from misc.pyutils import UserError
 
 T = TypeVar('T')
+_alone = False  # within `alone`
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -88,10 +89,21 @@ def limit_threads() -> None:
 
 
 def world() -> tuple[int, int]:
-    """(rank, number of processes); (0, 1) without torch.distributed."""
-    if distributed.is_available() and distributed.is_initialized():
+    """(rank, number of processes); (0, 1) without torch.distributed, and within `alone`."""
+    if not _alone and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within this block the process counts as the only one: nothing is summed over the others, nor waited for."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def join_processes(device: torch.device) -> torch.device:

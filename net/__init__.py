@@ -4,8 +4,8 @@
 Of every Net:
 
     Net(n_classes, ...)     C foreground classes; IRN's is made without. AMN's takes label_conditioning=True, the segmentation
-                            network's stride_first=False, ceil_mode=False; CAM's and AMN's backbone=MODULE where --backbone
-                            names one
+                            network's stride_first=False, ceil_mode=False; CAM's and AMN's backbone=a Backbone where --backbone
+                            names its module
     backbone                what ImageNet weights are loaded into, and what runs in --precision (`resnet50` in the authors'
                             networks, whose key names these are)
     parameter_groups()      the lists of parameters that the stage's learning rates apply to: backbone, head (segmentation:

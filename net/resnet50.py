@@ -1,4 +1,4 @@
-"""The ResNet-50 backbone that CAM, AMN and IRN share (ALGORITHM: backbone; torchvision's key names), and the general form
+"""The ResNet-50 backbone that CAM, AMN and IRN share (torchvision's key names), and the general form
 that the segmentation network uses at other depths and with dilation.
 
 Shapes: images (N, 3, H, W), normalised; features (N, 2048, ceil(H/16), ceil(W/16)).

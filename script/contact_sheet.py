@@ -17,16 +17,16 @@ from misc.draw import drawing  # noqa: E402
 from misc.files import activations, labels  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
 
-FOLDERS = {stage: stage.writes[0] for stage in STAGES if stage.shown is not None and stage.shown.kind != 'seed'}
-HEADINGS = ('image', *(stage.shown.title for stage in FOLDERS), 'truth')
+SHOWN = [stage for stage in STAGES if stage.shown is not None and stage.shown.kind != 'seed']
+HEADINGS = ('image', *(stage.shown.title for stage in SHOWN), 'truth')
 
 
 def row(source: Source, image_id: str, args: argparse.Namespace) -> tuple[list[np.ndarray | None], str]:
     """The pictures of one image, and its classes."""
     image = imutils.read_of(source, image_id)
     pictures: list[np.ndarray | None] = [image]
-    for stage, output in FOLDERS.items():
-        folder, remedy = args.work_dir / output.path, f'run {stage.flag} True first'
+    for stage in SHOWN:
+        folder, remedy = args.work_dir / stage.writes[0].path, f'run {stage.flag} True first'
         if stage.shown.kind == 'activation':
             strongest = activations.load(folder, image_id, remedy).without_background().high_res.max(0, initial=0)
             pictures.append(drawing.overlay_activation(image, strongest))

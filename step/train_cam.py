@@ -54,11 +54,14 @@ def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module, objec
     values = []
     for batch in datasets.read_ahead(read, torchutils.share(batches), job.run.num_workers, batches=True):
         datasets.checked(batch)
-        with torchutils.autocast(told.precision, job.device):
-            loss, _ = objective.loss(net, batch | {'index': torch.arange(size)}, torch.tensor([size]))  # of this process alone
-        values.append(loss.item() / torchutils.world()[1])
+        batch = batch | {'index': torch.arange(size)}
+        with torchutils.alone(), torchutils.autocast(told.precision, job.device):
+            counts = objective.counts(batch)
+            if counts is not None:  # else there is nothing to learn in it
+                values.append(objective.loss(net, batch, counts)[0].item())
     values = torchutils.gather(values)
-    log.info('validation loss %.4f (%d images)', sum(values) / len(values), size * len(values))
+    if values:
+        log.info('validation loss %.4f (%d images)', sum(values) / len(values), size * len(values))
 
 
 @torch.inference_mode()

@@ -1,11 +1,14 @@
 """The four examples of docs/extending.md, each one file of a user's own beside the checkout, run as the command runs them."""
+import importlib
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ import torch
 from PIL import Image
 
 from misc.command import pages
+from misc.files import weights
+from misc.pyutils import UserError
 from step.pipeline import STAGES
 from tests.conftest import GOLDEN
 from tests.tiny import QUICK
@@ -65,6 +70,31 @@ def test_a_loss(mine):
     assert 'code' in changed.stderr
 
 
+def test_a_loss_with_a_denominator_of_its_own(mine):
+    """One process and two learn the same, and their validation loss is of the same denominator: no label counts as an image."""
+    example(mine, 'focal')
+    told = []
+    for processes in (1, 2):
+        done = run(mine, '--train_cam_pass', **VOC, cam_loss='focal', processes=processes, cam_weights_name=f'{processes}.pth',
+                   cam_learning_rate=0)
+        assert done.returncode == 0, done.stderr
+        told.append(float(re.search(r'validation loss (\S+) ', done.stdout)[1]))
+    one, two = (torch.load(mine / f'{processes}.pth', weights_only=True) for processes in (1, 2))
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
+    assert told[0] == told[1]
+    learnt = float(re.search(r'epoch 1/1: loss (\d\S+),', done.stdout)[1])  # of weights that do not move
+    assert abs(told[0] - learnt) < 0.3 * learnt
+
+
+def test_a_loss_or_backbone_that_is_not_there_is_told_before_the_first_stage(mine):
+    for flag, wanted in (('amn_loss', 'Objective'), ('backbone', 'Backbone')):
+        done = run(mine, '--stages', 'train_cam..train_amn', '--dry_run', **VOC, **{flag: 'no_such'})
+        assert done.returncode == 1 and f'--{flag} no_such: cannot be imported' in done.stderr
+        done = run(mine, '--stages', 'train_cam..train_amn', '--dry_run', **VOC, **{flag: 'json'})
+        assert f'--{flag} json: a module without a class {wanted}' in done.stderr
+
+
 def test_a_backbone(mine):
     """Patches of 14 pixels do not divide crops of 64: CAM and AMN are trained, and their activations made, all the same."""
     example(mine, 'small_vit')
@@ -75,6 +105,8 @@ def test_a_backbone(mine):
     assert np.isfinite(stored['high_res']).all()
     state = torch.load(mine / 'out' / 'sess' / 'res50_amn.pth', weights_only=True)
     assert state['resnet50.patches.weight'].shape == (32, 3, 14, 14)
+    other = run(mine, '--train_cam_pass', **VOC, backbone='small_vit', cam_weights_name='other.pth')
+    assert 'error: --backbone small_vit: the Net of tests.tiny.cam takes no other backbone than its own' in other.stderr
 
 
 def test_a_data_set(tmp_path):
@@ -115,6 +147,25 @@ def test_a_stage(mine):
     assert '--smooth_pass' in told and '--smooth_size' in told and '--smooth_out_dir' in told
     other = run(mine, '--stage_from', 'smooth', '--smooth_pass', **VOC, smooth_size=5)
     assert 'size: was 7, now 5' in other.stderr
+    assert re.search(r'smooth: mIoU \S+ on train, 4 images, size 7$', done.stdout, re.M)
+    (mine / 'two.txt').write_text('2007_000001\n2007_000002\n')
+    few = run(mine, '--stage_from', 'smooth', '--smooth_pass', **VOC | {'infer_list': 'two.txt'}, smooth_size=7)
+    assert 'smooth scores 2 images of --eval_set (first 2007_000003) that it will not make' in few.stderr
+    masks = mine / 'out' / 'result' / 'sem_seg'
+    Image.fromarray(np.zeros_like(np.array(Image.open(masks / '2007_000001.png')))).save(masks / '2007_000001.png')
+    again = run(mine, '--stage_from', 'smooth', '--smooth_pass', **VOC, smooth_size=7)
+    assert 'mask of 1 image: 2007_000001.jpg' in again.stdout
+    (mine / 'VOC2012' / 'SegmentationClass' / '2007_000003.png').unlink()
+    untrue = run(mine, '--stage_from', 'smooth', '--smooth_pass', '--overwrite', **VOC, smooth_size=7)
+    assert 'a score needs the mask of every image of --eval_set' in untrue.stderr and '=== smooth' not in untrue.stdout
+
+
+def test_a_label_map_of_another_size_is_not_laid_to_the_truth(mine):
+    folder = mine / 'masks'
+    shutil.copytree(mine / 'VOC2012' / 'SegmentationClass', folder)
+    Image.open(folder / '2007_000002.png').transpose(Image.Transpose.ROTATE_90).save(folder / '2007_000002.png')
+    done = run(mine, '--eval_sem_seg_pass', **VOC, sem_seg_out_dir='masks')
+    assert '2007_000002: what is scored is 128 x 96, but photograph and truth are 96 x 128' in done.stderr
 
 
 def test_what_is_wrong_with_a_stage(mine):
@@ -127,6 +178,20 @@ def test_what_is_wrong_with_a_stage(mine):
 def test_the_readme_has_the_stages():
     """After a change: python -m misc.command.pages README.md."""
     assert pages.section(STAGES) in (ROOT / 'README.md').read_text(encoding='utf-8')
+
+
+def test_imagenet_weights_do_not_fit_a_backbone_that_names_none():
+    with pytest.raises(UserError, match='no weights that fit the backbone of tests.extending'):
+        weights.load_pretrained(importlib.import_module('tests.extending.small_vit').Backbone(), 'imagenet')
+
+
+def test_a_contact_sheet_shows_a_stage_that_makes_and_scores():
+    """Such a stage has rows, whose published figures cannot be hashed."""
+    stage = importlib.import_module('tests.extending.smooth').STAGE
+    sheet = runpy.run_path(str(ROOT / 'script' / 'contact_sheet.py'))
+    assert stage.shown.title not in sheet['HEADINGS']
+    with mock.patch('step.pipeline.STAGES', STAGES.with_more([stage])):
+        assert stage.shown.title in runpy.run_path(str(ROOT / 'script' / 'contact_sheet.py'))['HEADINGS']
 
 
 def test_the_page_tells_of_every_example():

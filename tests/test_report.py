@@ -30,7 +30,7 @@ THRESHOLDS = {'cam': 0.15, 'amn_cam': 0.255}  # one of them is not on the grid
 class Source:
     """A data set with the names that a page must fear."""
 
-    name, classes, n_classes, palette = '<b>own</b>', CLASSES, len(CLASSES), PALETTE
+    name, classes, n_classes, palette, upright = '<b>own</b>', CLASSES, len(CLASSES), PALETTE, False
 
     def __init__(self, root):
         self.root = root

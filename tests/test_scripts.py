@@ -87,7 +87,7 @@ def test_train_segmentation_scores_one_scale_several_and_crf(tmp_path):
                                      num_workers=0, seg_label_dir=GOLDEN / 'tree' / 'SegmentationClass', **QUICK)]
     done = script('train_segmentation.sh', *words)
     assert done.returncode == 0, done.stderr
-    table = done.stdout[done.stdout.index('mIoU in %'):].splitlines()
+    table = done.stdout[done.stdout.rindex('mIoU in %'):].splitlines()
     assert [line.rsplit('  ', 1)[0].split('  ')[0] for line in table[2:5]] == [
         'segmentation, one scale', 'segmentation, multi-scale', 'segmentation, CRF']
     assert table[3].endswith('69.5')

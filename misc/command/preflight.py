@@ -1,10 +1,12 @@
 """What can be known to be wrong before the first stage runs: lists, labels, masks, networks, inputs. Each check raises
 UserError for the first thing it finds."""
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from misc import networks, training
+from misc.contract import settings
 from misc.contract.stages import Job, Stage, Stages
 from misc.files import records, weights
 from misc.pyutils import UserError
@@ -19,8 +21,9 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
         raise UserError(f'--repeat {args.repeat}: none of the chosen stages depends on the seed; name a training with them, '
                         'whose runs differ')
     check_extra_folders(args, job.stages)
-    for flag in network_flags(job.stages):
-        networks.module_of(getattr(args, flag), flag)
+    for flag, wanted in module_flags(job.stages).items():
+        if getattr(args, flag) is not None:
+            networks.module_of(getattr(args, flag), flag, wanted)
     check_lists(args, job, chosen)
     trainings = trainings_of(chosen)
     for stage in trainings:
@@ -39,9 +42,11 @@ def trainings_of(chosen: Sequence[Stage]) -> list[Stage]:
     return [stage for stage in chosen if stage.trains]
 
 
-def network_flags(stages: Stages) -> list[str]:
-    """The flags that name a network's module."""
-    return list(dict.fromkeys(flag for cls in stages.settings() for name, flag in cls.flags().items() if name == 'network'))
+def module_flags(stages: Stages) -> dict[str, str]:
+    """Flag -> the class that the module must have, of the flags that name a network, a backbone or a loss."""
+    wanted = {'network': 'Net', 'backbone': 'Backbone', 'loss': 'Objective'}
+    return {settings.flag_of(cls, field): wanted[field.name] for cls in stages.settings() for field in dataclasses.fields(cls)
+            if field.metadata.get('module') and field.name in wanted}
 
 
 def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
@@ -52,6 +57,7 @@ def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> 
                         + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
     labelled = {name for stage in chosen if stage.labelled for name in stage.lists}
     scored = {name for stage in chosen if stage.masks for name in stage.lists}
+    scored |= {'eval_set' for stage in chosen if stage.rows and 'eval_set' in stage.lists}  # one that makes and scores
     needed = {name for stage in chosen if not stage.may_be_empty for name in stage.lists}
     for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
         ids = job.ids(name)
@@ -90,6 +96,11 @@ def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) ->
             if lacking:
                 raise UserError(f'{stage.name} goes over {len(lacking)} images of --{stage.lists[0]} (first {lacking[0]}) '
                                 f'that {maker.name} will not make: they are not in --{maker.lists[0]}')
+        if stage.rows and stage.writes and 'eval_set' in stage.lists[1:]:
+            lacking = sorted(set(job.ids('eval_set')) - set(job.ids(stage.lists[0])))
+            if lacking:
+                raise UserError(f'{stage.name} scores {len(lacking)} images of --eval_set (first {lacking[0]}) that it will '
+                                f'not make: they are not in --{stage.lists[0]}')
         made.update(stage.outputs(args))
 
 

@@ -74,7 +74,8 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file, or of a split. Raises UserError where there is neither."""
+        """The ids of a list file (`parse_list` reads it), or of a split. Raises UserError where there is neither, and should
+        where a listed image is not there: nothing else says so before the first stage."""
 
     def ids(self, listed: str | os.PathLike) -> list[str]:
         """`names`; of LIST::N every N-th. Raises UserError where N is no number."""
@@ -93,7 +94,8 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """Where the true label map lies (0 background, 1..C, 255 ignored); it may be missing: only scores need it."""
+        """Where the true label map lies (0 background, 1..C, 255 ignored); it may be missing: only scores need it. Masks with
+        other numbers must be written anew in these."""
 
     def object_mask_path(self, image_id: str) -> Path | None:
         """Where the true instances lie, numbered from 1 (255 ignored); None where the data set has none."""

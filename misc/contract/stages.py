@@ -92,7 +92,8 @@ class Stage:
 
     run(job, *settings) does it, with an object of each class of `settings`. lists: the flags of the lists it goes over,
     the first its own; labelled: it needs the image-level labels; trains: it trains a network, by batches whose size is the
-    first settings' batch_size; masks: it needs the masks of its lists; may_be_empty: it does something where its list has no
+    first settings' batch_size; masks: it needs the masks of its lists (of eval_set,
+    where it has `rows`, in any case); may_be_empty: it does something where its list has no
     image; rows: the scores that it writes; check(job, chosen, *settings): what can be known to be wrong before the first
     stage runs; after: the stage that it follows, where it is none of the project's own.
     """

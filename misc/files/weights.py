@@ -80,6 +80,9 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
 
 def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor]:
     """What `load_pretrained` loads; raises the same errors."""
+    if choice == 'imagenet' and getattr(backbone, 'torchvision_name', None) not in TORCHVISION:
+        raise UserError(f'--pretrained imagenet: torchvision has no weights that fit the backbone of '
+                        f'{type(backbone).__module__}; give none, or a file with its own names')
     if choice == 'imagenet' and not torchutils.is_main():
         torchutils.wait_for_all()  # the main process fetches them once
     name = getattr(backbone, 'torchvision_name', 'resnet50')

@@ -34,7 +34,9 @@ class Objective:
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         """The share of a part of that batch in its loss, and in the loss's parts by name; the shares of all parts add up.
-        `net` is the network itself, whatever shares its gradients."""
+
+        Of a sum over the part this is `torchutils.world()[1]` * sum / counts: gradients are averaged over the processes, so
+        each gives its share times their number. `net` is the network itself, whatever shares its gradients."""
         return losses.share_of_mean(self.mean(net, part), len(part['index']), counts), {}
 
     def mean(self, net: nn.Module, part: Batch) -> torch.Tensor:

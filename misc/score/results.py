@@ -12,6 +12,7 @@ from misc.files import inputs
 from misc.pyutils import append_json_line, log
 from misc.score import average_precision, scores
 
+TOLD_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')  # details with words of their own
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 
 
@@ -79,9 +80,9 @@ def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set', *
         low, high = details['within_3_points']
         best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, within 3 points of it from '
                 f'{low:.2f} to {high:.2f}')
-    settings = ', '.join(f'{name} {_shown(details[name])}' for name in ('threshold', 'scales', 'flip') if name in details)
+    settings = ''.join(f', {name} {_shown(value)}' for name, value in details.items() if name not in TOLD_APART)
     chosen = ' (auto)' if 'threshold_from' in details else ''
-    log.info('%s: mIoU %.1f%% on %s, %d images, %s%s%s', stage, 100 * score.miou, job.lists[split], score.images,
+    log.info('%s: mIoU %.1f%% on %s, %d images%s%s%s', stage, 100 * score.miou, job.lists[split], score.images,
              settings, chosen, best)
     iou = {name: value for name, value in zip(names, _rounded(score.iou), strict=True)}
     _write(job, stage, {'miou': _rounded([score.miou])[0], 'images': score.images, 'iou': iou} | details, split)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from misc import torchutils
+from misc import imutils, torchutils
 from misc.contract.sources import Source
 from misc.data import datasets
 from misc.files import labels
@@ -76,9 +76,20 @@ def read_values(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarra
     path = source.mask_path(image_id)
     truth = labels.load(path, 'a score needs the mask of every image of the split')
     if truth.shape != tuple(hw):
+        if truth.shape == _size_of(source, image_id):
+            raise UserError(f'{image_id}: what is scored is {hw[0]} x {hw[1]}, but photograph and truth are {truth.shape[0]} x '
+                            f'{truth.shape[1]}: a label map has the size of its image; make it anew')
         raise UserError(f'{path}: {truth.shape[0]} x {truth.shape[1]}, but {image_id} is {hw[0]} x {hw[1]}: a mask has the '
                         'size of its image')
     return truth
+
+
+def _size_of(source: Source, image_id: str) -> tuple[int, int] | None:
+    """(H, W) of the photograph; None where it cannot be read."""
+    try:
+        return imutils.read_header(source.image_path(image_id), source.upright)[0]
+    except UserError:
+        return None
 
 
 def tell_odd(source: datasets.Source, seen: list[masks.Seen]) -> None:

@@ -11,6 +11,7 @@ from misc import inference
 from misc.contract.settings import COUNT, Settings, setting
 from misc.contract.stages import Input, Job, Output, Row, Shown, Stage
 from misc.files import labels, records
+from misc.files.inputs import Inputs, Part
 from misc.score import folders
 
 
@@ -22,15 +23,17 @@ class Smoothing(Settings):
 
 def run(job: Job, told: Smoothing) -> None:
     masks, folder = job.files['sem_seg_out_dir'], job.files['smooth_out_dir']
-    record = {'stage': 'smooth', **told.record(), 'masks': records.made_by(masks)}
-    records.open_folder(folder, record, ('.png',), job.run.overwrite)
+    remedy = job.remedy('sem_seg_out_dir')
+    record = {'stage': 'smooth', **told.record(), 'classes': job.source.classes, 'masks': records.made_by(masks)}
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, ids=job.ids('mask_list'), inputs=Inputs(
+        job.source, labelled=False, mask=Part(masks, labels.label_path, remedy)))  # where one changes, it is smoothed anew
 
     def make(image_id: str) -> None:
-        mask = labels.load(labels.label_path(masks, image_id), job.remedy('sem_seg_out_dir'))
+        mask = labels.load(labels.label_path(masks, image_id), remedy)
         smooth = cv2.medianBlur(np.ascontiguousarray(mask), told.size)
         labels.save(labels.label_path(folder, image_id), smooth, job.source.palette)
 
-    with inference.Images.of(job, 'mask_list', lambda image_id: labels.exists(folder, image_id)) as images:
+    with inference.Images.of(job, 'mask_list', lambda image_id: labels.exists(folder, image_id), made) as images:
         images.make(make)
     folders.score_label_maps(job, 'smooth', folder, job.remedy('smooth_out_dir'), size=told.size)
 
