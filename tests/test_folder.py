@@ -378,7 +378,7 @@ def test_what_is_not_used_is_noted(tmp_path):
 def page(root, **lists):
     source = Folder(root)
     usual = {'train_list': 'all', 'val_list': 'some', 'infer_list': 'all', 'eval_set': 'masked'}
-    return checking.page(source, usual | lists, 0)
+    return checking.page(source, usual | lists, 0, decode=True)
 
 
 def test_page_of_a_good_folder(tmp_path):
