@@ -375,10 +375,10 @@ def test_what_is_not_used_is_noted(tmp_path):
 
 # the page
 
-def page(root, **lists):
+def page(root, decode=True, **lists):
     source = Folder(root)
     usual = {'train_list': 'all', 'val_list': 'some', 'infer_list': 'all', 'eval_set': 'masked'}
-    return checking.page(source, usual | lists, 0, decode=True)
+    return checking.page(source, usual | lists, 0, decode=decode)
 
 
 def test_page_of_a_good_folder(tmp_path):
@@ -454,7 +454,7 @@ def test_many_problems_are_counted(tmp_path):
 
 def test_many_images_are_sampled(tmp_path, monkeypatch):
     monkeypatch.setattr(checking, 'LOOKED_AT', 2)
-    text, _ = page(lay_out(tmp_path, 'a,cat\nb,cat\nc,cat'))
+    text, _ = page(lay_out(tmp_path, 'a,cat\nb,cat\nc,cat'), decode=False)
     assert 'Width x height of 2 of 3 images, drawn evenly: smallest 8 x 6' in text
 
 
@@ -546,8 +546,8 @@ def test_from_photographs_to_masks_in_three_commands(tmp_path, capsys):
         assert run_sample.main([*run, f'--{stage}_pass']) == 1
         error, = capsys.readouterr().err.splitlines()
         assert error.startswith(
-            f'error: {root / "masks" / "2007_000001.png"}: 4 of the 4 masks of all are missing; a score needs the mask of every '
-            'image of --seg_list' if stage == 'eval_seg' else
+            f'error: {root / "masks" / "2007_000001.png"}: 4 of the 4 masks of all are missing; a score needs the mask of '
+            'every image of --seg_list' if stage == 'eval_seg' else
             f'error: --eval_set masked: no such image in {root}; a score needs masks, every other stage goes without')
 
 
