@@ -308,7 +308,7 @@ def test_what_serves_nothing_is_hidden(browser, made, tmp_path):
 def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
     """The same few files behind many ids: only the cards near the window are built."""
     class Many(Source):
-        def names(self, list_or_split):
+        def ids(self, list_or_split):
             return [f'{number:04d}' for number in range(MANY)]
 
         def image_path(self, image_id):
