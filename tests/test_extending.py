@@ -165,7 +165,7 @@ def test_a_label_map_of_another_size_is_not_laid_to_the_truth(mine):
     shutil.copytree(mine / 'VOC2012' / 'SegmentationClass', folder)
     Image.open(folder / '2007_000002.png').transpose(Image.Transpose.ROTATE_90).save(folder / '2007_000002.png')
     done = run(mine, '--eval_sem_seg_pass', **VOC, sem_seg_out_dir='masks')
-    assert '2007_000002: what is scored is 128 x 96, but photograph and truth are 96 x 128' in done.stderr
+    assert '2007_000002: what is scored is 97 x 128, but photograph and truth are 128 x 97' in done.stderr
 
 
 def test_what_is_wrong_with_a_stage(mine):

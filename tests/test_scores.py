@@ -40,7 +40,8 @@ def test_a_class_that_is_predicted_only_counts_as_0():
 def source_of(tmp_path, masks, n_classes=3):
     for image_id, mask in masks.items():
         labels.save(tmp_path / f'{image_id}.png', mask, PALETTE)
-    return SimpleNamespace(n_classes=n_classes, mask_path=lambda image_id: tmp_path / f'{image_id}.png')
+    return SimpleNamespace(n_classes=n_classes, upright=False, mask_path=lambda image_id: tmp_path / f'{image_id}.png',
+                           image_path=lambda image_id: tmp_path / f'{image_id}.jpg')
 
 
 @pytest.mark.parametrize('workers', [0, 2])
