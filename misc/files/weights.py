@@ -51,7 +51,8 @@ def write(content: dict[str, Any], path: str | os.PathLike) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        # No copy is made. A view (getbuffer) held by the traceback of a full disk crashes the garbage collector of Python 3.12.1.
+        temporary.write_bytes(buffer.getvalue())
 
 
 def digest(state: dict[str, torch.Tensor]) -> str:
