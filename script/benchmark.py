@@ -230,7 +230,7 @@ def by_pydensecrf(image: np.ndarray, energies: list[np.ndarray], terms: crf.Term
     height, width = image.shape[:2]
     field = densecrf.DenseCRF2D(width, height, len(energies[0]))
     field.addPairwiseGaussian(sxy=terms.gaussian_sxy, compat=terms.gaussian_compat)
-    field.addPairwiseBilateral(sxy=terms.bilateral_sxy, srgb=terms.bilateral_srgb, rgbim=np.ascontiguousarray(image),
+    field.addPairwiseBilateral(sxy=terms.bilateral_sxy, srgb=terms.bilateral_srgb, rgbim=np.require(image, np.uint8, 'CW'),
                                compat=terms.bilateral_compat)
     refined = []
     for energy in energies:
