@@ -1,8 +1,11 @@
-"""The command line: `python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg`, or the authors' way, with a
-flag a stage: `python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True ...`
+"""The command line: `python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg`, or
+the authors' way, with a
+flag a stage: `python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True
+...`
 
-Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order they were named in. What a
-stage is stands in its file in step/; every setting, with its default, in misc/contract/settings.py.
+Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order
+they were named in. What a stage is stands in its file in step/; every setting, with its default, in
+misc/contract/settings.py.
 """
 import argparse
 import functools
@@ -27,16 +30,23 @@ VERSION = '0.1.0'
 
 
 def check_data(job: Job, args: argparse.Namespace) -> int:
-    """Print what is there and what is wrong. Returns the exit code: 1 where something must be mended."""
-    text, is_good = checking.page(job.source, {name: job.lists[name] for name in options.CHECKED_LISTS}, args.num_workers,
-                                  args.check_data != 'quick', functools.partial(checking.memory, args))
+    """Print what is there and what is wrong. Returns the exit code: 1 where something must be
+    mended.
+    """
+    text, is_good = checking.page(job.source, {name: job.lists[name]
+                                               for name in options.CHECKED_LISTS}, args.num_workers,
+                                  args.check_data != 'quick',
+                                  functools.partial(checking.memory, args))
     print(text)
     if is_good:
         images = len(job.ids('train_list'))
         steps = [images // told.batch_size * told.epochs for told in (
-            cls.of(args) for cls in (settings.CamTraining, settings.AmnTraining, settings.IrnTraining))]
-        few = ' Smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.' if min(steps) < 100 else ''
-        print(f'Steps of training with these flags: CAM {steps[0]}, AMN {steps[1]}, IRN {steps[2]} (published: 3305, 3305, '
+            cls.of(args) for cls in (settings.CamTraining, settings.AmnTraining,
+                                     settings.IrnTraining))]
+        few = (' Smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.'
+               if min(steps) < 100 else '')
+        print(f'Steps of training with these flags: CAM {steps[0]}, AMN {steps[1]}, IRN {steps[2]} '
+              f'(published: 3305, 3305, '
               f'990).{few}')
     return 0 if is_good else 1
 
@@ -44,18 +54,20 @@ def check_data(job: Job, args: argparse.Namespace) -> int:
 def git_commit() -> str:
     """Commit of this checkout, with '+' where files differ from it; 'unknown' outside git."""
     def git(*command: str) -> str:
-        return subprocess.run(('git', *command), cwd=Path(__file__).parent, capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(('git', *command), cwd=Path(__file__).parent, capture_output=True,
+                              text=True, check=True).stdout.strip()
     try:
-        return git('rev-parse', '--short=10', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
+        return git('rev-parse', '--short=10', 'HEAD') + ('+' if git('status', '--porcelain', '-uno')
+                                                         else '')
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
 
 
 def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
     """Version, commit, machine and settings: the first lines of every log."""
-    log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', job.version, job.commit, platform.python_version(),
-             torchutils.machine_line(job.device), torchutils.world()[1], args.seed)
+    log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', job.version, job.commit,
+             platform.python_version(), torchutils.machine_line(job.device), torchutils.world()[1],
+             args.seed)
     told = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
             and key not in ('check_data', 'dry_run', 'running', 'voc12_root')}  # data_root tells it
     log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in told.items()))
@@ -67,10 +79,12 @@ def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) 
 def job_of(args: argparse.Namespace, stages: Stages) -> Job:
     """What every stage of this run is given. Raises UserError where there is no such data set."""
     source = options.open_source(args)
-    files = {flag: getattr(args, flag) for flag in ('scores_file', *stages.outputs(), *options.further_inputs(stages))}
+    files = {flag: getattr(args, flag) for flag in ('scores_file', *stages.outputs(),
+                                                    *options.further_inputs(stages))}
     thresholds = {stage.shown.threshold: getattr(args, stage.shown.threshold)
                   for stage in stages if stage.shown and stage.shown.threshold}
-    return Job(source, stages, settings.Run.of(args), args.device, {name: getattr(args, name) for name in options.LISTS}, files,
+    return Job(source, stages, settings.Run.of(args), args.device,
+               {name: getattr(args, name) for name in options.LISTS}, files,
                thresholds, VERSION, git_commit())
 
 
@@ -78,12 +92,14 @@ def run(args: argparse.Namespace, stages: Stages) -> int:
     """Run the chosen stages. Returns the exit code; raises UserError for what the user can mend."""
     chosen = [stage for stage in stages if getattr(args, f'{stage.name}_pass')]
     if not chosen and not args.check_data:
-        print(f'error: no stage is named; give at least one of\n{options.stage_list(stages)}', file=sys.stderr)
+        print(f'error: no stage is named; give at least one of\n{options.stage_list(stages)}',
+              file=sys.stderr)
         return 2
     options.resolve(stages, args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
     torchutils.check_precision(args.precision, args.device)
-    torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')  # the CPU always is
+    # the CPU always is
+    torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')
     job = job_of(args, stages)
     if args.check_data:
         return check_data(job, args)
@@ -92,7 +108,8 @@ def run(args: argparse.Namespace, stages: Stages) -> int:
         print(plan.text(args, job, chosen))
         return 0
     name = Path(args.log_name)
-    start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log', torchutils.is_main())
+    start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log',
+              torchutils.is_main())
     log_provenance(args, job, chosen)
     args.running = True
     if args.repeat == 1:
@@ -126,33 +143,41 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
 
 
 def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argparse.Namespace:
-    """`args` with another seed: what the chosen stages write, and their scores, move to the folder seed_N of --work_dir
-    (of their own folder, where they lie elsewhere)."""
+    """`args` with another seed: what the chosen stages write, and their scores, move to the folder
+    seed_N of --work_dir (of their own folder, where they lie elsewhere).
+    """
     def moved(path: str) -> str:
-        work_dir, whole = (Path(os.path.abspath(each)) for each in (args.work_dir, path))  # 'result/../..' is no part of it
+        # 'result/../..' is no part of it
+        work_dir, whole = (Path(os.path.abspath(each)) for each in (args.work_dir, path))
         base = work_dir if whole.is_relative_to(work_dir) else whole.parent
         return str(base / f'seed_{seed}' / whole.relative_to(base))
 
-    outputs = {output.flag for stage in chosen for output in stage.writes if getattr(args, output.flag) is not None}
-    outputs |= {read.flag for stage in chosen for read in stage.reads if read.meant(args) in outputs} | {'scores_file'}
+    outputs = {output.flag for stage in chosen for output in stage.writes
+               if getattr(args, output.flag) is not None}
+    outputs |= {read.flag for stage in chosen for read in stage.reads
+                if read.meant(args) in outputs} | {'scores_file'}
     if preflight.trainings_of(chosen) and args.tensorboard is not None:
         outputs.add('tensorboard')
-    return argparse.Namespace(**vars(args) | {'seed': seed} | {name: moved(getattr(args, name)) for name in outputs})
+    return argparse.Namespace(**vars(args) | {'seed': seed} |
+                              {name: moved(getattr(args, name)) for name in outputs})
 
 
 def report_spread(repeats: Sequence[argparse.Namespace], chosen: Sequence[Stage]) -> None:
-    """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in the log. A score that
-    is not defined for one of them is left out."""
+    """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in
+    the log. A score that is not defined for one of them is left out.
+    """
     scored = dict.fromkeys(row.stage for stage in chosen for row in stage.rows)
     last = [scores.read_scores(one.scores_file) for one in repeats] if scored else []
     rows = []
     for name in scored:
-        for key, title in (('miou', name), ('best_miou', f'{name}, at its best threshold'), ('map', f'{name}, mean AP')):
+        for key, title in (('miou', name), ('best_miou', f'{name}, at its best threshold'),
+                           ('map', f'{name}, mean AP')):
             values = [one.get(name, {}).get(key) for one in last]
             if None not in values:
                 rows.append((title, statistics.mean(values), statistics.stdev(values), *values))
     if rows:
-        log.info('%s', scores.table(('mIoU in %', 'mean', 'deviation', *(f'seed {one.seed}' for one in repeats)), rows))
+        log.info('%s', scores.table(('mIoU in %', 'mean', 'deviation',
+                                     *(f'seed {one.seed}' for one in repeats)), rows))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -163,13 +188,15 @@ def main(arguments: list[str] | None = None) -> int:
         given = options.with_preset(words)
         stages = options.with_stages_of(STAGES, given)
         args = options.build_parser(stages).parse_args(given, started)
-        return run(args, stages) if args.gpus is None else launch.share_among(args.gpus, __file__, given)
+        return (run(args, stages) if args.gpus is None
+                else launch.share_among(args.gpus, __file__, given))
 
     def tell(line: str) -> None:
         whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '
         log.info('%s%s', whose, line, extra={'file_only': True})  # the screen has it on stderr
         stopped = line.startswith('stopped')
-        if os.environ.get('LOCAL_RANK', '0') == '0' or (started.running and not stopped):  # else all processes say the same
+        # else all processes say the same
+        if os.environ.get('LOCAL_RANK', '0') == '0' or (started.running and not stopped):
             print(line, file=sys.stderr)
 
     return ending.run(work, again='; the same command goes on', tell=tell)

@@ -1,10 +1,11 @@
 """MS-COCO 2014 as a source, with the interface of voc12.dataloader.VOC12. Below the root:
 
-  JPEGImages/train2014/COCO_train2014_ID.jpg   val2014 likewise; train2014/ right below the root, as COCO unpacks, will do
-and, made by `python -m coco14.prepare`:
+  JPEGImages/train2014/COCO_train2014_ID.jpg   val2014 likewise; train2014/ right below the root, as
+COCO unpacks, will do and, made by `python -m coco14.prepare`:
   ImageSets/train2014.txt                      the ids, of 12 digits
-  ImageSets/train2014.npz                      image-level labels: ids int64 (N,), present uint8 (N, 10), a bit a class
-  SegmentationClass/train2014/ID.png           label maps: 0..80, 255 for crowd regions
+  ImageSets/train2014.npz                      image-level labels: ids int64 (N,), present uint8 (N,
+  10), a bit a class SegmentationClass/train2014/ID.png           label maps: 0..80, 255 for crowd
+  regions
 
 Nothing here looks at single files: a folder of 82,783 is listed once.
 """
@@ -22,15 +23,22 @@ from misc.pyutils import UserError, atomic_path
 SPLITS = ('train2014', 'val2014')
 # in the order of COCO's category ids
 CLASSES = (
-    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
-    'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cow', 'elephant',
-    'bear', 'zebra', 'giraffe', 'backpack', 'umbrella', 'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard',
-    'sports ball', 'kite', 'baseball bat', 'baseball glove', 'skateboard', 'surfboard', 'tennis racket', 'bottle',
-    'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich', 'orange', 'broccoli', 'carrot',
-    'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch', 'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop',
-    'mouse', 'remote', 'keyboard', 'cell phone', 'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock',
-    'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush')
-CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
+    'traffic light',
+    'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep',
+    'cow', 'elephant',
+    'bear', 'zebra', 'giraffe', 'backpack', 'umbrella', 'handbag', 'tie', 'suitcase', 'frisbee',
+    'skis', 'snowboard',
+    'sports ball', 'kite', 'baseball bat', 'baseball glove', 'skateboard', 'surfboard',
+    'tennis racket', 'bottle',
+    'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich', 'orange',
+    'broccoli', 'carrot',
+    'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch', 'potted plant', 'bed', 'dining table',
+    'toilet', 'tv', 'laptop',
+    'mouse', 'remote', 'keyboard', 'cell phone', 'microwave', 'oven', 'toaster', 'sink',
+    'refrigerator', 'book', 'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush')
+CATEGORY_IDS = tuple(number for number in range(1, 91)
+                     if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 DIGITS = 12  # of an id
 
 
@@ -73,8 +81,8 @@ class COCO14(Source):
 
     name = 'coco14'
     root_is = 'the folder that python -m coco14.prepare filled'
-    lists = {'train_list': 'train2014', 'val_list': 'val2014', 'infer_list': 'train2014', 'eval_set': 'train2014',
-             'seg_list': 'val2014'}
+    lists = {'train_list': 'train2014', 'val_list': 'val2014', 'infer_list': 'train2014',
+             'eval_set': 'train2014', 'seg_list': 'val2014'}
     environment = 'COCO14_ROOT'
     classes = CLASSES
     palette = PALETTE
@@ -83,18 +91,23 @@ class COCO14(Source):
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
         if not self.root.is_dir():
-            raise UserError(f'{root}: no such folder; the root of MS-COCO 2014 is the one that holds JPEGImages/train2014')
-        stored = {split: _load_labels(path) for split in SPLITS if (path := labels_path(self.root, split)).is_file()}
+            raise UserError(f'{root}: no such folder; the root of MS-COCO 2014 is the one that '
+                            f'holds JPEGImages/train2014')
+        stored = {split: _load_labels(path) for split in SPLITS
+                  if (path := labels_path(self.root, split)).is_file()}
         if not stored:
-            raise UserError(f'{root} has no {labels_path(Path(), "train2014")}: python -m coco14.prepare --coco_root {root} '
+            raise UserError(f'{root} has no {labels_path(Path(), "train2014")}: python -m '
+                            f'coco14.prepare --coco_root {root} '
                             'makes lists, labels and masks')
         numbers = np.concatenate([ids for ids, _ in stored.values()])
         order = numbers.argsort()
         self._numbers = numbers[order]  # ascending, of both splits; the rows of the next two
         self._bits = np.concatenate([bits for _, bits in stored.values()])[order]
-        self._split = np.repeat([SPLITS.index(split) for split in stored], [len(ids) for ids, _ in stored.values()])[order]
+        self._split = np.repeat([SPLITS.index(split) for split in stored],
+                                [len(ids) for ids, _ in stored.values()])[order]
         if (np.diff(self._numbers) == 0).any():
-            raise UserError(f'{self.root}/ImageSets: an image is in both splits; run coco14.prepare again')
+            raise UserError(f'{self.root}/ImageSets: an image is in both splits; run '
+                            f'coco14.prepare again')
         self._image_folders = {split: image_folder(self.root, split) for split in SPLITS}
         self._images: np.ndarray | None = None
         self._notes: dict[str, None] = {}
@@ -108,26 +121,31 @@ class COCO14(Source):
         return mask_folder(self.root, SPLITS[self._split[self._row(image_id)]]) / f'{image_id}.png'
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file, or of a split (train2014, val2014). COCO_train2014_ID.jpg in a list is ID.
+        """The ids of a list file, or of a split (train2014, val2014). COCO_train2014_ID.jpg in a
+        list is ID.
 
-        Raises UserError where there is neither, for ids that are not COCO's, and where images are missing.
+        Raises UserError where there is neither, for ids that are not COCO's, and where images are
+        missing.
         """
         path = Path(list_or_split)
         if not path.is_file():
             path = list_path(self.root, list_or_split)
             if not path.is_file():
-                raise UserError(f'{list_or_split}: neither a list file nor a split (there is no {path})')
+                raise UserError(f'{list_or_split}: neither a list file nor a split (there is no '
+                                f'{path})')
         found = parse_list(path)
         ids = [name.rpartition('_')[2] for name in found.ids]
         try:
             numbers = _numbers_of(ids)
         except UserError as error:
             raise UserError(f'{path}: {error}') from error
-        self._refuse(path, ids, np.isin(numbers, self._numbers), f'known in {self.root}/ImageSets; run coco14.prepare for '
+        self._refuse(path, ids, np.isin(numbers, self._numbers),
+                     f'known in {self.root}/ImageSets; run coco14.prepare for '
                      'their split, or give another list')
         if found.absent:
             self._notes[found.note(path)] = None
-        self._refuse(path, ids, self._has_image(numbers), f'in {self._image_folders["train2014"]} or val2014; give a '
+        self._refuse(path, ids, self._has_image(numbers),
+                     f'in {self._image_folders["train2014"]} or val2014; give a '
                      'list that fits')
         return ids
 
@@ -139,7 +157,9 @@ class COCO14(Source):
         return np.unpackbits(self._bits[self._row(image_id)], count=self.n_classes).astype(bool)
 
     def check(self, ids: Iterable[str]) -> Check:
-        """What is there and what is missing for `ids`. An image that is in neither split counts as without annotation."""
+        """What is there and what is missing for `ids`. An image that is in neither split counts as
+        without annotation.
+        """
         ids = list(ids)
         numbers = _numbers_of(ids)
         known = np.isin(numbers, self._numbers)
@@ -151,15 +171,18 @@ class COCO14(Source):
 
         has_class = np.ones(len(ids), bool)
         has_class[known] = bits.any(1)
-        return Check(images=len(ids), missing_image=named(~self._has_image(numbers)), missing_annotation=named(~known),
-                     no_class=named(~has_class), missing_mask=named(~np.isin(numbers, np.concatenate(masks))),
-                     per_class=np.unpackbits(bits, 1, count=self.n_classes).sum(0, dtype=np.int64), notes=list(self._notes))
+        return Check(images=len(ids), missing_image=named(~self._has_image(numbers)),
+                     missing_annotation=named(~known), no_class=named(~has_class),
+                     missing_mask=named(~np.isin(numbers, np.concatenate(masks))),
+                     per_class=np.unpackbits(bits, 1, count=self.n_classes).sum(0, dtype=np.int64),
+                     notes=list(self._notes))
 
     def _row(self, image_id: str) -> int:
         number = _number_of(image_id)
         row = int(self._numbers.searchsorted(number))
         if row == len(self._numbers) or self._numbers[row] != number:
-            raise UserError(f'{image_id}: in none of the splits that coco14.prepare made in {self.root}/ImageSets')
+            raise UserError(f'{image_id}: in none of the splits that coco14.prepare made in '
+                            f'{self.root}/ImageSets')
         return row
 
     def _has_image(self, numbers: np.ndarray) -> np.ndarray:
@@ -172,7 +195,8 @@ class COCO14(Source):
     def _refuse(self, path: Path, ids: list[str], good: np.ndarray, text: str) -> None:
         if not good.all():
             first = ids[int((~good).argmax())]
-            raise UserError(f'{path}: {np.count_nonzero(~good)} of its {len(ids)} images (first {first}) are not {text}')
+            raise UserError(f'{path}: {np.count_nonzero(~good)} of its {len(ids)} images (first '
+                            f'{first}) are not {text}')
 
 
 def _number_of(image_id: str) -> int:
@@ -187,7 +211,9 @@ def _numbers_of(ids: list[str]) -> np.ndarray:
 
 
 def _numbers_in(folder: Path, start: str, end: str) -> np.ndarray:
-    """Numbers of the files START + 12 digits + END in a folder, int64; none where there is no such folder."""
+    """Numbers of the files START + 12 digits + END in a folder, int64; none where there is no such
+    folder.
+    """
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -203,7 +229,9 @@ def _load_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             numbers, bits = stored['ids'], stored['present']
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path}: not a whole file of labels ({error}); delete it and run coco14.prepare again') from error
+        raise UserError(f'{path}: not a whole file of labels ({error}); delete it and run '
+                        f'coco14.prepare again') from error
     if bits.shape != (len(numbers), (len(CLASSES) + 7) // 8):
-        raise UserError(f'{path}: not labels of {len(CLASSES)} classes; delete it and run coco14.prepare again')
+        raise UserError(f'{path}: not labels of {len(CLASSES)} classes; delete it and run '
+                        f'coco14.prepare again')
     return numbers, bits

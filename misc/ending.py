@@ -1,4 +1,6 @@
-"""How every command ends: what the user can mend, wants of the machine included, is one line on stderr, never a traceback."""
+"""How every command ends: what the user can mend, wants of the machine included, is one line on
+stderr, never a traceback.
+"""
 import argparse
 import contextlib
 import errno
@@ -15,23 +17,30 @@ Remedy = Callable[[str], str]  # GPU or HOST -> what to do where it is not enoug
 
 # What libraries tell in words alone: a part of the text -> the want. The first that occurs counts.
 WORDINGS = (
-    ('insufficient shared memory', 'shared memory'), ('unable to allocate shared memory', 'shared memory'),
+    ('insufficient shared memory', 'shared memory'),
+    ('unable to allocate shared memory', 'shared memory'),
     ('out of shared memory', 'shared memory'),  # torch of a worker that a bus error ended
     ('unable to write to file </torch_', 'shared memory'), ('unable to mmap', 'shared memory'),
     ('Too many open files', 'files'), ('received 0 items of ancdata', 'files'),
     ('no kernel image is available', 'kernels'),
-    ('DataLoader worker (pid', 'worker'),  # ended by a signal: the system's for want of memory, as a rule
-    ('CUDA out of memory', GPU), ('CUDA error: out of memory', GPU), ("Cuda failure 'out of memory'", GPU),
-    ("Cuda failure 2 'out of memory'", GPU), ('_STATUS_ALLOC_FAILED', GPU), ('DEVICE_ALLOCATION_FAILED', GPU),
+    # ended by a signal: the system's for want of memory, as a rule
+    ('DataLoader worker (pid', 'worker'),
+    ('CUDA out of memory', GPU), ('CUDA error: out of memory', GPU),
+    ("Cuda failure 'out of memory'", GPU),
+    ("Cuda failure 2 'out of memory'", GPU), ('_STATUS_ALLOC_FAILED', GPU),
+    ('DEVICE_ALLOCATION_FAILED', GPU),
     ('CUSPARSE_STATUS_INSUFFICIENT_RESOURCES', GPU), ('cudaErrorMemoryAllocation', GPU),
-    ('DefaultCPUAllocator', HOST), ('ArrayMemoryError', HOST), ('MemoryError', HOST), ('std::bad_alloc', HOST),
+    ('DefaultCPUAllocator', HOST), ('ArrayMemoryError', HOST), ('MemoryError', HOST),
+    ('std::bad_alloc', HOST),
     ('Cannot allocate memory', HOST), ('Insufficient memory', HOST),  # OpenCV's
-    ('Connection closed by peer', 'peer'), ('Connection reset by peer', 'peer'), ('Connection refused', 'peer'),  # gloo
-    ('ncclRemoteError', 'peer'))
+    # gloo
+    ('Connection closed by peer', 'peer'), ('Connection reset by peer', 'peer'),
+    ('Connection refused', 'peer'), ('ncclRemoteError', 'peer'))
 
 
 class OutOfMemory(UserError):
-    """Memory that was not enough, for the image that is named with it; `explained` adds the remedy."""
+    """Memory that was not enough, for the image that is named with it; `explained` adds the remedy.
+    """
 
     of = HOST
 
@@ -47,7 +56,9 @@ class PeerEnded(UserError):
 
 
 def want_of(error: BaseException) -> str | None:
-    """What of the machine was wanting when `error` was raised (the right of WORDINGS), None where nothing is known."""
+    """What of the machine was wanting when `error` was raised (the right of WORDINGS), None where
+    nothing is known.
+    """
     if isinstance(error, OutOfMemory):
         return error.of
     if isinstance(error, UserError):
@@ -67,7 +78,8 @@ def want_of(error: BaseException) -> str | None:
 def explained(remedy: Remedy | None = None) -> Iterator[None]:
     """Wants of the machine in this block become a UserError that tells the remedy.
 
-    Without `remedy` memory becomes an OutOfMemory, for who knows the image to name it, and the stage to add the remedy.
+    Without `remedy` memory becomes an OutOfMemory, for who knows the image to name it, and the
+    stage to add the remedy.
     """
     try:
         yield
@@ -77,7 +89,8 @@ def explained(remedy: Remedy | None = None) -> Iterator[None]:
             raise
         if want in (GPU, HOST):
             if remedy is None:
-                raise (OutOfGpuMemory if want == GPU else OutOfMemory)(f'{want} is not enough') from error
+                raise (OutOfGpuMemory if want == GPU
+                       else OutOfMemory)(f'{want} is not enough') from error
             told = str(error) if isinstance(error, OutOfMemory) else f'{want} is not enough'
             raise UserError(f'{told}: {remedy(want)}') from error
         raise TOLD[want](error) from error
@@ -85,12 +98,15 @@ def explained(remedy: Remedy | None = None) -> Iterator[None]:
 
 def _shared_memory(error: Exception) -> UserError:
     size = shutil.disk_usage('/dev/shm').total >> 20 if os.path.isdir('/dev/shm') else 0
-    return UserError(f'/dev/shm ({size} MB), by which workers hand over what they read, is not enough: give a container '
-                     'more (docker run --shm-size 8g, or --ipc=host), or do without workers: --num_workers 0')
+    return UserError(f'/dev/shm ({size} MB), by which workers hand over what they read, is not '
+                     f'enough: give a container '
+                     'more (docker run --shm-size 8g, or --ipc=host), or do without workers: '
+                     '--num_workers 0')
 
 
 def _worker(error: Exception) -> UserError:
-    return UserError('a worker process was ended by the system, most likely for want of memory: use a smaller --num_workers')
+    return UserError('a worker process was ended by the system, most likely for want of memory: '
+                     'use a smaller --num_workers')
 
 
 def _files(error: Exception) -> UserError:
@@ -100,9 +116,11 @@ def _files(error: Exception) -> UserError:
 def _kernels(error: Exception) -> UserError:
     import torch
     name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-    remedy = (f'install the build for cards before {".".join(map(str, machine.OLDEST_OF_CUDA_13))}: {machine.install("cu126")}'
+    remedy = (f'install the build for cards before '
+              f'{".".join(map(str, machine.OLDEST_OF_CUDA_13))}: {machine.install("cu126")}'
               if (major, minor) < machine.OLDEST_OF_CUDA_13 else 'install a newer torch')
-    return UserError(f'torch {torch.__version__} was not built for {name} (compute capability {major}.{minor}; it has '
+    return UserError(f'torch {torch.__version__} was not built for {name} (compute capability '
+                     f'{major}.{minor}; it has '
                      f'{" ".join(torch.cuda.get_arch_list())}): {remedy}; or --device cpu')
 
 
@@ -111,11 +129,14 @@ def _peer(error: Exception) -> UserError:
     return PeerEnded(f'process {torchutils.world()[0]} ends, because another one did')
 
 
-TOLD = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files, 'kernels': _kernels, 'peer': _peer}
+TOLD = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files, 'kernels': _kernels,
+        'peer': _peer}
 
 
 def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
-    """What helps a stage (or step.show, step.segment) against want of memory: only what it has and what is left to change."""
+    """What helps a stage (or step.show, step.segment) against want of memory: only what it has and
+    what is left to change.
+    """
     def remedy(want: str) -> str:
         import torch
         ways, name = [], stage.removeprefix('train_')
@@ -126,13 +147,15 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
                 ways.append(f'--accumulate {min(2 * args.accumulate, share)}')
             ways.append(f'--{name}_crop_size below {getattr(args, f"{name}_crop_size")}')
         elif stage in ('make_cam', 'make_amn_cam', 'show'):
-            ways += ['--inference_batch_size 1'] if stage != 'show' and args.inference_batch_size > 1 else []
+            ways += (['--inference_batch_size 1'] if stage != 'show'
+                     and args.inference_batch_size > 1 else [])
             ways.append('smaller --cam_scales')
         elif stage in ('make_seg', 'segment'):
             ways.append('smaller --seg_scales')
         if want == GPU:
             if args.precision == 'fp32':
-                has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+                has_bf16 = (torch.cuda.is_available()
+                            and torch.cuda.is_bf16_supported(including_emulation=False))
                 ways.append(f'--precision {"bf16" if has_bf16 else "fp16"}')
             if not stage.startswith('train_'):
                 ways.append('--device cpu')
@@ -150,7 +173,8 @@ def _print(line: str) -> None:
 
 def run(work: Callable[[], int | None], remedy: Remedy = lambda want: 'free some', again: str = '',
         tell: Callable[[str], None] = _print) -> int:
-    """Call `work` and return the exit code: what it returns, or 1, or 130 after Ctrl-C, which `tell` is given the line for.
+    """Call `work` and return the exit code: what it returns, or 1, or 130 after Ctrl-C, which
+    `tell` is given the line for.
 
     again: what the line of Ctrl-C adds. Logs and locks of this process end with it.
     """

@@ -22,14 +22,20 @@ class UnreadableImage(UserError):
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 
-PHOTOGRAPHS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp')  # endings, in any case
-DARK, SOME = 16, 0.01  # a photograph of which less than this share of values reaches DARK shows next to nothing
+# endings, in any case
+PHOTOGRAPHS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp')
+# a photograph of which less than this share of values reaches DARK shows next to nothing
+DARK, SOME = 16, 0.01
 REMARKS = {  # on photographs: what there is about them, and what to do
-    'dark': f'photographs are nearly black (99% of their values below {DARK} of 255): look at them; scale their values before',
-    'transparent': 'photographs have transparent parts, whose hidden colours are seen here: lay them over a background, for '
+    'dark': f'photographs are nearly black (99% of their values below {DARK} of 255): look at '
+            f'them; scale their values before',
+    'transparent': 'photographs have transparent parts, whose hidden colours are seen here: lay '
+                   'them over a background, for '
                    'example by mogrify -background white -alpha remove',
-    'pages': 'files hold several pictures, of which the first is read: store each in a file of its own'}
-TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    'pages': 'files hold several pictures, of which the first is read: store each in a file of its '
+             'own'}
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+         4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what makes it upright
 
@@ -42,20 +48,26 @@ def read_image(path: str | os.PathLike, upright: bool = False) -> np.ndarray:
 
 
 def read_of(source: Any, image_id: str) -> np.ndarray:
-    """The photograph of a data set (datasets.Source) as every stage sees it: `read_image`, upright where the source's are."""
+    """The photograph of a data set (datasets.Source) as every stage sees it: `read_image`, upright
+    where the source's are.
+    """
     return read_image(source.image_path(image_id), source.upright)
 
 
 def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarray, list[str]]:
     """A photograph as uint8 (H, W, 3) RGB, and which of REMARKS there are on it.
 
-    Grey, palette, CMYK and alpha become RGB; what has more than 8 bits a channel is brought to 8 by `to_8_bits`; of several
-    pictures in a file the first is read. upright: EXIF orientation is applied, as viewers do; not for VOC and COCO, whose
-    masks do not follow it. Raises UserError for a missing, truncated or unreadable file.
+    Grey, palette, CMYK and alpha become RGB; what has more than 8 bits a channel is brought to 8 by
+    `to_8_bits`; of several pictures in a file the first is read. upright: EXIF orientation is
+    applied, as viewers do; not for VOC and COCO, whose masks do not follow it. Raises UserError for
+    a missing, truncated or unreadable file.
     """
     with _opened(path) as picture:
-        remarks = ['pages'] if getattr(picture, 'n_frames', 1) > 1 and picture.format != 'MPO' else []  # a phone's preview
-        deep = picture.mode[0] in 'IF' or (';16' in str(picture.tile) and picture.format in ('PNG', 'TIFF'))
+        # a phone's preview
+        remarks = (['pages'] if getattr(picture, 'n_frames', 1) > 1 and picture.format != 'MPO'
+                   else [])
+        deep = (picture.mode[0] in 'IF'
+                or (';16' in str(picture.tile) and picture.format in ('PNG', 'TIFF')))
         if deep:
             values = np.asarray(picture) if picture.mode[0] in 'IF' else _read_deep(path)
             image = to_8_bits(values)
@@ -63,7 +75,8 @@ def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarr
             image = np.array(picture.convert('RGB'))
         if picture.has_transparency_data and picture.convert('RGBA').getextrema()[3][0] < 128:
             remarks.append('transparent')
-        if (upright or picture.format == 'TIFF') and (turn := TURNS.get(_orientation(picture))) is not None:
+        if (upright or picture.format == 'TIFF') and (
+            turn := TURNS.get(_orientation(picture))) is not None:
             image = np.array(Image.fromarray(image).transpose(turn))
     light = np.count_nonzero(image >= DARK)
     if light < SOME * image.size and image.max() > image.min():
@@ -74,9 +87,9 @@ def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarr
 def to_8_bits(values: np.ndarray) -> np.ndarray:
     """Numbers of any kind, (H, W) or (H, W, 3), as uint8 (H, W, 3).
 
-    Integers from 0 to 255 stay. Others are divided by the power of two that makes the highest fit, and no lower one: 12
-    bits in 16 lose 4, all 16 lose 8, and of 0..1 the highest becomes 255. Where there are negative ones, the lowest is 0
-    first. NaN counts as the lowest.
+    Integers from 0 to 255 stay. Others are divided by the power of two that makes the highest fit,
+    and no lower one: 12 bits in 16 lose 4, all 16 lose 8, and of 0..1 the highest becomes 255.
+    Where there are negative ones, the lowest is 0 first. NaN counts as the lowest.
     """
     fractions = values.dtype.kind == 'f'
     if fractions:
@@ -97,7 +110,9 @@ def _three_channels(values: np.ndarray) -> np.ndarray:
 
 
 def _read_deep(path: str | os.PathLike) -> np.ndarray:
-    """A file of 16 bits in several channels, of which PIL keeps 8: uint16 (H, W) or (H, W, 3), without alpha."""
+    """A file of 16 bits in several channels, of which PIL keeps 8: uint16 (H, W) or (H, W, 3),
+    without alpha.
+    """
     values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise OSError('16 bits a channel that OpenCV cannot read')
@@ -105,16 +120,19 @@ def _read_deep(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_header(path: str | os.PathLike, upright: bool = False) -> tuple[tuple[int, int], bool]:
-    """Size (H, W) of a photograph, as `read_image` gives it, and whether viewers turn it (EXIF orientation); nothing is
-    decoded. Raises UserError as `read_image` does."""
+    """Size (H, W) of a photograph, as `read_image` gives it, and whether viewers turn it (EXIF
+    orientation); nothing is decoded. Raises UserError as `read_image` does.
+    """
     with _opened(path) as picture:
         turn = _orientation(picture)
         swap = turn in (5, 6, 7, 8) and upright and picture.format != 'TIFF'
-        return ((picture.width, picture.height) if swap else (picture.height, picture.width)), turn in TURNS
+        return ((picture.width, picture.height) if swap else (picture.height,
+                                                              picture.width)), turn in TURNS
 
 
 def _orientation(picture: Image.Image) -> int:
-    """EXIF's; of TIFF files PIL tells the upright size, and turns most itself, which leaves 1 here."""
+    """EXIF's; of TIFF files PIL tells the upright size, and turns most itself, which leaves 1 here.
+    """
     return picture.getexif().get(ExifTags.Base.Orientation, 1)
 
 
@@ -126,18 +144,23 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such image') from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f'{path}: cannot be decoded ({error}); replace it or take it out of the list') from error
+        raise UnreadableImage(f'{path}: cannot be decoded ({error}); replace it or take it out of '
+                              f'the list') from error
 
 
 def resize(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """PIL bicubic, on 8 bits, to (H, W); it smooths where it shrinks. The same array where the size stays."""
+    """PIL bicubic, on 8 bits, to (H, W); it smooths where it shrinks. The same array where the size
+    stays.
+    """
     if image.shape[:2] == tuple(hw):
         return image
     return np.asarray(Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BICUBIC))
 
 
 def resize_bilinear(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """Bilinear to (H, W), float32 and not rounded to 8 bits; it does not smooth where it shrinks (OpenCV's)."""
+    """Bilinear to (H, W), float32 and not rounded to 8 bits; it does not smooth where it shrinks
+    (OpenCV's).
+    """
     return cv2.resize(image.astype(np.float32), (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
 
 
@@ -161,7 +184,8 @@ def subtract_caffe_mean(image: np.ndarray) -> np.ndarray:
     return image[:, :, ::-1] - CAFFE_MEAN
 
 
-INPUTS = {'torchvision': normalize, 'caffe': subtract_caffe_mean}  # what weights are named by -> how their input is made
+# what weights are named by -> how their input is made
+INPUTS = {'torchvision': normalize, 'caffe': subtract_caffe_mean}
 
 
 def to_chw(image: np.ndarray) -> np.ndarray:
@@ -169,12 +193,14 @@ def to_chw(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
-def crop_window(hw: tuple[int, int], size: int, rng: np.random.Generator) -> tuple[tuple[slice, slice],
-                                                                                   tuple[slice, slice]]:
-    """Draw a random crop: (rows, columns) to take from the image, (rows, columns) to put them on a size x size canvas.
+def crop_window(hw: tuple[int, int], size: int,
+                rng: np.random.Generator) -> tuple[tuple[slice, slice],
+                                                   tuple[slice, slice]]:
+    """Draw a random crop: (rows, columns) to take from the image, (rows, columns) to put them on a
+    size x size canvas.
 
-    Each side apart: a longer side gives a window that starts anywhere in it, a shorter one is placed whole, anywhere on
-    the canvas.
+    Each side apart: a longer side gives a window that starts anywhere in it, a shorter one is
+    placed whole, anywhere on the canvas.
     """
     taken, placed = [], []
     for side in hw:

@@ -1,11 +1,13 @@
-"""Pairs of positions and the paths between them: affinities to train on, and the random walk (IRN, sections 4 and 5).
+"""Pairs of positions and the paths between them: affinities to train on, and the random walk (IRN,
+sections 4 and 5).
 
-A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that the line between
-both ends touches, and its affinity 1 - the largest edge on the path. Nothing here keeps indices of positions: for one
-step (y, x) of a path, the positions of all pairs are one shifted view of the map.
+A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that
+the line between both ends touches, and its affinity 1 - the largest edge on the path. Nothing here
+keeps indices of positions: for one step (y, x) of a path, the positions of all pairs are one
+shifted view of the map.
 
-Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 for 5) or of the `part` of them that was
-asked for; S the sources, row by row.
+Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 for 5) or of the
+`part` of them that was asked for; S the sources, row by row.
 """
 import functools
 import warnings
@@ -20,10 +22,11 @@ LOOK_EVERY = 4  # steps of the walk, for planes that may be given up
 
 @functools.lru_cache
 def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
-    """The path of a pair with offset (dy, dx), dy >= 0: positions (y, x) counted from the source, both ends included.
+    """The path of a pair with offset (dy, dx), dy >= 0: positions (y, x) counted from the source,
+    both ends included.
 
-    They are the positions of the box between both ends that lie less than 1 from the line. The far end comes first: of
-    equal edges it is the first on the path that is trained (authors' code).
+    They are the positions of the box between both ends that lie less than 1 from the line. The far
+    end comes first: of equal edges it is the first on the path that is trained (authors' code).
     """
     box = [(y, x) for y in range(dy + 1) for x in range(min(dx, 0), max(dx, 0) + 1)]
     touched = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy ** 2 + dx ** 2]
@@ -32,7 +35,8 @@ def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache
 def offsets(radius: int) -> tuple[tuple[int, int], ...]:
-    """The offsets (dy, dx) shorter than `radius` that point right or down: each pair of positions is counted once.
+    """The offsets (dy, dx) shorter than `radius` that point right or down: each pair of positions
+    is counted once.
 
     Ordered by the number of positions on the path, then dy, then dx (authors' code).
     """
@@ -44,7 +48,9 @@ def offsets(radius: int) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache
 def offset_tensor(radius: int, device: torch.device) -> torch.Tensor:
-    """`offsets(radius)` as int64 (P, 2) on `device`. Kept, because each copy to a GPU would wait for it."""
+    """`offsets(radius)` as int64 (P, 2) on `device`. Kept, because each copy to a GPU would wait
+    for it.
+    """
     return torch.tensor(offsets(radius), device=device)
 
 
@@ -57,10 +63,11 @@ def _path_jumps(radius: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> torch.Tensor:
-    """(..., h, w) -> (..., h - radius + 1, w - 2 * radius + 2): the values (y, x) = `step` away from every source.
+    """(..., h, w) -> (..., h - radius + 1, w - 2 * radius + 2): the values (y, x) = `step` away
+    from every source.
 
-    Sources are the positions whose whole neighbourhood lies on the map: rows 0..h-radius, columns radius-1..w-radius. A
-    view; empty where the map is too small to have a source.
+    Sources are the positions whose whole neighbourhood lies on the map: rows 0..h-radius, columns
+    radius-1..w-radius. A view; empty where the map is too small to have a source.
     """
     rows, columns = max(x.shape[-2] - radius + 1, 0), max(x.shape[-1] - 2 * radius + 2, 0)
     top, left = step[0], radius - 1 + step[1]
@@ -69,11 +76,14 @@ def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> tor
 
 def _destinations(x: torch.Tensor, radius: int, part: slice) -> torch.Tensor:
     """(..., h, w) -> (..., P, S): the value at the far end of every pair."""
-    return torch.stack([shifted(x, radius, offset).flatten(-2) for offset in offsets(radius)[part]], dim=-2)
+    return torch.stack([shifted(x, radius, offset).flatten(-2) for offset in offsets(radius)[part]],
+                       dim=-2)
 
 
 class _PathAffinity(torch.autograd.Function):
-    """1 - maximum over the path. Keeps one byte a pair: which position of its path was the first maximum."""
+    """1 - maximum over the path. Keeps one byte a pair: which position of its path was the first
+    maximum.
+    """
 
     @staticmethod
     def forward(ctx, edge: torch.Tensor, radius: int, part: slice) -> torch.Tensor:
@@ -105,16 +115,18 @@ class _PathAffinity(torch.autograd.Function):
 def pair_affinities(edge: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
     """Affinity of every pair: 1 - the largest edge on its path.
 
-    edge: (N, 1, h, w) after the sigmoid. part: which of `offsets(radius)`. Returns (N, P, S); the gradient goes to the
-    first maximum of each path.
+    edge: (N, 1, h, w) after the sigmoid. part: which of `offsets(radius)`. Returns (N, P, S); the
+    gradient goes to the first maximum of each path.
     """
     return _PathAffinity.apply(edge, radius, part)
 
 
-def pair_labels(label_map: torch.Tensor, radius: int, part: slice = slice(None)) -> tuple[torch.Tensor, ...]:
+def pair_labels(label_map: torch.Tensor, radius: int,
+                part: slice = slice(None)) -> tuple[torch.Tensor, ...]:
     """Which pairs are background (both 0), foreground (equal, not 0) and negative (different).
 
-    label_map: (N, h, w) of integers 0..255. Returns three bool tensors (N, P, S); a pair with an end 255 is in none.
+    label_map: (N, h, w) of integers 0..255. Returns three bool tensors (N, P, S); a pair with an
+    end 255 is in none.
     """
     label_map = label_map.to(torch.uint8)  # an eighth of int64's memory
     source = shifted(label_map, radius).flatten(-2).unsqueeze(1)
@@ -126,17 +138,22 @@ def pair_labels(label_map: torch.Tensor, radius: int, part: slice = slice(None))
     return background, foreground, negative
 
 
-def pair_displacements(displacement: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
-    """(N, 2, h, w) -> (N, 2, P, S): displacement at the source - displacement at the far end, of every pair."""
-    return shifted(displacement, radius).flatten(-2).unsqueeze(2) - _destinations(displacement, radius, part)
+def pair_displacements(displacement: torch.Tensor, radius: int,
+                       part: slice = slice(None)) -> torch.Tensor:
+    """(N, 2, h, w) -> (N, 2, P, S): displacement at the source - displacement at the far end, of
+    every pair.
+    """
+    return shifted(displacement, radius).flatten(-2).unsqueeze(2) - _destinations(displacement,
+                                                                                  radius, part)
 
 
 def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
                       exp_times: int = 8) -> torch.Tensor:
     """Random walk of `x` that does not cross edges: 2 ** exp_times steps (IRN, section 5).
 
-    x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where one of them is,
-    else float32. x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix.
+    x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where
+    one of them is, else float32. x is first multiplied by (1 - edge); then each step multiplies it
+    by the transition matrix.
     """
     return RandomWalk(edge, radius, beta, exp_times)(x)
 
@@ -144,14 +161,16 @@ def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta
 class RandomWalk:
     """`propagate_to_edge` along the edges of one image, for one set of planes after the other.
 
-    The transition matrix holds 69 numbers a position (radius 5) and is never made dense nor squared, so memory is that
-    and a few copies of the planes. The result does not depend on the number of threads.
+    The transition matrix holds 69 numbers a position (radius 5) and is never made dense nor
+    squared, so memory is that and a few copies of the planes. The result does not depend on the
+    number of threads.
     """
 
     @torch.no_grad()
     def __init__(self, edge: torch.Tensor, radius: int = 5, beta: float = 10, exp_times: int = 8):
         self.dtype, self.frame, self.steps = edge.dtype, radius - 1, 2 ** exp_times
-        # Always in float64: it takes the same time, and in float32 the rounding of 256 steps adds up to 1e-4 of the result.
+        # Always in float64: it takes the same time, and in float32 the rounding of 256 steps adds
+        # up to 1e-4 of the result.
         self.edge = edge.double()
         self.transitions = _transitions(self.edge[0], radius, beta)
 
@@ -159,8 +178,8 @@ class RandomWalk:
     def __call__(self, x: torch.Tensor, least: float = 0.0) -> torch.Tensor:
         """x: (K, h, w), not below 0 where `least` is given. Returns (K, 1, h, w).
 
-        A plane that falls to `least` or below everywhere is given up, and is 0: each step takes weighted means, so it
-        would not rise again.
+        A plane that falls to `least` or below everywhere is given up, and is 0: each step takes
+        weighted means, so it would not rise again.
         """
         dtype = functools.reduce(torch.promote_types, (x.dtype, self.dtype, torch.float32))
         k, h, w = x.shape
@@ -183,27 +202,33 @@ class RandomWalk:
 def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     """The transposed transition matrix as a sparse CSR matrix, to be multiplied with columns.
 
-    edge: (h, w). The map stands in a frame of radius - 1 zeros, and rows and columns count the positions of both, so
-    that every position of the map has the same neighbours and a step into the frame weighs 0; its rows are empty.
+    edge: (h, w). The map stands in a frame of radius - 1 zeros, and rows and columns count the
+    positions of both, so that every position of the map has the same neighbours and a step into the
+    frame weighs 0; its rows are empty.
     """
     h, w = edge.shape
     weights, steps = _step_weights(edge, radius, beta)
-    weights /= weights.sum(dim=2, keepdim=True)  # the matrix is symmetric before: a column's sum is the row's
+    # the matrix is symmetric before: a column's sum is the row's
+    weights /= weights.sum(dim=2, keepdim=True)
     frame, width = radius - 1, w + 2 * (radius - 1)
-    counted = F.pad(torch.full((h, w), len(steps), dtype=torch.int32, device=edge.device), (frame,) * 4).flatten()
+    counted = F.pad(torch.full((h, w), len(steps), dtype=torch.int32, device=edge.device),
+                    (frame,) * 4).flatten()
     rows = F.pad(counted.cumsum(0, dtype=torch.int32), (1, 0))
     on_map = torch.arange(counted.numel(), dtype=torch.int32, device=edge.device).view(-1, width)
     on_map = on_map[frame:frame + h, frame:frame + w].reshape(-1, 1)
     down, right = _steps(radius, edge.device)
     jumps = down * width + right
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta state', category=UserWarning)
+        warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta state',
+                                category=UserWarning)
         return torch.sparse_csr_tensor(rows, (on_map + jumps).flatten(), weights.flatten(),
                                        size=(counted.numel(),) * 2, check_invariants=False)
 
 
 def _steps_of(radius: int) -> list[tuple[int, int]]:
-    """The steps (dy, dx) of the walk, its staying included, in the order of the positions that they lead to."""
+    """The steps (dy, dx) of the walk, its staying included, in the order of the positions that they
+    lead to.
+    """
     ahead = sorted(offsets(radius))
     return [(-dy, -dx) for dy, dx in reversed(ahead)] + [(0, 0)] + ahead
 
@@ -214,20 +239,23 @@ def _steps(radius: int, device: torch.device) -> torch.Tensor:
     return torch.tensor(_steps_of(radius), dtype=torch.int32, device=device).t()
 
 
-def _step_weights(edge: torch.Tensor, radius: int, beta: float) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-    """affinity ** beta of every position with its neighbours: (h, w) -> (h, w, steps), and the steps, row by row.
+def _step_weights(edge: torch.Tensor, radius: int,
+                  beta: float) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """affinity ** beta of every position with its neighbours: (h, w) -> (h, w, steps), and the
+    steps, row by row.
 
     0 where the neighbour is not on the map, 1 for the position itself.
     """
     h, w = edge.shape
     ahead, steps = sorted(offsets(radius)), _steps_of(radius)
-    # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to one thread each: how
-    # pow rounds depends on where a thread's share ends.
+    # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to
+    # one thread each: how pow rounds depends on where a thread's share ends.
     passing = torch.cat([part.pow(beta) for part in (1 - edge).flatten().split(2 ** 14)]).view(h, w)
     weights = edge.new_zeros(h, w, len(steps))
     weights[..., len(ahead)] = 1
     for number, (dy, dx) in enumerate(ahead, start=1):
-        rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)  # of the sources whose neighbour is on the map
+        # of the sources whose neighbour is on the map
+        rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)
         if rows <= 0 or left >= right:
             continue
         weight = passing[:rows, left:right].clone()

@@ -1,4 +1,6 @@
-"""One loop for all stages that make a file an image: what is still to do, workers ahead, saving behind, what failed."""
+"""One loop for all stages that make a file an image: what is still to do, workers ahead, saving
+behind, what failed.
+"""
 import collections
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -46,13 +48,15 @@ class Images:
             for image_id, item in images.todo(read):
                 images.save(write, path, compute(item))
 
-    read(id) runs in worker processes, ahead; what `save` is given runs in a thread, behind. An image that fails is named when
-    the block ends, and does not lose the others: then UserError is raised. A disk that refuses ends the stage at once. With
-    several processes each takes its share of the images. made: the folders that the files go to.
+    read(id) runs in worker processes, ahead; what `save` is given runs in a thread, behind. An
+    image that fails is named when the block ends, and does not lose the others: then UserError is
+    raised. A disk that refuses ends the stage at once. With several processes each takes its share
+    of the images. made: the folders that the files go to.
     """
 
     def __init__(self, ids: list[str], is_done: Callable[[str], bool], num_workers: int,
-                 device: torch.device = torch.device('cpu'), made: Sequence[Made] = ()):  # noqa: B008 -- a constant
+                 device: torch.device = torch.device('cpu'),  # noqa: B008 -- a constant
+                 made: Sequence[Made] = ()):
         self.ids, self.num_workers, self.device, self.made = ids, num_workers, device, made
         mine = torchutils.share(ids)
         self._todo = [image_id for image_id in mine if not is_done(image_id)]
@@ -81,16 +85,19 @@ class Images:
 
     def todo(self, read: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
         """(id, read(id)) of each image that is still to be made and can be read."""
-        items = datasets.read_ahead(_Read(read, self.made), self._todo, self.num_workers, pin_memory=self.device.type == 'cuda')
+        items = datasets.read_ahead(_Read(read, self.made), self._todo, self.num_workers,
+                                    pin_memory=self.device.type == 'cuda')
         for image_id, item in torchutils.progress(items, total=len(self._todo), unit='image'):
             if isinstance(item, WriteError):
                 datasets.checked(item)
             if isinstance(item, UserError):
-                self._failed[image_id] = type(item)(str(item))  # a new one, without the frames that hold what was read
+                # a new one, without the frames that hold what was read
+                self._failed[image_id] = type(item)(str(item))
             else:
                 yield image_id, item
 
-    def batches(self, read: Callable[[str], Any], size: int, like: Callable[[Any], Hashable]) -> Iterator[Batch]:
+    def batches(self, read: Callable[[str], Any], size: int,
+                like: Callable[[Any], Hashable]) -> Iterator[Batch]:
         """The same for up to `size` images at a time whose like(item) is equal (their size)."""
         for batch in _batches(self.todo(read), size, like):
             yield Batch(*map(list, zip(*batch, strict=True)))
@@ -102,7 +109,9 @@ class Images:
 
     @contextlib.contextmanager
     def enough(self, ids: Sequence[str]) -> Iterator[None]:
-        """Where memory is not enough for what is done in this block, these images fail and the stage goes on."""
+        """Where memory is not enough for what is done in this block, these images fail and the
+        stage goes on.
+        """
         try:
             with ending.explained():
                 yield
@@ -110,7 +119,8 @@ class Images:
             self._failed.update(dict.fromkeys(ids, type(error)(str(error))))  # likewise
 
     def save(self, image_id: str, write: Callable[..., None], *values: Any) -> None:
-        """write(*values), later: it may wait for the device, which then need not wait for the disk."""
+        """write(*values), later: it may wait for the device, which then need not wait for the disk.
+        """
         self._saving.append(self._saver.submit(self._write, image_id, write, *values))
         while len(self._saving) > AHEAD or (self._saving and self._saving[0].done()):
             self._saving.popleft().result()
@@ -120,8 +130,9 @@ class Images:
             write(*values)
 
     def finish(self, makes: Iterable[Callable[[], Any]], finish: Callable[[Any], None]) -> None:
-        """For a stage with much to do behind its network: finish(make()) in further worker processes, where each of `makes` is
-        asked for what it gives when the next one is under way."""
+        """For a stage with much to do behind its network: finish(make()) in further worker
+        processes, where each of `makes` is asked for what it gives when the next one is under way.
+        """
         for done in datasets.read_ahead(finish, _one_behind(makes), self.num_workers):
             datasets.checked(done)
 
@@ -134,7 +145,8 @@ class Images:
         if failed:
             first, reason = next(iter(failed.items()))
             kind = type(reason) if isinstance(reason, ending.OutOfMemory) else UserError
-            raise kind(f'{len(failed)} of {len(self.ids)} images failed, the others are done; first {first}: {reason}')
+            raise kind(f'{len(failed)} of {len(self.ids)} images failed, the others are done; '
+                       f'first {first}: {reason}')
 
 
 def _one_behind(makes: Iterable[Callable[[], Any]]) -> Iterator[Any]:
@@ -148,9 +160,11 @@ def _one_behind(makes: Iterable[Callable[[], Any]]) -> Iterator[Any]:
         yield before()
 
 
-def _batches(items: Iterable[tuple[str, Any]], size: int, like: Callable[[Any], Hashable]) -> Iterator[list[tuple[str, Any]]]:
-    """Lists of up to `size` items of a kind, as soon as one is full. At most 4 * size items wait; then those of the kind
-    that has waited longest go as they are."""
+def _batches(items: Iterable[tuple[str, Any]], size: int,
+             like: Callable[[Any], Hashable]) -> Iterator[list[tuple[str, Any]]]:
+    """Lists of up to `size` items of a kind, as soon as one is full. At most 4 * size items wait;
+    then those of the kind that has waited longest go as they are.
+    """
     waiting: dict[Hashable, list[tuple[str, Any]]] = {}
     for item in items:
         kind = like(item[1])

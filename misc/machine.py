@@ -1,4 +1,5 @@
-"""What the machine allows, as the kernel's files tell it: the processor time of a container, the NVIDIA driver.
+"""What the machine allows, as the kernel's files tell it: the processor time of a container, the
+NVIDIA driver.
 
 root: where these files are looked for; tests give another.
 """
@@ -9,16 +10,19 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path('/')
 
-# CUDA of a wheel -> the oldest driver that serves it on Linux (NVIDIA's CUDA compatibility guide: minor version compatibility),
-# and the wheels of torch to take where the driver is no newer
+# CUDA of a wheel -> the oldest driver that serves it on Linux (NVIDIA's CUDA compatibility guide:
+# minor version compatibility), and the wheels of torch to take where the driver is no newer
 DRIVERS = {13: (580, 'cu130'), 12: (525, 'cu126'), 11: (450, 'cu118')}
-OLDEST_OF_CUDA_13 = 7, 5  # compute capability, Turing's; torch's cu126 wheels serve cards from 5.0 on
+# compute capability, Turing's; torch's cu126 wheels serve cards from 5.0 on
+OLDEST_OF_CUDA_13 = 7, 5
 WHEELS = 'https://download.pytorch.org/whl'
 
 
 def quota(root: Path = ROOT) -> float:
-    """Processor cores' worth of time that the control groups of this process allow, inf where they set no limit: the least of
-    its own group and all above it, of version 1 (cpu.cfs_quota_us) and 2 (cpu.max)."""
+    """Processor cores' worth of time that the control groups of this process allow, inf where they
+    set no limit: the least of its own group and all above it, of version 1 (cpu.cfs_quota_us) and 2
+    (cpu.max).
+    """
     limits = [math.inf]
     for line in _read(root / 'proc/self/cgroup').splitlines():
         _, controllers, group = line.split(':', 2)
@@ -26,8 +30,10 @@ def quota(root: Path = ROOT) -> float:
             continue
         for mount in (controllers, 'cpu') if controllers else ('', 'unified'):
             top = root / 'sys/fs/cgroup' / mount
-            # within a container its own group may be what is mounted: then the folders that `group` names are not there
-            limits += [_limit(top / str(each).lstrip('/')) for each in (PurePosixPath(group), *PurePosixPath(group).parents)]
+            # within a container its own group may be what is mounted: then the folders that `group`
+            # names are not there
+            limits += [_limit(top / str(each).lstrip('/'))
+                       for each in (PurePosixPath(group), *PurePosixPath(group).parents)]
     return min(limits)
 
 
@@ -36,7 +42,8 @@ def _limit(folder: Path) -> float:
     allowed, _, period = _read(folder / 'cpu.max').partition(' ')
     if not allowed:
         allowed, period = _read(folder / 'cpu.cfs_quota_us'), _read(folder / 'cpu.cfs_period_us')
-    return int(allowed) / int(period) if allowed.strip().isdigit() and period.strip().isdigit() and int(period) else math.inf
+    return (int(allowed) / int(period) if allowed.strip().isdigit() and period.strip().isdigit()
+            and int(period) else math.inf)
 
 
 def _read(path: Path) -> str:
@@ -49,15 +56,17 @@ def _read(path: Path) -> str:
 
 def driver(root: Path = ROOT) -> str | None:
     """Version of the NVIDIA driver that is loaded ('535.183.01'); None without one."""
-    found = re.search(r'Kernel Module.*?\s(\d+\.\d+(?:\.\d+)*)', _read(root / 'proc/driver/nvidia/version'))
+    found = re.search(r'Kernel Module.*?\s(\d+\.\d+(?:\.\d+)*)',
+                      _read(root / 'proc/driver/nvidia/version'))
     return found.group(1) if found else None
 
 
 def no_cuda(torch_version: str, cuda: str | None, root: Path = ROOT) -> str | None:
-    """Why torch finds no CUDA device although an NVIDIA driver is loaded, and the remedy; None where that is as it should be.
+    """Why torch finds no CUDA device although an NVIDIA driver is loaded, and the remedy; None
+    where that is as it should be.
 
-    cuda: torch.version.cuda. A driver that is too old, or cards that are not handed on to a container, would else mean days on
-    the CPU that nobody asked for.
+    cuda: torch.version.cuda. A driver that is too old, or cards that are not handed on to a
+    container, would else mean days on the CPU that nobody asked for.
     """
     version = driver(root)
     if cuda is None or version is None or os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
@@ -65,9 +74,11 @@ def no_cuda(torch_version: str, cuda: str | None, root: Path = ROOT) -> str | No
     needed = DRIVERS.get(int(cuda.split('.')[0]), (0, ''))[0]
     told = f'torch {torch_version} finds no CUDA device, though an NVIDIA driver is there: '
     if int(version.split('.')[0]) >= needed:
-        return told + (f'{version}, which is new enough for CUDA {cuda}. Does nvidia-smi list a card? A container is given '
+        return told + (f'{version}, which is new enough for CUDA {cuda}. Does nvidia-smi list a '
+                       f'card? A container is given '
                        'them by docker run --gpus all')
-    fitting = next((f', or install the build that fits: {install(wheel)}' for oldest, wheel in DRIVERS.values()
+    fitting = next((f', or install the build that fits: {install(wheel)}'
+                    for oldest, wheel in DRIVERS.values()
                     if int(version.split('.')[0]) >= oldest), '')
     return told + f'{version}, and CUDA {cuda} needs {needed} or newer. Update the driver{fitting}'
 

@@ -1,5 +1,6 @@
-"""Networks by the name of their module: built, started from ImageNet weights, or loaded and made ready. What they must offer
-stands in net/__init__.py."""
+"""Networks by the name of their module: built, started from ImageNet weights, or loaded and made
+ready. What they must offer stands in net/__init__.py.
+"""
 import ast
 import hashlib
 import importlib
@@ -20,7 +21,9 @@ from net import backbone_of
 
 
 def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
-    """A module that has the class `wanted`. Raises UserError, which names the flag, where there is none."""
+    """A module that has the class `wanted`. Raises UserError, which names the flag, where there is
+    none.
+    """
     try:
         module = importlib.import_module(name)
     except (ImportError, ValueError) as error:
@@ -36,13 +39,17 @@ def build(name: str, *arguments: Any, backbone: str | None = None, **options: An
     if backbone is not None:
         taken = inspect.signature(net).parameters.values()
         if not any(each.name == 'backbone' or each.kind is each.VAR_KEYWORD for each in taken):
-            raise UserError(f'--backbone {backbone}: the Net of {name} takes no other backbone than its own')
+            raise UserError(f'--backbone {backbone}: the Net of {name} takes no other backbone '
+                            f'than its own')
         options['backbone'] = module_of(backbone, 'backbone', 'Backbone').Backbone()
     return net(*arguments, **options)
 
 
-def start(name: str, *arguments: Any, pretrained: str, seed: int, **options: Any) -> tuple[nn.Module, str]:
-    """A network to train, whose random weights come from `seed`; and what tells the weights of its backbone apart."""
+def start(name: str, *arguments: Any, pretrained: str, seed: int,
+          **options: Any) -> tuple[nn.Module, str]:
+    """A network to train, whose random weights come from `seed`; and what tells the weights of its
+    backbone apart.
+    """
     torch.manual_seed(seed)
     net = build(name, *arguments, **options)
     return net, weights.load_pretrained(backbone_of(net), pretrained)
@@ -53,9 +60,12 @@ def objective(name: str | None, flag: str, published: type[Objective]) -> type[O
     return published if name is None else module_of(name, flag, 'Objective').Objective
 
 
-def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, device: torch.device, precision: str,
-         classes: Sequence[str] | None = None, **options: Any) -> tuple[nn.Module, str]:
-    """A trained network, ready for inference; and the digest of its weights. Raises UserError as `weights.load_checkpoint`."""
+def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, device: torch.device,
+         precision: str, classes: Sequence[str] | None = None,
+         **options: Any) -> tuple[nn.Module, str]:
+    """A trained network, ready for inference; and the digest of its weights. Raises UserError as
+    `weights.load_checkpoint`.
+    """
     net = build(name, *arguments, **options)
     digest = weights.load_checkpoint(net, path, remedy, classes)
     prepare(net, device, precision)
@@ -63,8 +73,10 @@ def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, devic
 
 
 def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
-    """Make a network with loaded weights ready for inference, and for nothing else: on the device, channels last, batch
-    norms folded, the backbone's weights in `precision` once instead of at every image."""
+    """Make a network with loaded weights ready for inference, and for nothing else: on the device,
+    channels last, batch norms folded, the backbone's weights in `precision` once instead of at
+    every image.
+    """
     net.eval().requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)
     backbone = backbone_of(net)
@@ -75,12 +87,15 @@ def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
 
 
 def code_of(*names: str) -> str:
-    """16 hex digits that tell the code of modules apart; comments, docstrings and layout do not count."""
+    """16 hex digits that tell the code of modules apart; comments, docstrings and layout do not
+    count.
+    """
     total = hashlib.sha256()
     for name in names:
         tree = ast.parse(inspect.getsource(importlib.import_module(name)))
         for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            if isinstance(node, (ast.Module, ast.ClassDef,
+                                 ast.FunctionDef)) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
         total.update(ast.dump(tree).encode())
     return total.hexdigest()[:16]

@@ -1,4 +1,6 @@
-"""What every part of the program needs from Python: errors for the user, whole files, the log, elapsed time."""
+"""What every part of the program needs from Python: errors for the user, whole files, the log,
+elapsed time.
+"""
 import contextlib
 import errno
 import fcntl
@@ -15,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 REMEDIES = {  # what can be done where the system refuses
-    errno.ENOSPC: ': make room, then the same command goes on', errno.EDQUOT: ': make room, then the same command goes on',
+    errno.ENOSPC: ': make room, then the same command goes on',
+    errno.EDQUOT: ': make room, then the same command goes on',
     errno.EROFS: ': name another place, for example by --work_dir or --out',
     errno.EMFILE: ': allow more (ulimit -n 65536), or take a smaller --num_workers',
     errno.ENAMETOOLONG: ': name another place, or give the file a shorter name'}
@@ -25,7 +28,9 @@ _opened: list[logging.Handler] = []  # by start_log
 
 
 class UserError(Exception):
-    """Something the user can mend. Printed as one line that names the file and the remedy, never as a traceback."""
+    """Something the user can mend. Printed as one line that names the file and the remedy, never as
+    a traceback.
+    """
 
     beginning = 'error: '  # of that line
 
@@ -36,7 +41,9 @@ class WriteError(UserError):
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Whatever the system has against changing `path` in this block becomes a WriteError that names it."""
+    """Whatever the system has against changing `path` in this block becomes a WriteError that names
+    it.
+    """
     try:
         yield
     except OSError as error:
@@ -46,7 +53,8 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well: a file that is there is whole.
+    """A temporary path beside `path`, renamed to it when the block ends well: a file that is there
+    is whole.
 
     Raises UserError when the disk refuses; whatever happens, nothing half-written stays behind.
     """
@@ -56,7 +64,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             new = path.with_name(f'.{_shortened(path.name)}.{secrets.token_hex(4)}.part')
-            new.touch(exist_ok=False)  # with the rights of any new file: not every file system lets them be changed
+            # with the rights of any new file: not every file system lets them be changed
+            new.touch(exist_ok=False)
             temporary = new
             yield temporary
             os.replace(temporary, path)
@@ -67,12 +76,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _shortened(name: str, spare: int = 15) -> str:
-    """The beginning of a long file name: with `spare` bytes more it is no longer than the name (or 100 bytes)."""
-    return name.encode(errors='surrogateescape')[:max(85, len(os.fsencode(name)) - spare)].decode(errors='ignore')
+    """The beginning of a long file name: with `spare` bytes more it is no longer than the name (or
+    100 bytes).
+    """
+    return name.encode(errors='surrogateescape')[:max(85, len(os.fsencode(name)) -
+                                                      spare)].decode(errors='ignore')
 
 
 def lock_path(path: str | os.PathLike) -> Path:
-    """Where the lock of a file or folder lies: a hidden file beside it, of about the same length."""
+    """Where the lock of a file or folder lies: a hidden file beside it, of about the same length.
+    """
     path = Path(path)
     name = _shortened(path.name)
     if name != path.name:
@@ -100,7 +113,9 @@ def is_whole(path: Path) -> bool:
 
 
 def remove_unfinished(folder: str | os.PathLike, name: str = '') -> None:
-    """Remove what `atomic_path` could not tidy up in `folder` (for NAME... alone), because its process was killed."""
+    """Remove what `atomic_path` could not tidy up in `folder` (for NAME... alone), because its
+    process was killed.
+    """
     for path in Path(folder).glob(f'.{glob.escape(_shortened(name))}*.part'):
         with writing(path):
             path.unlink(missing_ok=True)
@@ -119,21 +134,25 @@ def lock(path: str | os.PathLike, what: str) -> None:
         return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, 'a+', encoding='utf-8')  # noqa: SIM115 -- open as long as the lock is held
+        # open as long as the lock is held
+        handle = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         handle.close()
-        raise UserError(f'{what} is in use by another run: wait for it, or write to another place') from error
+        raise UserError(
+            f'{what} is in use by another run: wait for it, or write to another place') from error
     except OSError as error:  # some network file systems have no locks
-        log.info('%s cannot be locked (%s): start no second run that writes to it', what, error.strerror)
+        log.info('%s cannot be locked (%s): start no second run that writes to it', what,
+                 error.strerror)
     _locks[path] = handle
 
 
 def read_lock(path: str | os.PathLike) -> str:
     """What a run wrote into its lock file; nothing where there is none."""
     handle = _locks.get(Path(path).absolute())
-    if handle is not None:  # not opened a second time: on some network file systems to close that would give up the lock
+    # not opened a second time: on some network file systems to close that would give up the lock
+    if handle is not None:
         handle.seek(0)
         return handle.read()
     with contextlib.suppress(OSError):  # it holds what can be found out again
@@ -158,7 +177,9 @@ def unlock() -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A full disk is told of once, by the stage whose output it refuses: the log adds no traceback to that."""
+    """A full disk is told of once, by the stage whose output it refuses: the log adds no traceback
+    to that.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -170,10 +191,11 @@ class _LogFile(logging.FileHandler):
 
 
 def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
-    """Send the log to the screen, and to the end of the file `path`, if one is named, with times. Raises UserError when it
-    cannot.
+    """Send the log to the screen, and to the end of the file `path`, if one is named, with times.
+    Raises UserError when it cannot.
 
-    main: False for the other processes of a run: they write down nothing but why they end (records with `file_only`).
+    main: False for the other processes of a run: they write down nothing but why they end (records
+    with `file_only`).
     """
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -21,10 +21,12 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError for one not there, and for
-    'auto' where there is a GPU that torch cannot use."""
+    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError
+    for one not there, and for 'auto' where there is a GPU that torch cannot use.
+    """
     limit_threads()
-    reason = None if name == 'cpu' or torch.cuda.is_available() else machine.no_cuda(torch.__version__, torch.version.cuda)
+    reason = (None if name == 'cpu' or torch.cuda.is_available()
+              else machine.no_cuda(torch.__version__, torch.version.cuda))
     if reason is not None:
         raise UserError(f'--device {name}: {reason}; --device cpu computes without it')
     if name == 'auto':
@@ -37,11 +39,13 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f'--device {name}: only cpu and cuda are supported')
     if device.type == 'cuda':
         if not torch.cuda.is_available():
-            raise UserError(f'--device {name}: torch {torch.__version__} finds no CUDA device; use --device cpu')
+            raise UserError(f'--device {name}: torch {torch.__version__} finds no CUDA device; use '
+                            f'--device cpu')
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise UserError(f'--device {name}: there are only {torch.cuda.device_count()} GPUs')
         if device.index is not None:
-            torch.cuda.set_device(device)  # else memory is pinned, and events are recorded, on the first GPU
+            # else memory is pinned, and events are recorded, on the first GPU
+            torch.cuda.set_device(device)
     return device
 
 
@@ -55,33 +59,42 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raises UserError where `device` cannot compute in `precision` ('fp32', 'bf16', 'fp16')."""
     if precision == 'fp16' and device.type == 'cpu':
         raise UserError('--precision fp16 needs a GPU; on the CPU use fp32 or bf16')
-    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(
+        including_emulation=False):
         raise UserError('--precision bf16: this GPU has no bf16; use fp16 or fp32')
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context in which networks compute in `precision`; parameters, losses and sums stay float32."""
+    """The context in which networks compute in `precision`; parameters, losses and sums stay
+    float32.
+    """
     if precision == 'fp32':
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Whether a GPU may use only kernels that give the same bits in every run. To be called before anything is computed."""
+    """Whether a GPU may use only kernels that give the same bits in every run. To be called before
+    anything is computed.
+    """
     if wanted:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # torch asks for it
     torch.use_deterministic_algorithms(wanted)
 
 
 def cores() -> int:
-    """Processor cores that this process may use: what its affinity and its container's quota (rounded up) allow."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    """Processor cores that this process may use: what its affinity and its container's quota
+    (rounded up) allow.
+    """
+    allowed = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+               or 1)
     return max(1, math.ceil(min(machine.quota(), allowed)))
 
 
 def limit_threads() -> None:
-    """Compute with no more threads than there are cores for this process (torch knows of no quota), unless the user says with
-    how many."""
+    """Compute with no more threads than there are cores for this process (torch knows of no quota),
+    unless the user says with how many.
+    """
     if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():
         mine = max(1, cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1')))
         if torch.get_num_threads() > mine:
@@ -97,7 +110,9 @@ def world() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within this block the process counts as the only one: nothing is summed over the others, nor waited for."""
+    """Within this block the process counts as the only one: nothing is summed over the others, nor
+    waited for.
+    """
     global _alone
     before, _alone = _alone, True
     try:
@@ -107,20 +122,24 @@ def alone() -> Iterator[None]:
 
 
 def join_processes(device: torch.device) -> torch.device:
-    """Under torchrun, join its other processes and return this one's device; else `device`, as it is.
+    """Under torchrun, join its other processes and return this one's device; else `device`, as it
+    is.
 
     Raises UserError where a machine has fewer GPUs than processes.
     """
-    if 'LOCAL_RANK' not in os.environ or int(os.environ.get('WORLD_SIZE', '1')) == 1 or world()[1] > 1:
+    if 'LOCAL_RANK' not in os.environ or int(os.environ.get('WORLD_SIZE',
+                                                            '1')) == 1 or world()[1] > 1:
         return device
     if device.type == 'cuda':
         number = int(os.environ['LOCAL_RANK'])
         if number >= torch.cuda.device_count():
-            raise UserError(f'torchrun started more processes than this machine has GPUs ({torch.cuda.device_count()})')
+            raise UserError(f'torchrun started more processes than this machine has GPUs '
+                            f'({torch.cuda.device_count()})')
         device = torch.device('cuda', number)
         torch.cuda.set_device(device)
     distributed.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo',
-                                   timeout=datetime.timedelta(hours=12))  # one may still save while the others wait
+                                   # one may still save while the others wait
+                                   timeout=datetime.timedelta(hours=12))
     return device
 
 
@@ -148,7 +167,9 @@ def share(items: Sequence[T]) -> Sequence[T]:
 
 
 def gather(mine: Sequence[T]) -> list[T]:
-    """The parts that `share` gave out, put together again in every process, in the order of the whole."""
+    """The parts that `share` gave out, put together again in every process, in the order of the
+    whole.
+    """
     size = world()[1]
     if size == 1:
         return list(mine)
@@ -159,19 +180,25 @@ def gather(mine: Sequence[T]) -> list[T]:
 
 def progress(items: Iterable[T], description: str | None = None, **options: Any) -> Iterable[T]:
     """tqdm, in the main process only."""
-    return tqdm(items, description, mininterval=1, dynamic_ncols=True, disable=not is_main(), **options)
+    return tqdm(items, description, mininterval=1, dynamic_ncols=True, disable=not is_main(),
+                **options)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor` there, images (four dimensions) in channels-last order, without waiting for the copy."""
+    """`tensor` there, images (four dimensions) in channels-last order, without waiting for the
+    copy.
+    """
     layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
     if device.type == 'cuda' and tensor.device.type == 'cpu' and not tensor.is_pinned():
-        tensor = tensor.pin_memory()  # from other memory a copy may wait for all that the GPU has to do
+        # from other memory a copy may wait for all that the GPU has to do
+        tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True, memory_format=layout)
 
 
 class ToHost:
-    """A copy of `tensor` to the host that is under way; `read` gives it. On the CPU it is the tensor itself."""
+    """A copy of `tensor` to the host that is under way; `read` gives it. On the CPU it is the
+    tensor itself.
+    """
 
     def __init__(self, tensor: torch.Tensor):
         self._copy = tensor.detach().to('cpu', non_blocking=True)
@@ -181,7 +208,9 @@ class ToHost:
             self._landed.record()
 
     def read(self) -> torch.Tensor:
-        """The copy. Waits for what the GPU had to do before it, not for what it was given to do since."""
+        """The copy. Waits for what the GPU had to do before it, not for what it was given to do
+        since.
+        """
         if self._landed is not None:
             self._landed.synchronize()
         return self._copy
@@ -197,7 +226,9 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 
 def image_seed(seed: int, epoch: int, image_id: str, purpose: str = '') -> int:
-    """A 63-bit number from (seed, epoch, image, purpose): what is drawn for an image does not depend on workers,
-    processes, batches or the order of the list."""
-    sequence = np.random.SeedSequence([seed, epoch, zlib.crc32(image_id.encode()), zlib.crc32(purpose.encode())])
+    """A 63-bit number from (seed, epoch, image, purpose): what is drawn for an image does not
+    depend on workers, processes, batches or the order of the list.
+    """
+    sequence = np.random.SeedSequence([seed, epoch, zlib.crc32(image_id.encode()),
+                                       zlib.crc32(purpose.encode())])
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

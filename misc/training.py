@@ -24,20 +24,23 @@ from misc.method.objectives import Batch, Learner, Objective
 from misc.pyutils import UserError, elapsed, lock, lock_path, log, remove_unfinished, writing
 
 TOLD = 20  # photographs that an error names
-ROUND = 1000  # steps from one checkpoint and line of the log to the next, where a training is measured in steps
+# steps from one checkpoint and line of the log to the next, where a training is measured in steps
+ROUND = 1000
 
 
 @dataclasses.dataclass
 class Training:
     """What a training needs beside network, optimizer, data and objective.
 
-    name: of the stage; weights: where the trained network goes (NAME.pth; the checkpoint is NAME.ckpt, the one before it
-    NAME.ckpt.before, the record NAME.json); settings: what the weights depend on; overwrite: train anew where such files
-    are there; accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole;
+    name: of the stage; weights: where the trained network goes (NAME.pth; the checkpoint is
+    NAME.ckpt, the one before it NAME.ckpt.before, the record NAME.json); settings: what the weights
+    depend on; overwrite: train anew where such files are there; accumulate: parts that a batch is
+    cut into, one after the other, with the gradient of the whole;
     save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
-    resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of ROUND steps takes the place
-    of an epoch in the log and for checkpoints, and the last round may be short; inputs: what is learnt from, of each of `ids`
-    (NAME.inputs.jsonl); on_damaged: 'stop' at a photograph that cannot be decoded, or 'skip' it.
+    resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of
+    ROUND steps takes the place of an epoch in the log and for checkpoints, and the last round may
+    be short; inputs: what is learnt from, of each of `ids` (NAME.inputs.jsonl); on_damaged: 'stop'
+    at a photograph that cannot be decoded, or 'skip' it.
     """
 
     name: str
@@ -61,15 +64,18 @@ class Training:
     now: Known = dataclasses.field(default_factory=Known)  # of `inputs`, in the main process
 
     @classmethod
-    def of(cls, job: Job, stage: str, flag: str, told: Any, batch_size: int, ids: list[str], inputs: Inputs,
-           **more: Any) -> 'Training':
-        """A stage's training. flag: names its weights; told: its settings, all of which go into the record; ids, inputs: its
-        images, and what they are made of; more: what else the weights depend on."""
+    def of(cls, job: Job, stage: str, flag: str, told: Any, batch_size: int, ids: list[str],
+           inputs: Inputs, **more: Any) -> 'Training':
+        """A stage's training. flag: names its weights; told: its settings, all of which go into the
+        record; ids, inputs: its images, and what they are made of; more: what else the weights
+        depend on.
+        """
         run = job.run
         record = {'stage': stage, **told.record(), 'code': networks.code_of(*told.modules()),
                   'images': records.fingerprint({'ids': ids}), **more}
-        return cls(stage, job.files[flag], record, batch_size, getattr(told, 'epochs', None), told.seed, job.device,
-                   told.precision, run.num_workers, run.overwrite, run.accumulate, run.save_every, run.tensorboard, run.resume,
+        return cls(stage, job.files[flag], record, batch_size, getattr(told, 'epochs', None),
+                   told.seed, job.device, told.precision, run.num_workers, run.overwrite,
+                   run.accumulate, run.save_every, run.tensorboard, run.resume,
                    getattr(told, 'steps', None), inputs=inputs, ids=ids, on_damaged=run.on_damaged)
 
     def length(self, images: int) -> tuple[int, int]:
@@ -78,7 +84,8 @@ class Training:
         Raises UserError for a batch larger than the data.
         """
         per_epoch = steps_of(images, self.batch_size, 1, self.name)
-        return (per_epoch * self.epochs, per_epoch) if self.steps is None else (self.steps, min(ROUND, self.steps))
+        return (per_epoch * self.epochs,
+                per_epoch) if self.steps is None else (self.steps, min(ROUND, self.steps))
 
     @property
     def checkpoint(self) -> Path:
@@ -95,8 +102,8 @@ class Training:
     def already_done(self) -> bool:
         """Whether these weights are there, made with these settings.
 
-        Weights without a record (made elsewhere) are used. Raises UserError where they, or the checkpoint of an unfinished
-        run, come from other settings or inputs.
+        Weights without a record (made elsewhere) are used. Raises UserError where they, or the
+        checkpoint of an unfinished run, come from other settings or inputs.
         """
         if torchutils.is_main():
             lock(self.lock_path, f'{self.weights}')
@@ -126,7 +133,8 @@ class Training:
             return False
         old = records.read_weights_record(self.weights)
         if old is None:
-            log.info('%s is there, without a record of its settings (made elsewhere), and is used (--overwrite trains it anew)',
+            log.info('%s is there, without a record of its settings (made elsewhere), and is used '
+                     '(--overwrite trains it anew)',
                      found)
             return True
         self._compare(old, found, 'trained', known)
@@ -145,19 +153,25 @@ class Training:
         new = dict(self.settings)
         old = records.with_later(old, new)
         if 'inputs' not in old:
-            for name in ('inputs', 'label_maps'):  # an earlier version told label maps without a record by their place
+            # an earlier version told label maps without a record by their place
+            for name in ('inputs', 'label_maps'):
                 new.pop(name, None)
-            old = {name: value for name, value in old.items() if name in new or name != 'label_maps'}
-            log.info('%s has no record of what it was made from (made by an earlier version) and is used', path)
+            old = {name: value for name, value in old.items() if name in new
+                   or name != 'label_maps'}
+            log.info('%s has no record of what it was made from (made by an earlier version) and '
+                     'is used', path)
         told = ''
         if torchutils.is_main() and old.get('inputs') != new.get('inputs'):
-            told = _difference(known, self.now, self.inputs) if digest_of(known.lines) == old['inputs'] else 'not known which'
+            told = (_difference(known, self.now, self.inputs)
+                    if digest_of(known.lines) == old['inputs'] else 'not known which')
             told = f'with other inputs ({told})'
         told = torchutils.gather([told])[0]
         for name in ('inputs', 'images') if told else ():  # told in words
-            old, new = ({key: value for key, value in each.items() if key != name} for each in (old, new))
+            old, new = ({key: value for key, value in each.items() if key != name}
+                        for each in (old, new))
         if old != new:
-            told = f'with other settings ({records.difference(old, new)})' + (f' and {told}' if told else '')
+            told = f'with other settings ({records.difference(old, new)})' + (f' and {told}' if told
+                                                                              else '')
         if told:
             raise UserError(f'{path}: {what} {told}: --overwrite starts anew, or name another file')
 
@@ -166,7 +180,8 @@ def _difference(old: Known, new: Known, of: Inputs) -> str:
     """How the inputs of a training differ, in words."""
     more = [image_id for image_id in new.lines if image_id not in old.lines]
     fewer = [image_id for image_id in old.lines if image_id not in new.lines]
-    told = [f'{len(ids)} images {how} in the list: {some(ids)}' for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
+    told = [f'{len(ids)} images {how} in the list: {some(ids)}'
+            for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
     changed = of.told(old.changed(new))
     return '; '.join([*told, *([changed] if changed else [])]) or 'another order of the list'
 
@@ -175,10 +190,13 @@ def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
     """(images // batch) * epochs. Raises UserError for a batch larger than the data."""
     processes = torchutils.world()[1]
     if batch_size < processes:
-        raise UserError(f'{name}: a batch of {batch_size} images cannot be shared by {processes} processes')
+        raise UserError(f'{name}: a batch of {batch_size} images cannot be shared by {processes} '
+                        f'processes')
     if images < batch_size:
-        raise UserError(f'{name}: a batch of {batch_size} is larger than the list of {images} images: '
-                        f'give --{name.removeprefix("train_")}_batch_size {images} or less, or a longer list')
+        raise UserError(f'{name}: a batch of {batch_size} is larger than the list of {images} '
+                        f'images: '
+                        f'give --{name.removeprefix("train_")}_batch_size {images} or less, or a '
+                        f'longer list')
     return images // batch_size * epochs
 
 
@@ -197,11 +215,13 @@ def constant(step: int, max_step: int) -> float:
     return 1.0
 
 
-def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: float, weight_decay: float,
-        momentum: float) -> torch.optim.Optimizer:
-    """The head learns ten times as fast as the rest (CAM), IRN's displacement head as its edge head.
+def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: float,
+        weight_decay: float, momentum: float) -> torch.optim.Optimizer:
+    """The head learns ten times as fast as the rest (CAM), IRN's displacement head as its edge
+    head.
 
-    Not fused: under fp16 the fused form can begin with garbage for a momentum where the first step is skipped.
+    Not fused: under fp16 the fused form can begin with garbage for a momentum where the first step
+    is skipped.
     """
     rates = (learning_rate, 10 * learning_rate)
     return torch.optim.SGD([{'params': [p for p in group if p.requires_grad], 'lr': rate}
@@ -209,8 +229,9 @@ def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: fl
                            lr=learning_rate, weight_decay=weight_decay, momentum=momentum)
 
 
-def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, batch: Batch,
-         objective: Objective, training: Training) -> tuple[torch.Tensor, list[str]] | None:
+def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+         batch: Batch, objective: Objective,
+         training: Training) -> tuple[torch.Tensor, list[str]] | None:
     """One update: the values of loss and parts, and their names; None for a batch that was skipped.
 
     Layers that the gradient does not reach keep grad None: not even weight decay moves them.
@@ -224,7 +245,8 @@ def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp
     parts = list(_parts(batch, training.accumulate))
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
-        with contextlib.nullcontext() if last or isinstance(learner, Learner) else learner.no_sync():
+        with contextlib.nullcontext() if last or isinstance(learner,
+                                                            Learner) else learner.no_sync():
             with torchutils.autocast(training.precision, training.device):
                 loss, others = learner(part, counts)
             scaler.scale(loss).backward()
@@ -249,9 +271,11 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
         after_last: Callable[[], None] = lambda: None) -> None:
     """Train `net` and write its weights.
 
-    A checkpoint is written after every epoch and every `save_every` minutes, and a run that finds one goes on from it.
-    after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs before the weights are written. Raises UserError
-    for a loss that is not finite, which names the images; the last checkpoint before it stays.
+    A checkpoint is written after every epoch and every `save_every` minutes, and a run that finds
+    one goes on from it.
+    after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs before the weights are
+    written. Raises UserError for a loss that is not finite, which names the images; the last
+    checkpoint before it stays.
     """
     max_step, per_epoch = training.length(len(dataset))
     epochs = math.ceil(max_step / per_epoch)
@@ -263,9 +287,12 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
         state.resume()
     learner: nn.Module = Learner(net, objective)
     if torchutils.world()[1] > 1:
-        learner = DistributedDataParallel(learner, broadcast_buffers=False)  # every batch norm is fixed
-        # of kernels of one pixel it says that they lie otherwise in memory in channels-last order; they do not
-        warnings.filterwarnings('ignore', category=UserWarning, message=r'Grad strides do not match bucket view strides'
+        # every batch norm is fixed
+        learner = DistributedDataParallel(learner, broadcast_buffers=False)
+        # of kernels of one pixel it says that they lie otherwise in memory in channels-last order;
+        # they do not
+        warnings.filterwarnings('ignore', category=UserWarning,
+                                message=r'Grad strides do not match bucket view strides'
                                 r'[^=]*= \[\d+, \d+, 1, 1\]')
     keys = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step, max_step)
     if training.on_damaged == 'skip':
@@ -274,40 +301,45 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
     writer = _writer(training)
-    for epoch in range(math.ceil(state.step / per_epoch) if state.step == max_step else state.step // per_epoch, epochs):
+    for epoch in range(math.ceil(state.step / per_epoch) if state.step == max_step
+                       else state.step // per_epoch, epochs):
         net.train()
         since, means = time.monotonic(), _Means(training.name, dataset.ids, max_step, writer)
         first, stop = epoch * per_epoch, min((epoch + 1) * per_epoch, max_step)
         name = f'{"epoch" if training.steps is None else "round"} {epoch + 1}/{epochs}'
-        steps = torchutils.progress(range(state.step, stop), name, unit='step', initial=state.step - first,
-                                    total=stop - first)
+        steps = torchutils.progress(range(state.step, stop), name, unit='step',
+                                    initial=state.step - first, total=stop - first)
         for number in steps:
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group['lr'] = rate * schedule(number, max_step)
             batch = _next(batches, training)
-            left_out |= {dataset.ids[index] for index in batch.pop('left_out', torch.empty(0)).tolist() if index >= 0}
+            left_out |= {dataset.ids[index]
+                         for index in batch.pop('left_out', torch.empty(0)).tolist() if index >= 0}
             result = step(learner, optimizer, scaler, batch, objective, training)
             state.skipped += result is None
             means.add(number, batch, result)
             state.step = number + 1
-            steps.set_postfix_str(f'{means}, lr {optimizer.param_groups[0]["lr"]:.2g}, {memory(training.device)}', False)
+            steps.set_postfix_str(f'{means}, lr {optimizer.param_groups[0]["lr"]:.2g}, '
+                                  f'{memory(training.device)}', False)
             if state.due() and number + 1 < stop:
                 means.settle()
                 state.save()
         means.settle()
-        log.info('%s: %s, learning rate %.3g, %s, %s', name, means.over_processes(), optimizer.param_groups[0]['lr'],
-                 elapsed(since), memory(training.device))
+        log.info('%s: %s, learning rate %.3g, %s, %s', name, means.over_processes(),
+                 optimizer.param_groups[0]['lr'], elapsed(since), memory(training.device))
         state.save()
         net.eval()
         pictures = after_epoch(epoch)
         if writer is not None:
-            writer.add_scalar(f'{training.name}/learning rate', optimizer.param_groups[0]['lr'], state.step)
+            writer.add_scalar(f'{training.name}/learning rate', optimizer.param_groups[0]['lr'],
+                              state.step)
             for title, picture in pictures.items():
                 writer.add_image(f'{training.name}/{title}', picture, epoch + 1, dataformats='HWC')
             writer.flush()
     left_out = set(sum(torchutils.gather([sorted(left_out)]), []))
     if left_out:
-        log.info('%d images were left out, because they cannot be decoded: %s', len(left_out), some(sorted(left_out), TOLD))
+        log.info('%d images were left out, because they cannot be decoded: %s', len(left_out),
+                 some(sorted(left_out), TOLD))
     if state.skipped:
         log.info('%d batches without a labelled pixel were skipped', state.skipped)
     net.eval()
@@ -323,13 +355,16 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
 
 
 def _next(batches: Iterator[Any], training: Training) -> Batch:
-    """The next batch. Raises UserError that names every photograph of the list that cannot be decoded, where one cannot."""
+    """The next batch. Raises UserError that names every photograph of the list that cannot be
+    decoded, where one cannot.
+    """
     batch = next(batches)
     if not isinstance(batch, imutils.UnreadableImage) or training.inputs is None:
         return datasets.checked(batch)
     log.info('%s: %s; now the others are looked at', training.name, batch)
     ids = datasets.damaged(training.inputs.source, list(training.ids), training.num_workers)
-    raise UserError(f'{training.name}: {len(ids)} of {len(training.ids)} photographs cannot be decoded: {some(ids, TOLD)} (the '
+    raise UserError(f'{training.name}: {len(ids)} of {len(training.ids)} photographs cannot be '
+                    f'decoded: {some(ids, TOLD)} (the '
                     f'first one met: {batch}); --on_damaged skip goes on without them')
 
 
@@ -345,7 +380,8 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UserError('--tensorboard needs a package that is not installed: pip install tensorboard') from error
+        raise UserError('--tensorboard needs a package that is not installed: pip install '
+                        'tensorboard') from error
     return SummaryWriter
 
 
@@ -359,8 +395,8 @@ def memory(device: torch.device) -> str:
 class _Means:
     """Means of the loss and its parts over an epoch.
 
-    A step's values are looked at when the next step is queued, and that step is not waited for, so that a GPU always has
-    something to do.
+    A step's values are looked at when the next step is queued, and that step is not waited for, so
+    that a GPU always has something to do.
     """
 
     def __init__(self, name: str, ids: list[str], max_step: int, writer: Any):
@@ -370,8 +406,10 @@ class _Means:
         self.pending: tuple | None = None
 
     def add(self, number: int, batch: Batch, result: tuple[torch.Tensor, list[str]] | None) -> None:
-        """Values of step `number`. Raises UserError where those of the step before are not finite."""
-        self._take(None if result is None else (number, batch['index'], torchutils.ToHost(result[0]), result[1]))
+        """Values of step `number`. Raises UserError where those of the step before are not finite.
+        """
+        self._take(None if result is None else (number, batch['index'],
+                                                torchutils.ToHost(result[0]), result[1]))
 
     def settle(self) -> None:
         """Add what is pending. Raises UserError where it is not finite, which names the images."""
@@ -385,7 +423,8 @@ class _Means:
         values = copy.read().tolist()
         if not math.isfinite(values[0]):
             images = ', '.join(self.ids[position] for position in index.tolist())
-            raise UserError(f'{self.name}: the loss is {values[0]} at step {number + 1} of {self.max_step} '
+            raise UserError(f'{self.name}: the loss is {values[0]} at step {number + 1} of '
+                            f'{self.max_step} '
                             f'(images {images}): lower the learning rate, or look at these images')
         for name, value in zip(names, values, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -401,13 +440,15 @@ class _Means:
         return str(self)
 
     def __str__(self) -> str:
-        return ', '.join(f'{name} {total / self.count:.4f}' for name, total in self.sums.items()) or 'no step'
+        return (', '.join(f'{name} {total / self.count:.4f}' for name, total in self.sums.items())
+                or 'no step')
 
 
 class _State:
     """What a checkpoint holds: network, optimizer, scaler, steps done, batches skipped, settings.
 
-    The learning rate follows from the step, and all that is random from (seed, epoch, image): there is no other state.
+    The learning rate follows from the step, and all that is random from (seed, epoch, image): there
+    is no other state.
     """
 
     def __init__(self, training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
@@ -426,8 +467,8 @@ class _State:
         self.check_finite()
         if torchutils.is_main():
             path = self.training.checkpoint
-            content = {'settings': self.training.settings, 'step': self.step, 'skipped': self.skipped,
-                       'made_from': self.training.now.lines,
+            content = {'settings': self.training.settings, 'step': self.step,
+                       'skipped': self.skipped, 'made_from': self.training.now.lines,
                        **{name: part.state_dict() for name, part in self.parts.items()}}
             with writing(path):
                 if path.is_file():
@@ -435,12 +476,16 @@ class _State:
             weights.write(content, path)
 
     def check_finite(self) -> None:
-        """Raises UserError where a parameter is not finite, as a gradient can make it whose loss was."""
+        """Raises UserError where a parameter is not finite, as a gradient can make it whose loss
+        was.
+        """
         parameters = dict(self.parts['net'].named_parameters())
-        finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters.values()]).tolist()
+        finite = torch.stack([torch.isfinite(parameter).all()
+                              for parameter in parameters.values()]).tolist()
         for name, is_finite in zip(parameters, finite, strict=True):
             if not is_finite:
-                raise UserError(f'{self.training.name}: {name} is not finite after step {self.step}: lower the learning rate')
+                raise UserError(f'{self.training.name}: {name} is not finite after step '
+                                f'{self.step}: lower the learning rate')
 
     def resume(self) -> None:
         """Go on from a checkpoint, where there is one."""
@@ -464,7 +509,8 @@ def _before(path: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The checkpoint, else the one before it where it is missing or damaged (which the log says), else None.
+    """The checkpoint, else the one before it where it is missing or damaged (which the log says),
+    else None.
 
     Raises UserError where one is damaged and there is no other.
     """
@@ -473,7 +519,8 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         if candidate.is_file():
             try:
                 content = torch.load(candidate, map_location='cpu', weights_only=True)
-            except Exception as error:  # whatever torch meets in a damaged file, the remedy is the same
+            # whatever torch meets in a damaged file, the remedy is the same
+            except Exception as error:
                 damaged = error
                 log.info('%s is damaged (%s)', candidate, type(error).__name__)
                 continue
@@ -482,5 +529,6 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
                     path.unlink()  # else the next checkpoint would push the good one out for it
             return content
     if damaged is not None:
-        raise UserError(f'{path}: not a readable checkpoint; delete it, or --overwrite, to start anew') from damaged
+        raise UserError(f'{path}: not a readable checkpoint; delete it, or --overwrite, to start '
+                        f'anew') from damaged
     return None

@@ -1,4 +1,6 @@
-"""DeepLab-V2 (Chen et al., TPAMI 2018) with ResNet-101, as kazuto1011/deeplab-pytorch has it: the segmentation network."""
+"""DeepLab-V2 (Chen et al., TPAMI 2018) with ResNet-101, as kazuto1011/deeplab-pytorch has it: the
+segmentation network.
+"""
 import torch
 from torch import nn
 
@@ -7,10 +9,11 @@ from net.resnet50_amn import ASPP
 
 
 class DeepLab(nn.Module):
-    """Net(x): logits (N, C+1, h, w) at stride 8, background first. Single scale: `misc.method.segmentation` adds the others.
+    """Net(x): logits (N, C+1, h, w) at stride 8, background first. Single scale:
+    `misc.method.segmentation` adds the others.
 
-    stride_first, ceil_mode: the form of Caffe's weights, see `net.resnet50.ResNet`. Every batch norm uses its stored
-    statistics, and its weight and bias are not trained.
+    stride_first, ceil_mode: the form of Caffe's weights, see `net.resnet50.ResNet`. Every batch
+    norm uses its stored statistics, and its weight and bias are not trained.
     """
 
     aliases: dict[str, str] = {}
@@ -19,8 +22,8 @@ class DeepLab(nn.Module):
 
     def __init__(self, n_classes: int, stride_first: bool = False, ceil_mode: bool = False):
         super().__init__()
-        self.backbone = ResNet(self.blocks, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), stride_first=stride_first,
-                               ceil_mode=ceil_mode)
+        self.backbone = ResNet(self.blocks, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4),
+                               stride_first=stride_first, ceil_mode=ceil_mode)
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.requires_grad_(False)
@@ -30,10 +33,12 @@ class DeepLab(nn.Module):
         return self.classifier(self.backbone(x))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """(backbone's convolutions, head's weights, head's biases): what the three learning rates apply to."""
+        """(backbone's convolutions, head's weights, head's biases): what the three learning rates
+        apply to.
+        """
         head = list(self.classifier.parameters())
-        return ([p for p in self.backbone.parameters() if p.requires_grad], [p for p in head if p.dim() > 1],
-                [p for p in head if p.dim() == 1])
+        return ([p for p in self.backbone.parameters() if p.requires_grad],
+                [p for p in head if p.dim() > 1], [p for p in head if p.dim() == 1])
 
 
 class Net(DeepLab):

@@ -1,4 +1,6 @@
-"""The activation manipulation network: backbone, label conditioning, dropout, ASPP (AMN, section 3)."""
+"""The activation manipulation network: backbone, label conditioning, dropout, ASPP (AMN, section
+3).
+"""
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -10,7 +12,9 @@ DILATIONS = (6, 12, 18, 24)
 
 
 class SeededDropout(nn.Module):
-    """Dropout of single elements whose mask is drawn per image from `seeds`, so that it does not depend on the batch."""
+    """Dropout of single elements whose mask is drawn per image from `seeds`, so that it does not
+    depend on the batch.
+    """
 
     def __init__(self, p: float):
         super().__init__()
@@ -42,17 +46,19 @@ class ASPP(nn.Module):
 
 
 class Net(nn.Module):
-    """Net(x, y): logits (N, C+1, h, w) at the backbone's stride, 16, background first; y (N, C) the image-level labels as 0
-    and 1.
+    """Net(x, y): logits (N, C+1, h, w) at the backbone's stride, 16, background first; y (N, C) the
+    image-level labels as 0 and 1.
 
-    seeds (N,) int64: where each image's dropout mask comes from in training. label_conditioning: False leaves out the
-    product with the encoded labels, to see what it does; y is then not looked at.
+    seeds (N,) int64: where each image's dropout mask comes from in training. label_conditioning:
+    False leaves out the product with the encoded labels, to see what it does; y is then not looked
+    at.
     """
 
     aliases = ALIASES | {'newly_added.0.': 'classifier.', 'newly_added.1.': 'label_enc.'}
     class_key = ('label_enc.weight', 1)
 
-    def __init__(self, n_classes: int, label_conditioning: bool = True, backbone: nn.Module | None = None):
+    def __init__(self, n_classes: int, label_conditioning: bool = True,
+                 backbone: nn.Module | None = None):
         super().__init__()
         self.resnet50 = ResNet50() if backbone is None else backbone
         self.resnet50.freeze()
@@ -61,7 +67,8 @@ class Net(nn.Module):
         self.label_enc = nn.Linear(n_classes, channels) if label_conditioning else None
         self.classifier = nn.Sequential(SeededDropout(0.1), ASPP(channels, n_classes + 1))
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor, seeds: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, y: torch.Tensor,
+                seeds: torch.Tensor | None = None) -> torch.Tensor:
         features = self.resnet50(x)
         if self.label_enc is not None:
             features = features * self.label_enc(y)[:, :, None, None]

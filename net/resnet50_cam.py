@@ -1,4 +1,6 @@
-"""The CAM network: backbone, global average, 1x1 classifier (Zhou et al., CVPR 2016; IRN's ResNet-50 form)."""
+"""The CAM network: backbone, global average, 1x1 classifier (Zhou et al., CVPR 2016; IRN's
+ResNet-50 form).
+"""
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -8,14 +10,18 @@ from net.resnet50 import ResNet50
 # the authors' modules hold each tensor under several names; beginnings of the others -> ours
 ALIASES = {
     'stage1.0.': 'resnet50.conv1.', 'stage1.1.': 'resnet50.bn1.', 'stage1.4.': 'resnet50.layer1.',
-    'stage2.0.': 'resnet50.layer2.', 'stage3.0.': 'resnet50.layer3.', 'stage4.0.': 'resnet50.layer4.',
-    'backbone.0.0.': 'resnet50.conv1.', 'backbone.0.1.': 'resnet50.bn1.', 'backbone.0.4.': 'resnet50.layer1.',
-    'backbone.1.0.': 'resnet50.layer2.', 'backbone.2.0.': 'resnet50.layer3.', 'backbone.3.0.': 'resnet50.layer4.',
+    'stage2.0.': 'resnet50.layer2.', 'stage3.0.': 'resnet50.layer3.',
+    'stage4.0.': 'resnet50.layer4.',
+    'backbone.0.0.': 'resnet50.conv1.', 'backbone.0.1.': 'resnet50.bn1.',
+    'backbone.0.4.': 'resnet50.layer1.',
+    'backbone.1.0.': 'resnet50.layer2.', 'backbone.2.0.': 'resnet50.layer3.',
+    'backbone.3.0.': 'resnet50.layer4.',
 }
 
 
 class Net(nn.Module):
-    """Net(x): logits (N, C). Net.activations(x): relu(classifier(features)), (N, C, h, w) at the backbone's stride, 16.
+    """Net(x): logits (N, C). Net.activations(x): relu(classifier(features)), (N, C, h, w) at the
+    backbone's stride, 16.
 
     The gradient stops after layer2, so that conv1 to layer2 keep their ImageNet weights.
     """

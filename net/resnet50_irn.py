@@ -1,4 +1,6 @@
-"""IRN: where class boundaries lie, and where each pixel's object has its centre (Ahn et al., CVPR 2019)."""
+"""IRN: where class boundaries lie, and where each pixel's object has its centre (Ahn et al., CVPR
+2019).
+"""
 import torch
 from torch import nn
 
@@ -6,7 +8,9 @@ from net.resnet50 import ResNet50
 
 
 class MeanShift(nn.Module):
-    """Subtracts a stored mean (2,), outside of training; `train_irn` measures it after the last epoch."""
+    """Subtracts a stored mean (2,), outside of training; `train_irn` measures it after the last
+    epoch.
+    """
 
     def __init__(self):
         super().__init__()
@@ -29,16 +33,21 @@ def _cut(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 class Net(nn.Module):
-    """Net(x): edge logits (N, 1, h, w) and displacement (N, 2, h, w), rows then columns, both at stride 4.
+    """Net(x): edge logits (N, 1, h, w) and displacement (N, 2, h, w), rows then columns, both at
+    stride 4.
 
     The backbone is never trained: only the heads are.
     """
 
     aliases = {
-        'stage1.0.': 'resnet50.conv1.', 'stage1.1.': 'resnet50.bn1.', 'stage2.0.': 'resnet50.layer1.',
-        'stage3.0.': 'resnet50.layer2.', 'stage4.0.': 'resnet50.layer3.', 'stage5.0.': 'resnet50.layer4.',
-        'backbone.0.0.': 'resnet50.conv1.', 'backbone.0.1.': 'resnet50.bn1.', 'backbone.1.0.': 'resnet50.layer1.',
-        'backbone.2.0.': 'resnet50.layer2.', 'backbone.3.0.': 'resnet50.layer3.', 'backbone.4.0.': 'resnet50.layer4.',
+        'stage1.0.': 'resnet50.conv1.', 'stage1.1.': 'resnet50.bn1.',
+        'stage2.0.': 'resnet50.layer1.',
+        'stage3.0.': 'resnet50.layer2.', 'stage4.0.': 'resnet50.layer3.',
+        'stage5.0.': 'resnet50.layer4.',
+        'backbone.0.0.': 'resnet50.conv1.', 'backbone.0.1.': 'resnet50.bn1.',
+        'backbone.1.0.': 'resnet50.layer1.',
+        'backbone.2.0.': 'resnet50.layer2.', 'backbone.3.0.': 'resnet50.layer3.',
+        'backbone.4.0.': 'resnet50.layer4.',
         'fc_dp7.4.': 'mean_shift.', 'dp_layers.6.4.': 'mean_shift.',
     } | {f'edge_layers.{n}.': f'fc_edge{n + 1}.' for n in range(6)} | {
         f'dp_layers.{n}.': f'fc_dp{n + 1}.' for n in range(7)}
@@ -63,7 +72,9 @@ class Net(nn.Module):
         self.mean_shift = MeanShift()
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The outputs of stem (stride 4), layer1 (4), layer2 (8), layer3 (16), layer4 (16), without gradient."""
+        """The outputs of stem (stride 4), layer1 (4), layer2 (8), layer3 (16), layer4 (16), without
+        gradient.
+        """
         backbone = self.resnet50
         with torch.no_grad():
             outputs = [backbone.stem(x)]
@@ -77,12 +88,14 @@ class Net(nn.Module):
 
     def edge(self, stages: list[torch.Tensor]) -> torch.Tensor:
         x1, x2, x3, x4, x5 = stages
-        branches = (self.fc_edge1(x1), self.fc_edge2(x2), self.fc_edge3(x3), self.fc_edge4(x4), self.fc_edge5(x5))
+        branches = (self.fc_edge1(x1), self.fc_edge2(x2), self.fc_edge3(x3), self.fc_edge4(x4),
+                    self.fc_edge5(x5))
         return self.fc_edge6(torch.cat([_cut(branch, x2) for branch in branches], 1))
 
     def displacement(self, stages: list[torch.Tensor]) -> torch.Tensor:
         x1, x2, x3, x4, x5 = stages
-        deep = [self.fc_dp3(x3)] + [_cut(branch, x3) for branch in (self.fc_dp4(x4), self.fc_dp5(x5))]
+        deep = [self.fc_dp3(x3)] + [_cut(branch, x3)
+                                    for branch in (self.fc_dp4(x4), self.fc_dp5(x5))]
         up = _cut(self.fc_dp6(torch.cat(deep, 1)), x2)
         return self.mean_shift(self.fc_dp7(torch.cat([self.fc_dp1(x1), self.fc_dp2(x2), up], 1)))
 

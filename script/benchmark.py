@@ -1,11 +1,14 @@
-"""Time each stage's work on drawn images, against the machine's limit and against plain references, in one run.
+"""Time each stage's work on drawn images, against the machine's limit and against plain references,
+in one run.
 
-    python script/benchmark.py [--stages make_cam refine ...] [--size 375 500] [--device cpu] [--json FILE]
+    python script/benchmark.py [--stages make_cam refine ...] [--size 375 500] [--device cpu]
+    [--json FILE]
 
-Every case runs in a process of its own, so that its peak memory is its own. "of limit": the floating-point rate of the
-network part against a matrix product of the same precision measured here; for the rest, the bytes that the work cannot do
-without (see each case) against the rate at which memory is copied here. "plain": the same work done the plain way (see each
-case), and how many times longer it takes.
+Every case runs in a process of its own, so that its peak memory is its own. "of limit": the
+floating-point rate of the network part against a matrix product of the same precision measured
+here; for the rest, the bytes that the work cannot do without (see each case) against the rate at
+which memory is copied here. "plain": the same work done the plain way (see each case), and how many
+times longer it takes.
 """
 import argparse
 import functools
@@ -93,25 +96,33 @@ def copy_rate(args: argparse.Namespace) -> float:
     return 2 * source.numel() / 1e9 / seconds(lambda: target.copy_(source), args)
 
 
-# ---- the cases: each returns what one image takes (seconds), its network's operations, and the plain way's time ----
+# ---- the cases: each returns what one image takes (seconds), its network's operations, and the
+# plain way's time ----
 
 def case_make_cam(args: argparse.Namespace) -> dict[str, Any]:
-    """Decode, resize, four scales and mirrors, save. Plain: the network alone, float32, contiguous, norms apart."""
+    """Decode, resize, four scales and mirrors, save. Plain: the network alone, float32, contiguous,
+    norms apart.
+    """
     net = resnet50_cam.Net(CLASSES)
-    return _inference_case(args, net, lambda x: net.activations(x), lambda images, hw: activating.cams_of(
+    return _inference_case(args, net, lambda x: net.activations(x), lambda images,
+                           hw: activating.cams_of(
         net, [np.array([0, 1])], hw, images, args.device, args.precision)[0])
 
 
 def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
-    """Decode, resize, four scales and mirrors, softmax, save. Plain: the network alone, float32, contiguous."""
+    """Decode, resize, four scales and mirrors, softmax, save. Plain: the network alone, float32,
+    contiguous.
+    """
     net, y = resnet50_amn.Net(CLASSES), torch.zeros(1, CLASSES, device=args.device)
     y[0, :2] = 1
     present, seed = y[0].bool().cpu().numpy(), np.full(tuple(args.size), 255, np.uint8)
-    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images, hw: activating.amn_cams_of(
+    return _inference_case(args, net, lambda x: net(x, y.expand(len(x), -1)), lambda images,
+                           hw: activating.amn_cams_of(
         net, [present], [seed], images, args.device, args.precision)[0])
 
 
-def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Callable, stage: Callable) -> dict[str, Any]:
+def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Callable,
+                    stage: Callable) -> dict[str, Any]:
     image = drawn_image(args)
     images = [one.to(args.device) for one in datasets.scaled_images(image, SCALES)]
     net.to(args.device).eval()
@@ -138,11 +149,13 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
 
         def whole() -> None:
             with inference.Images(names, lambda name: False, args.num_workers, args.device) as todo:
-                for name, scales in todo.todo(lambda name: datasets.scaled_images(imutils.read_image(path), SCALES)):
+                for name, scales in todo.todo(
+                    lambda name: datasets.scaled_images(imutils.read_image(path), SCALES)):
                     todo.save(name, activations.save, folder, name, stage(scales, image.shape[:2]))
 
         stage_seconds = seconds(whole, argparse.Namespace(device=args.device, repeat=1)) / number
-    return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work, 'plain': plain_seconds,
+    return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work,
+            'plain': plain_seconds,
             'plain_what': 'network in float32, contiguous', 'compared': network_seconds}
 
 
@@ -171,25 +184,33 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
                    objective: objectives.Objective, stride: int = 4) -> dict[str, Any]:
     side = (args.crop - 1) // stride + 1
     rng = np.random.default_rng(0)
-    blocks = rng.integers(0, 3, (args.batch, 4, 4)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)
-    batch = {'image': torch.randn(args.batch, 3, args.crop, args.crop), 'index': torch.arange(args.batch),
-             'labels': torch.from_numpy(rng.integers(0, 2, (args.batch, CLASSES)).astype(np.float32)),
-             'label_map': torch.from_numpy(blocks[:, :side, :side].copy()), 'seed': torch.arange(args.batch)}
+    blocks = rng.integers(0, 3, (args.batch, 4, 4)).repeat(-(-side // 4),
+                                                           1).repeat(-(-side // 4), 2)
+    batch = {'image': torch.randn(args.batch, 3, args.crop, args.crop),
+             'index': torch.arange(args.batch),
+             'labels': torch.from_numpy(rng.integers(0, 2,
+                                                     (args.batch, CLASSES)).astype(np.float32)),
+             'label_map': torch.from_numpy(blocks[:, :side, :side].copy()),
+             'seed': torch.arange(args.batch)}
     if args.device.type == 'cuda':
-        batch = {name: values.pin_memory() for name, values in batch.items()}  # as the stages read them
+        # as the stages read them
+        batch = {name: values.pin_memory() for name, values in batch.items()}
     scaler = torch.amp.GradScaler(args.device.type, enabled=args.precision == 'fp16')
     net.to(args.device).train()
 
     def job(precision: str) -> Callable[[], None]:
-        settings = training.Training('benchmark', 'unused.pth', {}, args.batch, 1, 0, args.device, precision, 0, False)
+        settings = training.Training('benchmark', 'unused.pth', {}, args.batch, 1, 0, args.device,
+                                     precision, 0, False)
         learner = objectives.Learner(net, objective)
         return lambda: training.step(learner, optimizer, scaler, batch, objective, settings)
 
     plain, work = seconds(job('fp32'), args), gigaflop(job('fp32'))
     net.to(memory_format=torch.channels_last)
     taken = seconds(job(args.precision), args)
-    return {'seconds': taken / args.batch, 'network': taken / args.batch, 'gflop': work / args.batch,
-            'plain': plain / args.batch, 'plain_what': 'float32, contiguous', 'compared': taken / args.batch}
+    return {'seconds': taken / args.batch, 'network': taken / args.batch,
+            'gflop': work / args.batch,
+            'plain': plain / args.batch, 'plain_what': 'float32, contiguous',
+            'compared': taken / args.batch}
 
 
 def case_refine(args: argparse.Namespace) -> dict[str, Any]:
@@ -201,7 +222,9 @@ def case_refine(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def case_refine_segmentation(args: argparse.Namespace) -> dict[str, Any]:
-    """The segmentation network's probabilities, of all classes, through the dense CRF. Plain: by pydensecrf2."""
+    """The segmentation network's probabilities, of all classes, through the dense CRF. Plain: by
+    pydensecrf2.
+    """
     image, planes = drawn_image(args), np.exp(6 * _smooth_planes(args, CLASSES + 1))
     probabilities = planes / planes.sum(0)
     return _against_pydensecrf(args, lambda: crf.refine_probabilities(image, probabilities), image,
@@ -211,26 +234,30 @@ def case_refine_segmentation(args: argparse.Namespace) -> dict[str, Any]:
 def _smooth_planes(args: argparse.Namespace, number: int) -> np.ndarray:
     """Enlarged noise, as activations are: float32 (number, H, W), 0 to 1."""
     rng = np.random.default_rng(0)
-    return np.stack([imutils.resize((rng.random((8, 8, 3)) * 255).astype(np.uint8), tuple(args.size))[..., 0] / 255
+    return np.stack([imutils.resize((rng.random((8, 8, 3)) * 255).astype(np.uint8),
+                                    tuple(args.size))[..., 0] / 255
                      for _ in range(number)]).astype(np.float32)
 
 
-def _against_pydensecrf(args: argparse.Namespace, ours: Callable[[], Any], image: np.ndarray, energies: list[np.ndarray],
-                        terms: crf.Terms) -> dict[str, Any]:
+def _against_pydensecrf(args: argparse.Namespace, ours: Callable[[], Any], image: np.ndarray,
+                        energies: list[np.ndarray], terms: crf.Terms) -> dict[str, Any]:
     taken = seconds(ours, args)
     if importlib.util.find_spec('pydensecrf') is None:
-        return {'seconds': taken, 'plain': math.nan, 'plain_what': 'pydensecrf2, which is not installed', 'compared': taken}
+        return {'seconds': taken, 'plain': math.nan,
+                'plain_what': 'pydensecrf2, which is not installed', 'compared': taken}
     return {'seconds': taken, 'plain': seconds(lambda: by_pydensecrf(image, energies, terms), args),
             'plain_what': 'pydensecrf2', 'compared': taken}
 
 
-def by_pydensecrf(image: np.ndarray, energies: list[np.ndarray], terms: crf.Terms) -> list[np.ndarray]:
+def by_pydensecrf(image: np.ndarray, energies: list[np.ndarray],
+                  terms: crf.Terms) -> list[np.ndarray]:
     """pydensecrf's arg max (H, W) for each unary energy (n, H*W), the lattices built once."""
     from pydensecrf import densecrf
     height, width = image.shape[:2]
     field = densecrf.DenseCRF2D(width, height, len(energies[0]))
     field.addPairwiseGaussian(sxy=terms.gaussian_sxy, compat=terms.gaussian_compat)
-    field.addPairwiseBilateral(sxy=terms.bilateral_sxy, srgb=terms.bilateral_srgb, rgbim=np.require(image, np.uint8, 'CW'),
+    field.addPairwiseBilateral(sxy=terms.bilateral_sxy, srgb=terms.bilateral_srgb,
+                               rgbim=np.require(image, np.uint8, 'CW'),
                                compat=terms.bilateral_compat)
     refined = []
     for energy in energies:
@@ -240,7 +267,9 @@ def by_pydensecrf(image: np.ndarray, energies: list[np.ndarray], terms: crf.Term
 
 
 def label_energy(labeling: np.ndarray, n_labels: int) -> np.ndarray:
-    """-log of the certainty at each pixel's label, of an equal share of the rest elsewhere: (n, H*W)."""
+    """-log of the certainty at each pixel's label, of an equal share of the rest elsewhere: (n,
+    H*W).
+    """
     return -np.log(np.where(labeling.ravel() == np.arange(n_labels)[:, None], crf.CERTAINTY,
                             (1 - crf.CERTAINTY) / (n_labels - 1)))
 
@@ -259,24 +288,29 @@ def case_refine_parallel(args: argparse.Namespace) -> dict[str, Any]:
         with inference.Images(names, lambda name: False, workers) as images:
             images.make(refine)
 
-    taken, alone = (seconds(functools.partial(all_of_them, workers), once) / len(names) for workers in (cores, 0))
+    taken, alone = (seconds(functools.partial(all_of_them, workers), once) / len(names)
+                    for workers in (cores, 0))
     return {'seconds': taken, 'plain': alone, 'plain_what': 'one process', 'compared': taken}
 
 
 def case_walk(args: argparse.Namespace) -> dict[str, Any]:
-    """The walk of two classes by a sparse matrix. Bytes: in each step every number of the matrix with its column, and both
+    """The walk of two classes by a sparse matrix. Bytes: in each step every number of the matrix
+    with its column, and both
     vectors. Plain: by planes, each the map shifted by an offset."""
     h, w = maps.strided_hw(tuple(args.size))
     x, edge = torch.rand(2, h, w, device=args.device), torch.rand(1, h, w, device=args.device)
     taken = seconds(lambda: indexing.propagate_to_edge(x, edge), args)
     matrix = indexing._transitions(edge[0].double(), 5, 10)
     step = matrix.values().numel() * (8 + 4) + len(matrix) * (4 + 2 * len(x) * 8)
-    return {'seconds': taken, 'gigabyte': 2 ** 8 * step / 1e9, 'plain': seconds(lambda: walk_by_planes(x, edge), args),
+    return {'seconds': taken, 'gigabyte': 2 ** 8 * step / 1e9,
+            'plain': seconds(lambda: walk_by_planes(x, edge), args),
             'plain_what': 'by shifted planes', 'compared': taken}
 
 
-def walk_by_planes(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10, exp_times: int = 8) -> torch.Tensor:
-    """The walk without a matrix: a plane of weights for each of the 69 steps. (K, h, w), float64."""
+def walk_by_planes(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
+                   exp_times: int = 8) -> torch.Tensor:
+    """The walk without a matrix: a plane of weights for each of the 69 steps. (K, h, w), float64.
+    """
     h, w = edge.shape[1:]
     weights, steps = indexing._step_weights(edge[0].double(), radius, beta)
     weights = (weights / weights.sum(2, keepdim=True)).permute(2, 0, 1).contiguous()
@@ -285,13 +319,15 @@ def walk_by_planes(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: f
         framed = torch.nn.functional.pad(x, (radius - 1,) * 4)
         x = torch.zeros_like(x)
         for plane, (dy, dx) in zip(weights, steps, strict=True):
-            x.addcmul_(plane, framed[:, radius - 1 + dy:radius - 1 + dy + h, radius - 1 + dx:radius - 1 + dx + w])
+            x.addcmul_(plane, framed[:, radius - 1 + dy:radius - 1 + dy + h,
+                                     radius - 1 + dx:radius - 1 + dx + w])
     return x
 
 
 def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
-    """Edge map of an image and its mirror, walk of two classes. Plain: the walk by a dense matrix, on a 48 x 48 map,
-    against the sparse one there."""
+    """Edge map of an image and its mirror, walk of two classes. Plain: the walk by a dense matrix,
+    on a 48 x 48 map, against the sparse one there.
+    """
     net = resnet50_irn.Net()
     networks.prepare(net, args.device, args.precision)
     image = datasets.scaled_images(drawn_image(args), [1.0])[0].to(args.device)
@@ -302,21 +338,28 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     edge = torch.rand(1, *maps.strided_hw(hw), device=args.device)
     walk = seconds(lambda: walking.planes_of(activations.Walked(
         np.arange(2), walking.walk(strided, edge, 1.3, 10, 8).cpu().numpy(), np.array(hw))), args)
-    small, small_edge = torch.rand(2, 48, 48, device=args.device), torch.rand(1, 48, 48, device=args.device)
+    small, small_edge = torch.rand(2, 48, 48,
+                                   device=args.device), torch.rand(1, 48, 48, device=args.device)
     return {'seconds': network + walk, 'network': network, 'gflop': work, 'walk': walk,
-            'plain': seconds(lambda: dense_walk(small, small_edge), args), 'plain_what': 'dense walk, 48 x 48 map',
+            'plain': seconds(lambda: dense_walk(small, small_edge), args),
+            'plain_what': 'dense walk, 48 x 48 map',
             'compared': seconds(lambda: indexing.propagate_to_edge(small, small_edge), args)}
 
 
-def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10, exp_times: int = 8) -> torch.Tensor:
-    """The walk as published: a dense matrix over all pairs of positions, squared again and again. (K, h, w)."""
+def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
+               exp_times: int = 8) -> torch.Tensor:
+    """The walk as published: a dense matrix over all pairs of positions, squared again and again.
+    (K, h, w).
+    """
     h, w = edge.shape[1:]
     position = torch.arange(h * w, device=x.device).view(h, w)
     affinity = torch.eye(h * w, dtype=edge.dtype, device=x.device)
     for dy, dx in indexing.offsets(radius):
         rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)
-        largest = torch.stack([edge[0, y:y + rows, left + u:right + u] for y, u in indexing.path(dy, dx)]).amax(0)
-        source, end = position[:rows, left:right].flatten(), position[dy:, left + dx:right + dx].flatten()
+        largest = torch.stack([edge[0, y:y + rows, left + u:right + u]
+                               for y, u in indexing.path(dy, dx)]).amax(0)
+        source, end = position[:rows,
+                               left:right].flatten(), position[dy:, left + dx:right + dx].flatten()
         affinity[source, end] = affinity[end, source] = 1 - largest.flatten()
     transition = affinity ** beta
     transition = transition / transition.sum(0)
@@ -326,13 +369,15 @@ def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float
 
 
 def case_pair_losses(args: argparse.Namespace) -> dict[str, Any]:
-    """IRN's losses and their gradient for a crop. Bytes: an affinity, a displacement (2) and their gradients, each written
+    """IRN's losses and their gradient for a crop. Bytes: an affinity, a displacement (2) and their
+    gradients, each written
     and read once a pair. Plain: by tables of indices, all paths at once, as published."""
     side = (args.crop - 1) // 4 + 1
     edge = torch.rand(1, 1, side, side, device=args.device, requires_grad=True)
     displacement = torch.rand(1, 2, side, side, device=args.device, requires_grad=True)
     label_map = torch.randint(0, 3, (1, side // 8 + 1, side // 8 + 1), device=args.device)
-    label_map = label_map.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :side, :side].contiguous()
+    label_map = label_map.repeat_interleave(8,
+                                            1).repeat_interleave(8, 2)[:, :side, :side].contiguous()
 
     def ours() -> None:
         losses.irn_loss(losses.affinity_losses(edge, displacement, label_map)).backward()
@@ -342,8 +387,8 @@ def case_pair_losses(args: argparse.Namespace) -> dict[str, Any]:
 
     taken = seconds(ours, args)
     pairs = len(indexing.offsets(10)) * indexing.shifted(label_map, 10).numel()
-    return {'seconds': taken, 'gigabyte': pairs * 2 * 2 * 3 * 4 / 1e9, 'plain': seconds(tables, args),
-            'plain_what': 'affinities alone, by index tables',
+    return {'seconds': taken, 'gigabyte': pairs * 2 * 2 * 3 * 4 / 1e9,
+            'plain': seconds(tables, args), 'plain_what': 'affinities alone, by index tables',
             'compared': taken}
 
 
@@ -361,23 +406,27 @@ def indexed_affinities(edge: torch.Tensor, radius: int = 10) -> torch.Tensor:
 
 
 def case_score(args: argparse.Namespace) -> dict[str, Any]:
-    """mIoU at 101 thresholds of two activation planes in one pass. Bytes: planes and truth, read once. Plain: an arg max
-    and a confusion matrix for each of 10 thresholds, times 10.1."""
+    """mIoU at 101 thresholds of two activation planes in one pass. Bytes: planes and truth, read
+    once. Plain: an arg max and a confusion matrix for each of 10 thresholds, times 10.1.
+    """
     rng = np.random.default_rng(0)
     planes, keys = rng.random((2, *args.size), np.float32), np.array([0, 1])
     truth = rng.integers(0, 3, tuple(args.size)).astype(np.uint8)
 
     def plain() -> None:
         for threshold in np.arange(10) / 10:
-            scores.truth_and_map(truth, seeds.class_ids(keys)[seeds.arg_max(planes, threshold)], CLASSES)
+            scores.truth_and_map(truth, seeds.class_ids(keys)[seeds.arg_max(planes, threshold)],
+                                 CLASSES)
 
-    taken = seconds(lambda: scores.truth_and_activation(truth, keys, planes, CLASSES, np.array(scores.GRID)), args)
-    return {'seconds': taken, 'gigabyte': (planes.nbytes + truth.nbytes) / 1e9, 'plain': 10.1 * seconds(plain, args),
-            'plain_what': 'one evaluation a threshold',
+    taken = seconds(lambda: scores.truth_and_activation(truth, keys, planes, CLASSES,
+                                                        np.array(scores.GRID)), args)
+    return {'seconds': taken, 'gigabyte': (planes.nbytes + truth.nbytes) / 1e9,
+            'plain': 10.1 * seconds(plain, args), 'plain_what': 'one evaluation a threshold',
             'compared': taken}
 
 
-CASES = {name.removeprefix('case_'): work for name, work in list(globals().items()) if name.startswith('case_')}
+CASES = {name.removeprefix('case_'): work for name, work in list(globals().items())
+         if name.startswith('case_')}
 
 
 def run_case(name: str, args: argparse.Namespace, results: Any) -> None:
@@ -401,22 +450,27 @@ def measure_case(name: str, args: argparse.Namespace, results: Any) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--stages', nargs='+', choices=CASES, default=list(CASES))
-    parser.add_argument('--size', type=int, nargs=2, default=[375, 500], metavar=('H', 'W'), help='of an image [375 500]')
+    parser.add_argument('--size', type=int, nargs=2, default=[375, 500], metavar=('H', 'W'),
+                        help='of an image [375 500]')
     parser.add_argument('--crop', type=int, default=512, help='of a training image [512]')
     parser.add_argument('--batch', type=int, default=4, help='training images a step [4]')
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--precision', choices=tuple(torchutils.PRECISIONS), default='bf16', help='[bf16]')
+    parser.add_argument('--precision', choices=tuple(torchutils.PRECISIONS), default='bf16',
+                        help='[bf16]')
     parser.add_argument('--num_workers', type=int, default=1, help='that decode ahead [1]')
-    parser.add_argument('--repeat', type=int, default=3, help='calls of which the median counts [3]')
+    parser.add_argument('--repeat', type=int, default=3,
+                        help='calls of which the median counts [3]')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
     return ending.run(lambda: run(args), remedy)
 
 
 def run(args: argparse.Namespace) -> None:
-    args.eps, args.amn_balanced, args.amn_learning_rate, args.amn_weight_decay = 0.4, True, [5e-6, 1e-4], 1e-4
+    args.eps, args.amn_balanced, args.amn_learning_rate, args.amn_weight_decay = 0.4, True, [
+        5e-6, 1e-4], 1e-4
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
     rate, bytes_rate = matrix_rate(args), copy_rate(args)
@@ -439,15 +493,21 @@ def run(args: argparse.Namespace) -> None:
             share = f'{result["gflop"] / result["network"] / rate:.0%}'
         elif 'gigabyte' in result:
             share = f'{result["gigabyte"] / result["seconds"] / bytes_rate:.0%} of bytes'
-        rows.append([name, f'{1 / result["seconds"]:.2f}', f'{result["seconds"]:.3f}', f'{result["peak_memory_gb"]:.1f}',
-                     share, f'{result["plain"]:.3f}', f'{result["plain"] / result["compared"]:.1f}', result['plain_what']])
+        rows.append([name, f'{1 / result["seconds"]:.2f}', f'{result["seconds"]:.3f}',
+                     f'{result["peak_memory_gb"]:.1f}',
+                     share, f'{result["plain"]:.3f}', f'{result["plain"] / result["compared"]:.1f}',
+                     result['plain_what']])
         print(f'{name}: {result["seconds"]:.3f} s an image', file=sys.stderr)
-    print(f'{platform.processor() or platform.machine()}, {args.device}, torch {torch.__version__}, {args.precision}, image '
-          f'{args.size[0]} x {args.size[1]}, crop {args.crop}; matrix product: {rate:.0f} GFLOP/s, copying: '
+    print(f'{platform.processor() or platform.machine()}, {args.device}, torch '
+          f'{torch.__version__}, {args.precision}, image '
+          f'{args.size[0]} x {args.size[1]}, crop {args.crop}; matrix product: {rate:.0f} GFLOP/s, '
+          f'copying: '
           f'{bytes_rate:.1f} GB/s')
-    print(scores.table(('stage', 'images/s', 's/image', 'peak GB', 'of limit', 'plain s', 'times', 'the plain way'), rows))
+    print(scores.table(('stage', 'images/s', 's/image', 'peak GB', 'of limit', 'plain s', 'times',
+                        'the plain way'), rows))
     if args.json:
-        write_json(args.json, {'matrix_gflops': rate, 'copy_gb_a_second': bytes_rate, 'torch': torch.__version__,
+        write_json(args.json, {'matrix_gflops': rate, 'copy_gb_a_second': bytes_rate,
+                               'torch': torch.__version__,
                                'arguments': vars(args), 'stages': results})
 
 

@@ -1,11 +1,13 @@
-"""What a person with a GPU runs first: does it compute what the authors' code and a CPU do, and how fast?
+"""What a person with a GPU runs first: does it compute what the authors' code and a CPU do, and how
+fast?
 
     python script/check_gpu.py [--device cuda:0] [--parts networks steps ...] [--quick]
 
-Needs no data. Prints a text to paste into an issue: the machine; each network's forward pass and three
-training steps against the authors' numbers, in fp32 with and without TF32, bf16 and fp16, each error beside its limit
-(tests/tolerances.py); the files of every inference stage against the CPU's; with several GPUs the same by two processes;
-images a second of each stage; a verdict. Ends with 1 where anything is off. Without a GPU it does what a CPU can.
+Needs no data. Prints a text to paste into an issue: the machine; each network's forward pass and
+three training steps against the authors' numbers, in fp32 with and without TF32, bf16 and fp16,
+each error beside its limit (tests/tolerances.py); the files of every inference stage against the
+CPU's; with several GPUs the same by two processes; images a second of each stage; a verdict. Ends
+with 1 where anything is off. Without a GPU it does what a CPU can.
 """
 import argparse
 import contextlib
@@ -43,15 +45,20 @@ from tests.formula import formula_state  # noqa: E402
 
 TREE = authors.GOLDEN / 'tree'
 IDS = [path.stem for path in sorted((TREE / 'JPEGImages').glob('*.jpg'))]
-FOLDERS = {'cam': 'make_cam', 'ir_label': 'cam_to_ir_label', 'amn_cam': 'make_amn_cam', 'amn_ir_label': 'amn_cam_to_ir_label',
-           'sem_seg': 'make_sem_seg', 'ins_seg': 'make_ins_seg', 'seg': 'make_seg'}  # and the stage that writes it
-ALONE = ('sem_seg', 'ins_seg')  # read activations: a command of their own, so that they read the CPU's
+FOLDERS = {'cam': 'make_cam', 'ir_label': 'cam_to_ir_label', 'amn_cam': 'make_amn_cam',
+           'amn_ir_label': 'amn_cam_to_ir_label',
+           # and the stage that writes it
+           'sem_seg': 'make_sem_seg', 'ins_seg': 'make_ins_seg', 'seg': 'make_seg'}
+# read activations: a command of their own, so that they read the CPU's
+ALONE = ('sem_seg', 'ins_seg')
 FAILED = float('inf')
 
 
 @dataclasses.dataclass
 class Check:
-    """One comparison: its error, relative to the size of what is compared, and the largest that rounding explains."""
+    """One comparison: its error, relative to the size of what is compared, and the largest that
+    rounding explains.
+    """
 
     part: str
     what: str
@@ -64,7 +71,8 @@ class Check:
         return self.error <= self.limit  # not for nan
 
     def __str__(self) -> str:
-        return (f'{"ok  " if self.passed else "FAIL"} {self.part:<12} {self.what:<44} {self.error:8.1e} of {self.limit:7.1e}'
+        return (f'{"ok  " if self.passed else "FAIL"} {self.part:<12} {self.what:<44} '
+                f'{self.error:8.1e} of {self.limit:7.1e}'
                 f'{"  " * bool(self.note)}{self.note}')
 
 
@@ -73,7 +81,8 @@ class Check:
 def facts(device: torch.device) -> Iterator[str]:
     """What the rest depends on, a line each."""
     yield f'python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}'
-    yield (f'CPU: {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, {torchutils.cores()} cores, '
+    yield (f'CPU: {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, {torchutils.cores()} '
+           f'cores, '
            f'{torch.get_num_threads()} threads')
     with contextlib.suppress(FileNotFoundError):  # no such place on macOS
         shared = shutil.disk_usage('/dev/shm')
@@ -82,10 +91,12 @@ def facts(device: torch.device) -> Iterator[str]:
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)
-        yield (f'GPU {number}: {card.name}, architecture {card.major}.{card.minor}, {free / 2 ** 30:.1f} of '
+        yield (f'GPU {number}: {card.name}, architecture {card.major}.{card.minor}, '
+               f'{free / 2 ** 30:.1f} of '
                f'{total / 2 ** 30:.1f} GB free, bf16 {"yes" if card.major >= 8 else "no"}')
     if torch.cuda.is_available():
-        yield f'this torch has kernels for {" ".join(torch.cuda.get_arch_list())}, cuDNN {torch.backends.cudnn.version()}'
+        yield (f'this torch has kernels for {" ".join(torch.cuda.get_arch_list())}, cuDNN '
+               f'{torch.backends.cudnn.version()}')
     yield f'checked: {device}'
 
 
@@ -100,7 +111,8 @@ def cpu_name() -> str:
 def driver() -> str:
     """The NVIDIA driver's version, or that there is none."""
     path = Path('/proc/driver/nvidia/version')
-    return path.read_text().splitlines()[0].split(':', 1)[1].strip() if path.is_file() else 'no NVIDIA driver'
+    return (path.read_text().splitlines()[0].split(':', 1)[1].strip() if path.is_file()
+            else 'no NVIDIA driver')
 
 
 # against the authors' numbers
@@ -128,13 +140,18 @@ def networks(args: argparse.Namespace) -> Iterator[Check]:
                 yield Check('forward', f'{mode} {what}', error, tolerances.FORWARD[mode])
 
 
-def steps(args: argparse.Namespace, measured: dict | None = None, part: str = 'three steps') -> Iterator[Check]:
-    """Three training steps of every network. measured: errors by 'mode name', where another process measured them."""
+def steps(args: argparse.Namespace, measured: dict | None = None,
+          part: str = 'three steps') -> Iterator[Check]:
+    """Three training steps of every network. measured: errors by 'mode name', where another process
+    measured them.
+    """
     for name in authors.NETWORKS:
         for mode in modes(args.device, args.quick):
-            errors = authors.steps(name, args.device, mode) if measured is None else measured[f'{mode} {name}']
+            errors = (authors.steps(name, args.device, mode) if measured is None
+                      else measured[f'{mode} {name}'])
             for what, error in errors.items():
-                yield Check(part, f'{mode} {name}: {what}', error, tolerances.STEPS[name][mode][what])
+                yield Check(part, f'{mode} {name}: {what}', error,
+                            tolerances.STEPS[name][mode][what])
 
 
 # files
@@ -151,13 +168,15 @@ def write_weights(folder: Path, quick: bool) -> None:
         weights.save_state(net, folder / f'{name}.pth')
 
 
-def command_line(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device, precision: str, workers: int,
-                 quick: bool) -> list[str]:
+def command_line(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device,
+                 precision: str, workers: int, quick: bool) -> list[str]:
     """The command line that makes folders `made` in `out`, reading the others in `inputs`."""
-    words = ['--voc12_root', TREE, '--train_list', 'train_aug', '--infer_list', 'train', '--seg_list', 'val',
-             '--num_workers', workers, '--device', device, '--precision', precision, '--pretrained', 'none',
-             '--log_name', out / 'run', '--scores_file', out / 'scores.jsonl', '--overwrite', 'True',
-             '--seg_network', 'net.resnet50_deeplab', '--seg_scales', '1.0']
+    words = ['--voc12_root', TREE, '--train_list', 'train_aug', '--infer_list', 'train',
+             '--seg_list', 'val',
+             '--num_workers', workers, '--device', device, '--precision', precision, '--pretrained',
+             'none',
+             '--log_name', out / 'run', '--scores_file', out / 'scores.jsonl', '--overwrite',
+             'True', '--seg_network', 'net.resnet50_deeplab', '--seg_scales', '1.0']
     for name in (*authors.NETWORKS, 'seg'):
         words += [f'--{name}_weights_name', base / f'{name}.pth']
     for name in FOLDERS:
@@ -169,20 +188,25 @@ def command_line(base: Path, out: Path, inputs: Path, made: list[str], device: t
     return [str(word) for word in (*words, *(f'--{FOLDERS[name]}_pass' for name in made))]
 
 
-def make(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device, mode: str, workers: int,
-         quick: bool) -> None:
+def make(base: Path, out: Path, inputs: Path, made: list[str], device: torch.device, mode: str,
+         workers: int, quick: bool) -> None:
     """Run these stages here. Raises RuntimeError with what they said where they fail."""
     said = io.StringIO()
-    with authors.computing(mode, device) as precision, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run_sample.main(command_line(base, out, inputs, made, device, precision, workers, quick))
+    with authors.computing(mode,
+                           device) as precision, contextlib.redirect_stdout(
+                               said), contextlib.redirect_stderr(said):
+        code = run_sample.main(command_line(base, out, inputs, made, device, precision, workers,
+                                            quick))
     if code != 0:
         raise RuntimeError(said.getvalue().strip().splitlines()[-1])
 
 
 def files(args: argparse.Namespace) -> Iterator[Check]:
-    """The files of every inference stage: the CPU's against the authors', then this device's, with workers, against the CPU's.
+    """The files of every inference stage: the CPU's against the authors', then this device's, with
+    workers, against the CPU's.
 
-    Each stage reads what the CPU made, so that its error is its own. The refined seeds are made by the CPU alone.
+    Each stage reads what the CPU made, so that its error is its own. The refined seeds are made by
+    the CPU alone.
     """
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -196,23 +220,28 @@ def files(args: argparse.Namespace) -> Iterator[Check]:
             for made in (['cam', 'amn_cam', 'seg'], list(ALONE)):
                 make(base, out, base / 'cpu', made, args.device, mode, 2, args.quick)
                 for name in made:
-                    yield files_check(name, out, base / 'cpu', mode, f'{mode} {args.device} against CPU')
+                    yield files_check(name, out, base / 'cpu', mode,
+                                      f'{mode} {args.device} against CPU')
         if torch.cuda.device_count() > 1 and args.device.type == 'cuda':
             out = base / 'processes'
             for made in (['cam', 'amn_cam', 'seg'], list(ALONE)):
-                words = command_line(base, out, base / 'cpu', made, torch.device('cuda'), 'fp32', 2, args.quick)
+                words = command_line(base, out, base / 'cpu', made, torch.device('cuda'), 'fp32', 2,
+                                     args.quick)
                 torchrun(['run_sample.py', *words])
                 for name in made:
                     yield files_check(name, out, base / 'cpu', 'tf32', '2 processes against CPU')
 
 
 def files_check(name: str, ours: Path, theirs: Path | None, mode: str, what: str) -> Check:
-    """Of one folder: the largest difference of activations, of the largest; else the share of pixels that differ."""
+    """Of one folder: the largest difference of activations, of the largest; else the share of
+    pixels that differ.
+    """
     errors, equal = [], 0
     for image_id in IDS:
         mine, other = (read(name, folder, image_id) for folder in (ours, theirs))
         if name in ('cam', 'amn_cam'):
-            errors += [float(np.abs(a - b.astype(np.float32)).max() / b.max()) for a, b in zip(mine, other, strict=True)]
+            errors += [float(np.abs(a - b.astype(np.float32)).max() / b.max())
+                       for a, b in zip(mine, other, strict=True)]
         else:
             errors.append(float((mine != other).mean()))
         equal += all(np.array_equal(a, b) for a, b in zip(mine, other, strict=True))
@@ -222,7 +251,8 @@ def files_check(name: str, ours: Path, theirs: Path | None, mode: str, what: str
 
 
 def read(name: str, folder: Path | None, image_id: str) -> np.ndarray | tuple[np.ndarray, ...]:
-    """What a stage left of an image: strided and high_res activations, a label map, or (class, number) of instances. folder:
+    """What a stage left of an image: strided and high_res activations, a label map, or (class,
+    number) of instances. folder:
     None for the authors'."""
     if name in ('cam', 'amn_cam'):
         if folder is None:
@@ -240,11 +270,13 @@ def read(name: str, folder: Path | None, image_id: str) -> np.ndarray | tuple[np
 
 def torchrun(words: list[str]) -> None:
     """Run by two processes. Raises RuntimeError with the end of what they said where they fail."""
-    start = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '--']
+    start = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+             '--']
     done = subprocess.run([*start, *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
         sys.stderr.write(done.stderr)
-        raise RuntimeError(f'{words[0]} by two processes ended with {done.returncode}; its last words are above')
+        raise RuntimeError(f'{words[0]} by two processes ended with {done.returncode}; its last '
+                           f'words are above')
 
 
 def processes(args: argparse.Namespace) -> Iterator[Check]:
@@ -253,8 +285,8 @@ def processes(args: argparse.Namespace) -> Iterator[Check]:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'errors.json'
-        torchrun([str(Path(__file__).resolve()), '--device', args.device.type, '--as_process', str(path),
-                  *['--quick'] * args.quick])
+        torchrun([str(Path(__file__).resolve()), '--device', args.device.type, '--as_process',
+                  str(path), *['--quick'] * args.quick])
         yield from steps(args, json.loads(path.read_text()), 'two processes')
 
 
@@ -280,24 +312,32 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
         for precision in wanted:
             path = Path(folder) / 'speed.json'
             done = subprocess.run(
-                [sys.executable, 'script/benchmark.py', '--device', str(args.device), '--precision', precision, '--repeat', '2',
-                 '--json', str(path), '--stages', *STAGES, *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
+                [sys.executable, 'script/benchmark.py', '--device', str(args.device), '--precision',
+                 precision, '--repeat', '2',
+                 '--json', str(path), '--stages', *STAGES, *words], cwd=ROOT, capture_output=True,
+                text=True, timeout=600)
             if done.returncode != 0:
                 sys.stderr.write(done.stderr)
                 raise RuntimeError(f'script/benchmark.py ended with {done.returncode}')
             result = json.loads(path.read_text())
-            yield (f'{precision}, images of {" x ".join(map(str, result["arguments"]["size"]))}, crops of '
-                   f'{result["arguments"]["crop"]}; matrix product {result["matrix_gflops"]:.0f} GFLOP/s')
+            yield (f'{precision}, images of {" x ".join(map(str, result["arguments"]["size"]))}, '
+                   f'crops of '
+                   f'{result["arguments"]["crop"]}; matrix product {result["matrix_gflops"]:.0f} '
+                   f'GFLOP/s')
             for stage in result['stages']:
-                yield f'  {stage["stage"]:<14} {1 / stage["seconds"]:8.2f} images/s  {stage["peak_memory_gb"]:5.1f} GB'
+                yield (f'  {stage["stage"]:<14} {1 / stage["seconds"]:8.2f} images/s  '
+                       f'{stage["peak_memory_gb"]:5.1f} GB')
 
 
 STAGES = ('make_cam', 'make_amn_cam', 'train_cam', 'train_amn', 'train_irn', 'make_sem_seg')
-PARTS = {'networks': networks, 'steps': steps, 'files': files, 'processes': processes, 'speed': speed}
+PARTS = {'networks': networks, 'steps': steps, 'files': files, 'processes': processes,
+         'speed': speed}
 
 
 def run_checks(args: argparse.Namespace) -> list[Check]:
-    """Every part asked for; gives its comparisons. A part that ends with an error is one that failed: the others still run."""
+    """Every part asked for; gives its comparisons. A part that ends with an error is one that
+    failed: the others still run.
+    """
     found = []
     for part in (name for name in PARTS if name in args.parts):
         since = time.monotonic()
@@ -306,7 +346,8 @@ def run_checks(args: argparse.Namespace) -> list[Check]:
                 print(line, flush=True)
                 if isinstance(line, Check):
                     found.append(line)
-        except Exception as error:  # noqa: BLE001 -- a GPU nobody has seen: its report is what this is for
+        # a GPU nobody has seen: its report is what this is for
+        except Exception as error:  # noqa: BLE001
             traceback.print_exc()
             found.append(Check(part, f'{type(error).__name__}: {first_line(error)}', FAILED, 0.0))
             print(found[-1], flush=True)
@@ -319,10 +360,14 @@ def first_line(error: BaseException) -> str:
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', default='auto', help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
-    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='what to check [all]')
-    parser.add_argument('--quick', action='store_true', help='fp32 alone, tiny networks for the files, no speed')
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', default='auto',
+                        help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),
+                        help='what to check [all]')
+    parser.add_argument('--quick', action='store_true',
+                        help='fp32 alone, tiny networks for the files, no speed')
     parser.add_argument('--as_process', help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     return ending.run(lambda: run(args), lambda want: '--quick, or fewer --parts')

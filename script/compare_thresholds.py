@@ -1,9 +1,11 @@
-"""Measure every way of misc/score/auto_threshold.py to choose a threshold without ground truth, on images that have it.
+"""Measure every way of misc/score/auto_threshold.py to choose a threshold without ground truth, on
+images that have it.
 
-    python script/compare_thresholds.py [--dataset NAME] --data_root ROOT [--work_dir DIR] [--activations FOLDER ...]
+    python script/compare_thresholds.py [--dataset NAME] --data_root ROOT [--work_dir DIR]
+    [--activations FOLDER ...]
 
-For each folder of activations: way, threshold, mIoU there, points lost against the best threshold, seconds. The masks of
---eval_set are read for the mIoU alone, never for a threshold.
+For each folder of activations: way, threshold, mIoU there, points lost against the best threshold,
+seconds. The masks of --eval_set are read for the mIoU alone, never for a threshold.
 """
 import argparse
 import functools
@@ -28,7 +30,9 @@ REMEDY = 'run --make_cam_pass True, --make_amn_cam_pass True first'
 
 
 def crf_threshold(source: Source, folder: Path, ids: list[str], num_workers: int) -> float:
-    """The threshold at which label maps and their CRF refinements agree best, by the mean of the images' mIoU."""
+    """The threshold at which label maps and their CRF refinements agree best, by the mean of the
+    images' mIoU.
+    """
     def agreement(image_id: str) -> np.ndarray | None:
         _, planes = activations.class_planes(folder, image_id, REMEDY)
         image = imutils.read_of(source, image_id)
@@ -36,9 +40,11 @@ def crf_threshold(source: Source, folder: Path, ids: list[str], num_workers: int
 
     crf.prepare()
     found = (datasets.checked(item) for item in datasets.read_ahead(agreement, ids, num_workers))
-    values = [item for item in torchutils.progress(found, total=len(ids), unit='image') if item is not None]
+    values = [item for item in torchutils.progress(found, total=len(ids), unit='image')
+              if item is not None]
     if not values:
-        raise UserError(f'{folder}: none of {len(ids)} images shows a class; give --crf_images more')
+        raise UserError(
+            f'{folder}: none of {len(ids)} images shows a class; give --crf_images more')
     return auto_threshold.best(np.mean(values, axis=0), np.array(auto_threshold.CRF_GRID))
 
 
@@ -55,14 +61,18 @@ def compare(source: Source, folder: Path, args: argparse.Namespace) -> str:
         rows.append((way, f'{threshold:.2f}', miou, best_miou - miou, f'{seconds:.1f}'))
 
     since = time.monotonic()
-    counts = auto_threshold.pooled_histogram(folder, auto_threshold.sample(source.names(args.list or args.eval_set)), REMEDY,
+    counts = auto_threshold.pooled_histogram(folder,
+                                             auto_threshold.sample(
+                                                 source.names(args.list or args.eval_set)), REMEDY,
                                              args.num_workers)
     seconds = time.monotonic() - since
     for way in auto_threshold.WAYS:
-        add(way + (' (auto)' if way == auto_threshold.CHOSEN else ''), auto_threshold.choose(counts, way), seconds)
+        add(way + (' (auto)' if way == auto_threshold.CHOSEN else ''),
+            auto_threshold.choose(counts, way), seconds)
     if args.crf_images:
         since = time.monotonic()
-        chosen = crf_threshold(source, folder, auto_threshold.sample(ids, args.crf_images), args.num_workers)
+        chosen = crf_threshold(source, folder, auto_threshold.sample(ids, args.crf_images),
+                               args.num_workers)
         add('CRF agreement', chosen, time.monotonic() - since)
     fg_thres, bg_thres = auto_threshold.seed_thresholds(counts)
     return (scores.table((f'{folder}', 'threshold', 'mIoU', 'lost', 'seconds'), rows)
@@ -70,16 +80,22 @@ def compare(source: Source, folder: Path, args: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser.add_argument)
-    parser.add_argument('--work_dir', type=Path, default=Path('.'), help='as given to run_sample.py')
+    parser.add_argument('--work_dir', type=Path, default=Path('.'),
+                        help='as given to run_sample.py')
     parser.add_argument('--activations', type=Path, nargs='+', metavar='FOLDER',
-                        help='folders of activations (default: result/cam and result/amn_cam of --work_dir)')
-    parser.add_argument('--eval_set', help="a split of the root or a list file; its masks are needed (default: run_sample.py's "
+                        help='folders of activations (default: result/cam and result/amn_cam of '
+                             '--work_dir)')
+    parser.add_argument('--eval_set', help="a split of the root or a list file; its masks are "
+                                           "needed (default: run_sample.py's "
                         '--eval_set)')
-    parser.add_argument('--list', help='the images that thresholds are chosen from, where these are others than --eval_set: '
+    parser.add_argument('--list', help='the images that thresholds are chosen from, where these '
+                                       'are others than --eval_set: '
                         'a split or a list file')
-    parser.add_argument('--crf_images', type=int, default=60, help='images of the CRF way, about 2 s each; 0 leaves it out')
+    parser.add_argument('--crf_images', type=int, default=60,
+                        help='images of the CRF way, about 2 s each; 0 leaves it out')
     parser.add_argument('--num_workers', type=int, default=max(1, torchutils.cores() // 2))
     args = parser.parse_args()
     return ending.run(lambda: run(args), lambda want: f'--num_workers below {args.num_workers}')
@@ -88,7 +104,8 @@ def main() -> int:
 def run(args: argparse.Namespace) -> None:
     source = options.open_source(args)
     args.eval_set = args.eval_set or options.source_class(args.dataset).lists['eval_set']
-    for folder in args.activations or [args.work_dir / 'result' / name for name in ('cam', 'amn_cam')]:
+    for folder in args.activations or [args.work_dir / 'result' / name
+                                       for name in ('cam', 'amn_cam')]:
         print(compare(source, folder, args) + '\n')
 
 

@@ -1,12 +1,14 @@
-"""Train the backbone to name drawn objects and their colours, as ImageNet's weights come from naming photographed things
+"""Train the backbone to name drawn objects and their colours, as ImageNet's weights come from
+naming photographed things
 and their kinds: for the sample.
 
 reads: nothing; the crops are drawn (voc12.sample.object_crops), new ones for every epoch
-writes: FILE, a state dict with torchvision's names (conv1.weight ... fc.bias), for --pretrained FILE
+writes: FILE, a state dict with torchvision's names (conv1.weight ... fc.bias), for --pretrained
+FILE
 command: python script/pretrain_backbone.py --out FILE
 
-Between one and two minutes on two CPU cores. Everything after this works with *fixed* batch norm, so the running
-statistics are measured again at the end, when the weights no longer change.
+Between one and two minutes on two CPU cores. Everything after this works with *fixed* batch norm,
+so the running statistics are measured again at the end, when the weights no longer change.
 """
 import argparse
 import sys
@@ -34,12 +36,15 @@ HELD_OUT = 400  # crops, never trained on, for the accuracy
 
 
 class Classifier(ResNet50):
-    """The backbone with batch norm that learns its statistics, global average pooling and torchvision's `fc`."""
+    """The backbone with batch norm that learns its statistics, global average pooling and
+    torchvision's `fc`.
+    """
 
     def __init__(self):
         super().__init__(norm=nn.BatchNorm2d)
         self.fc = nn.Linear(2048, N_CLASSES + len(sample.BODY_COLOURS))
-        for name, module in self.named_modules():  # every block starts as its shortcut: learns faster from nothing
+        # every block starts as its shortcut: learns faster from nothing
+        for name, module in self.named_modules():
             if name.endswith('.bn3'):
                 nn.init.zeros_(module.weight)
 
@@ -49,7 +54,8 @@ class Classifier(ResNet50):
 
 
 def loss_and_right(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sum of the cross-entropies of class and colour, and which classes and colours are named rightly.
+    """The sum of the cross-entropies of class and colour, and which classes and colours are named
+    rightly.
 
     logits: (N, classes + colours); labels: (N, 2). Returns a scalar and bool (N, 2).
     """
@@ -58,7 +64,8 @@ def loss_and_right(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Te
     return loss, torch.stack([part.argmax(1) for part in parts], dim=1) == labels
 
 
-def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, device: torch.device, seed: int | None = None):
+def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, device: torch.device,
+            seed: int | None = None):
     """Yields (normalised (n, 3, H, W), labels (n, 2)).
 
     With a seed: shuffled, flipped at random, and the short last batch dropped.
@@ -68,13 +75,15 @@ def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, device: tor
         rng = np.random.default_rng(seed)
         order, flips = rng.permutation(len(labels)), rng.random(len(labels)) < 0.5
         stop = max(1, len(labels) - batch_size + 1)
-    mean, std = (torch.from_numpy(values).view(1, 3, 1, 1) for values in (imutils.MEAN, imutils.STD))
+    mean, std = (torch.from_numpy(values).view(1, 3, 1, 1)
+                 for values in (imutils.MEAN, imutils.STD))
     for start in range(0, stop, batch_size):
         chosen = order[start:start + batch_size]
         pixels = images[chosen]
         pixels[flips[chosen]] = pixels[flips[chosen], :, ::-1]
         x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
-        yield x.to(device, memory_format=torch.channels_last), torch.from_numpy(labels[chosen]).to(device)
+        yield (x.to(device, memory_format=torch.channels_last),
+               torch.from_numpy(labels[chosen]).to(device))
 
 
 def crops(args: argparse.Namespace, number: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,15 +92,21 @@ def crops(args: argparse.Namespace, number: int, n: int) -> tuple[np.ndarray, np
 
 
 def train(net: Classifier, args: argparse.Namespace, device: torch.device, precision: str) -> None:
-    """SGD with Nesterov's momentum; the learning rate rises over a tenth of the steps and falls as a cosine."""
-    optimizer = torch.optim.SGD(net.parameters(), args.learning_rate, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    """SGD with Nesterov's momentum; the learning rate rises over a tenth of the steps and falls as
+    a cosine.
+    """
+    optimizer = torch.optim.SGD(net.parameters(), args.learning_rate, momentum=0.9,
+                                weight_decay=1e-4, nesterov=True)
     steps = args.epochs * max(1, args.images // args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps + 1, pct_start=0.15,
-                                                   cycle_momentum=False, div_factor=10, final_div_factor=100)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate,
+                                                   total_steps=steps + 1, pct_start=0.15,
+                                                   cycle_momentum=False, div_factor=10,
+                                                   final_div_factor=100)
     since = time.monotonic()
     for epoch in range(1, args.epochs + 1):
         total, right, seen = 0.0, torch.zeros(2, dtype=torch.int64), 0
-        for x, y in batches(*crops(args, epoch, args.images), args.batch_size, device, seed=1000 * args.seed + epoch):
+        for x, y in batches(*crops(args, epoch, args.images), args.batch_size, device,
+                            seed=1000 * args.seed + epoch):
             with torchutils.autocast(precision, device):
                 logits = net(x)
             loss, named = loss_and_right(logits, y)
@@ -99,31 +114,39 @@ def train(net: Classifier, args: argparse.Namespace, device: torch.device, preci
             loss.backward()
             optimizer.step()
             schedule.step()
-            total, right, seen = total + loss.item() * len(y), right + named.sum(0).cpu(), seen + len(y)
+            total, right, seen = (total + loss.item() * len(y), right + named.sum(0).cpu(),
+                                  seen + len(y))
         if not np.isfinite(total):
             raise UserError(f'the loss is not finite in epoch {epoch}: lower --learning_rate')
-        print(f'epoch {epoch}/{args.epochs}  loss {total / seen:.3f}  right: {shares(right, seen)}  {elapsed(since)}',
+        print(f'epoch {epoch}/{args.epochs}  loss {total / seen:.3f}  right: {shares(right, seen)} '
+              f' {elapsed(since)}',
               flush=True)
 
 
 @torch.no_grad()
 def measure_statistics(net: Classifier, args: argparse.Namespace, device: torch.device) -> None:
-    """Replace the running statistics, that trailed behind the weights, by plain averages under the final weights."""
+    """Replace the running statistics, that trailed behind the weights, by plain averages under the
+    final weights.
+    """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
     net.train()
     n = min(args.images, 600)
-    for x, _ in batches(*crops(args, args.epochs + 1, n), min(n, 4 * args.batch_size), device, seed=args.seed):
+    for x, _ in batches(*crops(args, args.epochs + 1, n), min(n, 4 * args.batch_size), device,
+                        seed=args.seed):
         net(x)
 
 
 @torch.no_grad()
 def accuracy(net: Classifier, args: argparse.Namespace, device: torch.device) -> str:
-    """The shares of held-out crops whose class and colour are named rightly, with the stored statistics."""
+    """The shares of held-out crops whose class and colour are named rightly, with the stored
+    statistics.
+    """
     net.eval()
-    right = sum(loss_and_right(net(x), y)[1].sum(0) for x, y in batches(*crops(args, 0, HELD_OUT), 100, device))
+    right = sum(loss_and_right(net(x), y)[1].sum(0)
+                for x, y in batches(*crops(args, 0, HELD_OUT), 100, device))
     return shares(right, HELD_OUT)
 
 
@@ -143,21 +166,27 @@ def fast_precision(device: torch.device) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train the backbone on drawn objects; for the drawn sample.',
+    parser = argparse.ArgumentParser(description='Train the backbone on drawn objects; for the '
+                                                 'drawn sample.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--out', required=True, metavar='FILE', help='state dict to write')
-    parser.add_argument('--images', type=int, default=1200, help='crops an epoch, new ones each time')
+    parser.add_argument('--images', type=int, default=1200,
+                        help='crops an epoch, new ones each time')
     parser.add_argument('--size', type=int, default=64, help='their height and width in pixels')
-    parser.add_argument('--epochs', type=int, default=7, help='more cost time, and give a few right answers more')
+    parser.add_argument('--epochs', type=int, default=7,
+                        help='more cost time, and give a few right answers more')
     parser.add_argument('--batch_size', type=int, default=40, help='crops a step')
     parser.add_argument('--learning_rate', type=float, default=0.05, help='at its highest')
-    parser.add_argument('--seed', type=int, default=0, help='of the weights, the crops and their order')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of the weights, the crops and their order')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--precision', choices=('auto', 'fp32', 'bf16'), default='auto',
                         help='auto: bf16 where the processor has it, else fp32')
     args = parser.parse_args(arguments)
-    if args.images < args.batch_size or args.batch_size < 2 or args.size < 32 or args.epochs < 1 or args.seed < 0:
-        raise UserError('at least --epochs 1, --size 32, --batch_size 2, --seed 0, and --images not below --batch_size')
+    if (args.images < args.batch_size or args.batch_size < 2 or args.size < 32 or args.epochs < 1
+            or args.seed < 0):
+        raise UserError('at least --epochs 1, --size 32, --batch_size 2, --seed 0, and --images '
+                        'not below --batch_size')
     return args
 
 
@@ -172,11 +201,13 @@ def run(arguments: list[str] | None) -> None:
     torchutils.check_precision(precision, device)
     torch.manual_seed(args.seed)
     net = Classifier().to(device, memory_format=torch.channels_last)
-    print(f'{args.epochs} epochs of {args.images} crops of {args.size} px on {device}, {precision}', flush=True)
+    print(f'{args.epochs} epochs of {args.images} crops of {args.size} px on {device}, {precision}',
+          flush=True)
     train(net, args, device, precision)
     measure_statistics(net, args, device)
     share = accuracy(net, args, device)
-    weights.write({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, args.out)
+    weights.write({key: value.cpu().contiguous() for key, value in net.state_dict().items()},
+                  args.out)
     print(f'{args.out}: right on {HELD_OUT} held-out crops: {share}')
 
 

@@ -1,4 +1,6 @@
-"""Print one table of the last score of each stage: python script/score_table.py result/scores.jsonl [--published]."""
+"""Print one table of the last score of each stage: python script/score_table.py result/scores.jsonl
+[--published].
+"""
 import argparse
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ from step.pipeline import STAGES  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
-    parser.add_argument('--published', action='store_true', help='beside them the published figures (VOC, COCO)')
+    parser.add_argument('--published', action='store_true',
+                        help='beside them the published figures (VOC, COCO)')
     args = parser.parse_args()
     return ending.run(lambda: run(args))
 

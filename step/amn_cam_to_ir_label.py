@@ -16,5 +16,6 @@ def run(job: Job, told: AmnSeeds) -> None:
 STAGE = Stage(
     'amn_cam_to_ir_label', "refine AMN's seeds by CRF", run, (AmnSeeds,),
     reads=(Input('amn_cam_out_dir'),),
-    writes=(Output('amn_ir_label_out_dir', 'result/amn_ir_label', exists=labels.exists, megabytes=0.009, authors=True),),
+    writes=(Output('amn_ir_label_out_dir', 'result/amn_ir_label', exists=labels.exists,
+                   megabytes=0.009, authors=True),),
     shown=Shown("AMN's refined seed", 'seed'))

@@ -1,35 +1,41 @@
-"""What a global threshold costs: CAM, AMN's activations, pseudo-masks and further activations side by side.
+"""What a global threshold costs: CAM, AMN's activations, pseudo-masks and further activations side
+by side.
 
-Reads --cam_out_dir, --amn_cam_out_dir (where they are there), --walked_out_dir and --analyze_dirs (where they are given) and
-the masks of --eval_set. Writes to --analysis_out_dir: analysis.json, curves.csv, images.csv, classes.csv, and the figures
-curves, best_thresholds, histograms and precision_recall, each as .png and .svg. Prints a table.
+Reads --cam_out_dir, --amn_cam_out_dir (where they are there), --walked_out_dir and --analyze_dirs
+(where they are given) and the masks of --eval_set. Writes to --analysis_out_dir: analysis.json,
+curves.csv, images.csv, classes.csv, and the figures curves, best_thresholds, histograms and
+precision_recall, each as .png and .svg. Prints a table.
 Only this stage: python run_sample.py --analyze_threshold_pass True
 
-analysis.json: "split", "data", "images" (their number), "version", "commit", "thresholds" (scores.GRID) and "methods", an
-object for each of "cam", "amn_cam", "sem_seg" and the names of --analyze_dirs. Scores are shares (0.45), null: not defined.
+analysis.json: "split", "data", "images" (their number), "version", "commit", "thresholds"
+(scores.GRID) and "methods", an object for each of "cam", "amn_cam", "sem_seg" and the names of
+--analyze_dirs. Scores are shares (0.45), null: not defined.
 How each is defined: misc/score/analysis.py. Of a method:
   title, images, made_by      for people; number of images; fingerprint of the folder's settings
-  threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too, --eval_amn_cam_thres,
-                              --sem_seg_bg_thres), and the mIoU there
-  threshold_from              'auto', where the threshold in use was chosen from the activations; else not there
-  threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold published for VOC 2012, and
-  loss_published              best_miou - the mIoU there
-  best_threshold, best_miou   the best global threshold, the lowest of equals; loss_used: best_miou - miou_used
-  within_1_point,             [lowest, highest] threshold of the stretch around the best that comes within 0.01
-  within_5_points             and 0.05 of it
-  curve, precision, recall    at each of "thresholds": mIoU; precision and recall of the foreground's pixels
-  oracle                      image_mean_single (at image_mean_single_threshold) and image_mean_own: mean over images of
-                              the image's mIoU, at the one threshold that is best for it, and at each image's own;
+  threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too,
+                              --eval_amn_cam_thres, --sem_seg_bg_thres), and the mIoU there
+  threshold_from              'auto', where the threshold in use was chosen from the activations;
+  else not there threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold
+  published for VOC 2012, and loss_published              best_miou - the mIoU there best_threshold,
+  best_miou   the best global threshold, the lowest of equals; loss_used: best_miou - miou_used
+  within_1_point,             [lowest, highest] threshold of the stretch around the best that comes
+  within 0.01 within_5_points             and 0.05 of it curve, precision, recall    at each of
+  "thresholds": mIoU; precision and recall of the foreground's pixels oracle
+  image_mean_single (at image_mean_single_threshold) and image_mean_own: mean over images of
+                              the image's mIoU, at the one threshold that is best for it, and at
+                              each image's own;
                               dataset_single and dataset_own: mIoU of the data set, likewise
-  own_thresholds              of the images' own best thresholds: mean, std, quantiles (in %), twentieths (images in [0, 0.05),
-                              ... [0.95, 1]), images (those with a known pixel)
-  objects                     pairs of an image and a class in it, of two pixels or more and some activation
-  cv, top_tenth_ratio         imbalance within objects: mean and median over them
-  foreground_mean,            the gap between foreground and background; gap is the difference of both means, auc the area
-  background_mean, gap, auc   under the ROC curve
-  histograms                  foreground, background: pixels in 50 even bins of activation
-  classes                     for background and each class iou, precision and recall at the used and the best threshold
-                              (iou_used, iou_best, ...), own_best_threshold and own_best_iou; for classes objects ... auc, too
+  own_thresholds              of the images' own best thresholds: mean, std, quantiles (in %),
+                              twentieths (images in [0, 0.05), ... [0.95, 1]), images (those with a
+                              known pixel)
+  objects                     pairs of an image and a class in it, of two pixels or more and some
+  activation cv, top_tenth_ratio         imbalance within objects: mean and median over them
+  foreground_mean,            the gap between foreground and background; gap is the difference of
+  both means, auc the area background_mean, gap, auc   under the ROC curve histograms
+  foreground, background: pixels in 50 even bins of activation classes                     for
+  background and each class iou, precision and recall at the used and the best threshold
+                              (iou_used, iou_best, ...), own_best_threshold and own_best_iou; for
+                              classes objects ... auc, too
 """
 import csv
 import dataclasses
@@ -50,12 +56,16 @@ from misc.method import walking
 from misc.pyutils import UserError, atomic_path, log, write_json
 from misc.score import analysis, auto_threshold, results, scores
 
-PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold, 'sem_seg': PseudoMasks.bg_thres}  # the defaults
+# the defaults
+PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold,
+             'sem_seg': PseudoMasks.bg_thres}
 
 
 @dataclasses.dataclass
 class Method:
-    """A folder of activations: load(id) gives keys (K,) and planes (K, H, W). is_auto: its threshold was chosen from them."""
+    """A folder of activations: load(id) gives keys (K,) and planes (K, H, W). is_auto: its
+    threshold was chosen from them.
+    """
 
     title: str
     folder: str
@@ -73,61 +83,79 @@ def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMas
     for name, method in methods_of(job, ids, told, cam, amn, masks).items():
         log.info('%s: %s', method.title, method.folder)
         results.tell_changes(job, method.folder, ids)
-        result = analysis.analyse(job.source, ids, method.load, method.threshold, job.run.num_workers)
+        result = analysis.analyse(job.source, ids, method.load, method.threshold,
+                                  job.run.num_workers)
         summary = analysis.summary(result, method.title, method.threshold, job.source.classes)
         chosen = {'threshold_from': AUTO} if method.is_auto else {}
-        summaries[name] = _rounded(summary | published(name, result) | chosen | {'made_by': records.made_by(method.folder)})
+        summaries[name] = _rounded(summary | published(name, result) | chosen |
+                                   {'made_by': records.made_by(method.folder)})
         images += image_rows(name, result)
     if torchutils.is_main():
         write(job, len(ids), summaries, images)
     for summary in summaries.values():
-        log.info('%s, IoU and the rest of each class in %%\n%s\n', summary['title'], class_table(summary))
-    log.info('%s, %d images; what each line is: misc/score/analysis.py\n%s', split, len(ids), table(summaries))
+        log.info('%s, IoU and the rest of each class in %%\n%s\n', summary['title'],
+                 class_table(summary))
+    log.info('%s, %d images; what each line is: misc/score/analysis.py\n%s', split, len(ids),
+             table(summaries))
     log.info('analysis: %s', job.files['analysis_out_dir'])
 
 
 def methods_of(job: Job, ids: list[str], told: Analysis, cam: CamScore, amn: AmnScore,
                masks: PseudoMasks) -> dict[str, Method]:
-    """What is analysed. The log says what is left out; raises UserError where nothing is left, or the walk is not whole."""
+    """What is analysed. The log says what is left out; raises UserError where nothing is left, or
+    the walk is not whole.
+    """
     methods = {}
     for name, title, flag, threshold in (('cam', 'CAM', 'cam_out_dir', cam.threshold),
                                          ('amn_cam', 'AMN', 'amn_cam_out_dir', amn.threshold)):
         folder = job.files[flag]
         if not Path(folder).is_dir():
-            log.info('%s is left out: there is no %s (%s)', title, folder, job.remedy(flag, 'makes it').removeprefix('run '))
+            log.info('%s is left out: there is no %s (%s)', title, folder,
+                     job.remedy(flag, 'makes it').removeprefix('run '))
             continue
-        methods[name] = _method(job, ids, title, folder, threshold, job.remedy(flag, 'with a --train_list that holds it'))
+        methods[name] = _method(job, ids, title, folder, threshold,
+                                job.remedy(flag, 'with a --train_list that holds it'))
     if job.files['walked_out_dir'] is not None:
         methods['sem_seg'] = _pseudo_masks(job, ids, masks)
     for name, folder in told.dirs:
-        methods[name] = _method(job, ids, name, folder, cam.threshold, 'an analysis needs every image of --eval_set')
+        methods[name] = _method(job, ids, name, folder, cam.threshold,
+                                'an analysis needs every image of --eval_set')
     if not methods:
-        raise UserError(f'there is nothing to analyse: neither {job.files["cam_out_dir"]} nor {job.files["amn_cam_out_dir"]}; '
-                        f'{job.remedy("cam_out_dir")}, or name other folders (--cam_out_dir, --amn_cam_out_dir, '
+        raise UserError(f'there is nothing to analyse: neither {job.files["cam_out_dir"]} nor '
+                        f'{job.files["amn_cam_out_dir"]}; '
+                        f'{job.remedy("cam_out_dir")}, or name other folders (--cam_out_dir, '
+                        f'--amn_cam_out_dir, '
                         '--analyze_dirs)')
     return methods
 
 
-def _method(job: Job, ids: list[str], title: str, folder: str, threshold: float | str, remedy: str) -> Method:
+def _method(job: Job, ids: list[str], title: str, folder: str, threshold: float | str,
+            remedy: str) -> Method:
     is_auto = threshold == AUTO
     if is_auto:
         threshold = auto_threshold.threshold_of(folder, ids, remedy, job.run.num_workers)
-    return Method(title, folder, threshold, functools.partial(activations.class_planes, folder, remedy=remedy), is_auto)
+    return Method(title, folder, threshold, functools.partial(activations.class_planes, folder,
+                                                              remedy=remedy), is_auto)
 
 
-def check(job: Job, chosen: Sequence[str], told: Analysis, *scored: CamScore | AmnScore | PseudoMasks) -> None:
-    """Raises UserError where a name of --analyze_dirs is taken, or a folder is missing or was made for other classes."""
+def check(job: Job, chosen: Sequence[str], told: Analysis,
+          *scored: CamScore | AmnScore | PseudoMasks) -> None:
+    """Raises UserError where a name of --analyze_dirs is taken, or a folder is missing or was made
+    for other classes.
+    """
     taken = set(PUBLISHED)
     for name, folder in told.dirs:
         if name in taken:
-            raise UserError(f'--analyze_dirs {name}={folder}: the name {name} is taken; give another one')
+            raise UserError(f'--analyze_dirs {name}={folder}: the name {name} is taken; give '
+                            f'another one')
         if not Path(folder).is_dir():
             raise UserError(f'--analyze_dirs {name}={folder}: no such folder')
         records.check_classes(folder, job.source.classes)
         taken.add(name)
     walked = job.files['walked_out_dir']
     if 'make_sem_seg' not in chosen and walked is not None and not Path(walked).is_dir():
-        raise UserError(f'--walked_out_dir {walked}: no such folder; {job.remedy("sem_seg_out_dir", "with it, too")}')
+        raise UserError(f'--walked_out_dir {walked}: no such folder; '
+                        f'{job.remedy("sem_seg_out_dir", "with it, too")}')
 
 
 def published(name: str, result: analysis.Analysis) -> dict[str, float]:
@@ -142,8 +170,10 @@ def _pseudo_masks(job: Job, ids: list[str], masks: PseudoMasks) -> Method:
     folder = job.files['walked_out_dir']
     missing = [image_id for image_id in ids if not activations.exists(folder, image_id)]
     if missing:
-        remedy = job.remedy('sem_seg_out_dir', 'with the same --walked_out_dir and an --infer_list that holds them')
-        raise UserError(f'{activations.activation_path(folder, missing[0])}: {len(missing)} of the {len(ids)} walks of '
+        remedy = job.remedy('sem_seg_out_dir',
+                            'with the same --walked_out_dir and an --infer_list that holds them')
+        raise UserError(f'{activations.activation_path(folder, missing[0])}: {len(missing)} of the '
+                        f'{len(ids)} walks of '
                         f'{job.lists["eval_set"]} are missing; {remedy}')
 
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -157,22 +187,29 @@ def image_rows(name: str, result: analysis.Analysis) -> list[tuple]:
     """Lines of images.csv."""
     miou, own = result.image_miou(), result.own_thresholds()
     at_best = miou[:, result.curve.position(result.curve.best()[0])]
-    return [(name, image_id, *_rounded([threshold, np.nan if np.isnan(threshold) else values.max(), best]))
-            for image_id, threshold, values, best in zip(result.ids, own.tolist(), miou, at_best.tolist(), strict=True)]
+    return [(name, image_id, *_rounded([threshold, np.nan if np.isnan(threshold) else values.max(),
+                                        best]))
+            for image_id, threshold, values, best in zip(result.ids, own.tolist(), miou,
+                                                         at_best.tolist(), strict=True)]
 
 
-def write(job: Job, images: int, summaries: dict[str, dict[str, Any]], image_lines: list[tuple]) -> None:
+def write(job: Job, images: int, summaries: dict[str, dict[str, Any]],
+          image_lines: list[tuple]) -> None:
     """All files of the stage."""
     folder = Path(job.files['analysis_out_dir'])
     write_json(folder / 'analysis.json', {
-        'split': job.lists['eval_set'], 'data': job.source.name, 'images': images, 'version': job.version, 'commit': job.commit,
+        'split': job.lists['eval_set'], 'data': job.source.name, 'images': images,
+        'version': job.version, 'commit': job.commit,
         'thresholds': scores.GRID, 'methods': summaries})
     write_csv(folder / 'curves.csv', ('method', 'threshold', 'miou', 'precision', 'recall'), (
         (name, *line) for name, method in summaries.items()
-        for line in zip(scores.GRID, method['curve'], method['precision'], method['recall'], strict=True)))
-    write_csv(folder / 'images.csv', ('method', 'image', 'own_best_threshold', 'miou_there', 'miou_at_global_best'),
+        for line in zip(scores.GRID, method['curve'], method['precision'], method['recall'],
+                        strict=True)))
+    write_csv(folder / 'images.csv', ('method', 'image', 'own_best_threshold', 'miou_there',
+                                      'miou_at_global_best'),
               image_lines)
-    columns = ('iou_used', 'iou_best', 'own_best_threshold', 'own_best_iou', 'precision_used', 'recall_used', 'precision_best',
+    columns = ('iou_used', 'iou_best', 'own_best_threshold', 'own_best_iou', 'precision_used',
+               'recall_used', 'precision_best',
                'recall_best', 'objects', 'cv', 'top_tenth_ratio', 'gap', 'auc')
     write_csv(folder / 'classes.csv', ('method', 'class', *columns), (
         (name, class_name, *(values.get(column) for column in columns))
@@ -182,7 +219,8 @@ def write(job: Job, images: int, summaries: dict[str, dict[str, Any]], image_lin
 
 def write_csv(path: Path, headings: Iterable[str], lines: Iterable[Iterable[Any]]) -> None:
     """Atomically; None is an empty cell."""
-    with atomic_path(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as stream:
+    with atomic_path(path) as temporary, open(temporary, 'w', newline='',
+                                              encoding='utf-8') as stream:
         writer = csv.writer(stream, lineterminator='\n')
         writer.writerow(headings)
         writer.writerows(lines)
@@ -200,29 +238,36 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
         return lambda method: _share(functools.reduce(dict.__getitem__, outer, method)[key])
 
     rows = (('threshold in use', two('threshold_used')), ('  mIoU %', share('miou_used')),
-            ('best threshold for all images', two('best_threshold')), ('  mIoU %', share('best_miou')),
-            ('  points lost by the one in use', share('loss_used')), ('  within 1 point of the best', span('within_1_point')),
+            ('best threshold for all images', two('best_threshold')),
+            ('  mIoU %', share('best_miou')),
+            ('  points lost by the one in use', share('loss_used')),
+            ('  within 1 point of the best', span('within_1_point')),
             ('  within 5 points', span('within_5_points')),
             ('each image its own best threshold', lambda method: '{:.2f} +- {:.2f}'.format(
                 method['own_thresholds']['mean'], method['own_thresholds']['std'])),
             ('  mIoU % of the data set', share('dataset_own', 'oracle')),
             ("  mean of the images' mIoU %", share('image_mean_own', 'oracle')),
             ('  the same at one threshold', share('image_mean_single', 'oracle')),
-            ('objects: coefficient of variation', two('cv')), ('  top tenth / rest (median)', two('top_tenth_ratio')),
-            ('mean activation of foreground', two('foreground_mean')), ('  of background', two('background_mean')),
+            ('objects: coefficient of variation', two('cv')),
+            ('  top tenth / rest (median)', two('top_tenth_ratio')),
+            ('mean activation of foreground', two('foreground_mean')),
+            ('  of background', two('background_mean')),
             ('  gap', two('gap')), ('  area under the ROC curve', two('auc')))
     return scores.table(('', *(method['title'] for method in summaries.values())),
-                        ((name, *(cell(method) for method in summaries.values())) for name, cell in rows))
+                        ((name, *(cell(method) for method in summaries.values()))
+                         for name, cell in rows))
 
 
 def class_table(summary: dict[str, Any]) -> str:
     """A line for each class that is in truth or prediction."""
-    rows = ((name, _share(values['iou_used']), _share(values['iou_best']), _share(values['own_best_iou']),
-             _two(values['own_best_threshold']), _share(values['precision_used']), _share(values['recall_used']),
+    rows = ((name, _share(values['iou_used']), _share(values['iou_best']),
+             _share(values['own_best_iou']),
+             _two(values['own_best_threshold']), _share(values['precision_used']),
+             _share(values['recall_used']),
              *(_two(values.get(key)) for key in ('cv', 'top_tenth_ratio', 'gap', 'auc')))
             for name, values in summary['classes'].items() if values['own_best_iou'] is not None)
-    return scores.table(('class', 'IoU', 'at best', 'at own', 'own', 'precision', 'recall', 'CV', 'top/rest', 'gap',
-                         'ROC area'), rows)
+    return scores.table(('class', 'IoU', 'at best', 'at own', 'own', 'precision', 'recall', 'CV',
+                         'top/rest', 'gap', 'ROC area'), rows)
 
 
 def _two(value: float | None) -> str:
@@ -247,5 +292,7 @@ def _rounded(content: Any) -> Any:
 STAGE = Stage(
     'analyze_threshold', 'what a global threshold costs CAM, AMN and pseudo-masks, with plots', run,
     (Analysis, CamScore, AmnScore, PseudoMasks),
-    reads=(Input('cam_out_dir', needed=False), Input('amn_cam_out_dir', needed=False), Input('walked_out_dir', needed=False)),
-    writes=(Output('analysis_out_dir', 'result/analysis'),), lists=('eval_set',), masks=True, check=check)
+    reads=(Input('cam_out_dir', needed=False), Input('amn_cam_out_dir', needed=False),
+           Input('walked_out_dir', needed=False)),
+    writes=(Output('analysis_out_dir', 'result/analysis'),), lists=('eval_set',), masks=True,
+    check=check)

@@ -18,43 +18,53 @@ def run(job: Job, told: CamSeeds) -> None:
 
 
 def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, told: Seeds) -> None:
-    """Refine a folder of activations (CAM's or AMN's) at two thresholds, each a number or 'auto'."""
-    source, cam_dir, folder, remedy = job.source, job.files[cam_flag], job.files[out_flag], job.remedy(cam_flag)
-    record = {'stage': stage, **told.record(), 'classes': source.classes, 'activations': records.made_by(cam_dir)}
+    """Refine a folder of activations (CAM's or AMN's) at two thresholds, each a number or 'auto'.
+    """
+    source, cam_dir, folder, remedy = (job.source, job.files[cam_flag], job.files[out_flag],
+                                       job.remedy(cam_flag))
+    record = {'stage': stage, **told.record(), 'classes': source.classes,
+              'activations': records.made_by(cam_dir)}
     if AUTO in (told.fg_thres, told.bg_thres):
         record |= chosen_thresholds(job, record, cam_dir, folder, remedy)
-    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, ids=job.ids('train_list'), inputs=Inputs(
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite,
+                               ids=job.ids('train_list'), inputs=Inputs(
         source, activation=Part(cam_dir, activations.existing_path, remedy)))
 
     def refine(image_id: str) -> None:
         image = imutils.read_of(source, image_id)
         activation = activations.of_image(cam_dir, image_id, image.shape[:2], remedy)
-        seed = seeds.refined_seed(image, activation.keys, activation.high_res, record['fg_thres'], record['bg_thres'])
+        seed = seeds.refined_seed(image, activation.keys, activation.high_res, record['fg_thres'],
+                                  record['bg_thres'])
         labels.save(labels.label_path(folder, image_id), seed, source.palette)
 
     crf.prepare()
-    with inference.Images.of(job, 'train_list', lambda image_id: labels.exists(folder, image_id), made) as images:
+    with inference.Images.of(job, 'train_list', lambda image_id: labels.exists(folder, image_id),
+                             made) as images:
         images.make(refine)
 
 
 def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy: str) -> dict:
     """Numbers in the place of 'auto', and where each comes from, as they are recorded.
 
-    A folder that was begun so keeps its numbers, whatever list it goes on with, as long as the activations are the same.
+    A folder that was begun so keeps its numbers, whatever list it goes on with, as long as the
+    activations are the same.
     """
     chosen = [name for name in ('fg_thres', 'bg_thres') if record[name] == AUTO]
     origin = {f'{name}_from': AUTO for name in chosen}
     same = origin | {'activations': record['activations']}
-    if not job.run.overwrite and all(records.setting(folder, name, None) == value for name, value in same.items()):
+    if not job.run.overwrite and all(records.setting(folder, name, None) == value
+                                     for name, value in same.items()):
         numbers = {name: records.setting(folder, name, None) for name in chosen}
         log.info('%s was begun with chosen thresholds, which stay', folder)
     else:
         numbers = dict(zip(('fg_thres', 'bg_thres'), auto_threshold.seed_thresholds_of(
             cam_dir, job.ids('train_list'), remedy, job.run.num_workers), strict=True))
     resolved = record | {name: numbers[name] for name in chosen} | origin
-    log.info('foreground above %.2f, background below %.2f', resolved['fg_thres'], resolved['bg_thres'])
+    log.info('foreground above %.2f, background below %.2f', resolved['fg_thres'],
+             resolved['bg_thres'])
     if resolved['bg_thres'] > resolved['fg_thres']:
-        raise UserError(f'{folder}: the background threshold {resolved["bg_thres"]} is above the foreground threshold '
+        raise UserError(f'{folder}: the background threshold {resolved["bg_thres"]} is above the '
+                        f'foreground threshold '
                         f'{resolved["fg_thres"]}; give numbers for both, or auto for both')
     return resolved
 
@@ -62,5 +72,6 @@ def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy:
 STAGE = Stage(
     'cam_to_ir_label', "refine CAM's seeds by CRF", run, (CamSeeds,),
     reads=(Input('cam_out_dir'),),
-    writes=(Output('ir_label_out_dir', 'result/ir_label', exists=labels.exists, megabytes=0.009, authors=True),),
+    writes=(Output('ir_label_out_dir', 'result/ir_label', exists=labels.exists, megabytes=0.009,
+                   authors=True),),
     shown=Shown("CAM's refined seed", 'seed'))

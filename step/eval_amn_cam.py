@@ -1,6 +1,7 @@
 """Score AMN's activations at --eval_amn_cam_thres, and find their best global threshold.
 
-Reads --amn_cam_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
+Reads --amn_cam_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores
+file.
 Only this stage: python run_sample.py --eval_amn_cam_pass True
 """
 from misc.contract.settings import AmnScore

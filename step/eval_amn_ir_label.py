@@ -1,6 +1,8 @@
-"""Score AMN's refined seeds: labelled share, precision and recall of each class, mIoU of the labelled pixels.
+"""Score AMN's refined seeds: labelled share, precision and recall of each class, mIoU of the
+labelled pixels.
 
-Reads --amn_ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
+Reads --amn_ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the
+scores file.
 Only this stage: python run_sample.py --eval_amn_ir_label_pass True
 """
 from misc.contract.settings import AmnSeeds

@@ -1,4 +1,5 @@
-"""Score CAM's activations at --eval_cam_thres (auto: chosen without their masks), and find their best global threshold.
+"""Score CAM's activations at --eval_cam_thres (auto: chosen without their masks), and find their
+best global threshold.
 
 Reads --cam_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
 Only this stage: python run_sample.py --eval_cam_pass True
@@ -13,5 +14,6 @@ def run(job: Job, settings: CamScore) -> None:
 
 
 STAGE = Stage(
-    'eval_cam', "score CAM's activations", run, (CamScore,), reads=(Input('cam_out_dir'),), lists=('eval_set',), masks=True,
+    'eval_cam', "score CAM's activations", run, (CamScore,), reads=(Input('cam_out_dir'),),
+    lists=('eval_set',), masks=True,
     rows=(Row('eval_cam', 'CAM seed', {'voc12': 0.488, 'coco14': 0.331}),))

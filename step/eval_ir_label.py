@@ -1,6 +1,8 @@
-"""Score CAM's refined seeds: labelled share, precision and recall of each class, mIoU of the labelled pixels.
+"""Score CAM's refined seeds: labelled share, precision and recall of each class, mIoU of the
+labelled pixels.
 
-Reads --ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
+Reads --ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores
+file.
 Only this stage: python run_sample.py --eval_ir_label_pass True
 """
 from misc.contract.settings import CamSeeds
@@ -14,4 +16,5 @@ def run(job: Job, settings: CamSeeds) -> None:
 
 STAGE = Stage(
     'eval_ir_label', "score CAM's refined seeds", run, (CamSeeds,),
-    reads=(Input('ir_label_out_dir'),), lists=('eval_set',), masks=True, rows=(Row('eval_ir_label', 'CAM seed, refined'),))
+    reads=(Input('ir_label_out_dir'),), lists=('eval_set',), masks=True,
+    rows=(Row('eval_ir_label', 'CAM seed, refined'),))

@@ -1,7 +1,7 @@
 """Score the segmentation network's label maps, and with --seg_crf those refined by CRF.
 
-Reads --seg_out_dir, with --seg_crf also --seg_crf_out_dir, and the masks of --seg_list. Prints the scores, adds a line for each
-to the scores file.
+Reads --seg_out_dir, with --seg_crf also --seg_crf_out_dir, and the masks of --seg_list. Prints the
+scores, adds a line for each to the scores file.
 Only this stage: python run_sample.py --eval_seg_pass True
 """
 from misc.contract.settings import SegMaps
@@ -13,17 +13,21 @@ from step.make_seg import server_folder
 
 def run(job: Job, settings: SegMaps) -> None:
     folder = server_folder(job, job.files['seg_out_dir'])
-    made_with = {name: records.setting(folder, name, getattr(settings, name)) for name in ('scales', 'flip')}
-    folders.score_label_maps(job, 'eval_seg', folder, job.remedy('seg_out_dir'), 'seg_list', **made_with)
+    made_with = {name: records.setting(folder, name, getattr(settings, name))
+                 for name in ('scales', 'flip')}
+    folders.score_label_maps(job, 'eval_seg', folder, job.remedy('seg_out_dir'), 'seg_list',
+                             **made_with)
     if settings.crf:
-        folders.score_label_maps(job, 'eval_seg_crf', server_folder(job, job.files['seg_crf_out_dir']),
-                                 job.remedy('seg_crf_out_dir', '--seg_crf True first'), 'seg_list', **made_with)
+        folders.score_label_maps(job, 'eval_seg_crf',
+                                 server_folder(job, job.files['seg_crf_out_dir']),
+                                 job.remedy('seg_crf_out_dir', '--seg_crf True first'), 'seg_list',
+                                 **made_with)
 
 
 STAGE = Stage(
     'eval_seg', 'score them', run, (SegMaps,),
-    reads=(Input('seg_out_dir'), Input('seg_crf_out_dir', when=lambda args: args.seg_crf)), lists=('seg_list',), labelled=False,
-    masks=True,
+    reads=(Input('seg_out_dir'), Input('seg_crf_out_dir', when=lambda args: args.seg_crf)),
+    lists=('seg_list',), labelled=False, masks=True,
     rows=(Row('eval_seg', 'segmentation, one scale', of=lambda line: len(line['scales']) == 1),
           Row('eval_seg', 'segmentation, multi-scale', {'voc12': 0.695, 'coco14': 0.447}),
           Row('eval_seg_crf', 'segmentation, CRF')))

@@ -1,6 +1,7 @@
 """Score the pseudo-masks.
 
-Reads --sem_seg_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
+Reads --sem_seg_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores
+file.
 Only this stage: python run_sample.py --eval_sem_seg_pass True
 """
 from misc.contract.settings import PseudoMasks

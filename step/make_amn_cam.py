@@ -1,6 +1,7 @@
 """AMN's activations over several scales and their mirrors.
 
-Reads --amn_weights_name, --ir_label_out_dir (CAM's refined seeds), images and labels of --train_list.
+Reads --amn_weights_name, --ir_label_out_dir (CAM's refined seeds), images and labels of
+--train_list.
 Writes --amn_cam_out_dir/ID.npz, background plane first.
 Only this stage: python run_sample.py --make_amn_cam_pass True
 """
@@ -20,8 +21,9 @@ from misc.method import activating, maps
 
 
 class Scales(NamedTuple):
-    """An image at each scale, normalised (1, 3, h, w), the classes present, bool (C,), and its refined seed (H, W); no scale
-    where it shows no class."""
+    """An image at each scale, normalised (1, 3, h, w), the classes present, bool (C,), and its
+    refined seed (H, W); no scale where it shows no class.
+    """
 
     present: np.ndarray
     seed: np.ndarray
@@ -35,34 +37,41 @@ class Scales(NamedTuple):
 def run(job: Job, told: AmnActivations) -> None:
     source, folder, seeds = job.source, job.files['amn_cam_out_dir'], job.files['ir_label_out_dir']
     net, digest = networks.load(
-        told.network, source.n_classes, label_conditioning=told.label_conditioning, backbone=told.backbone,
-        path=job.files['amn_weights_name'], remedy=job.remedy('amn_weights_name'), classes=source.classes, device=job.device,
+        told.network, source.n_classes, label_conditioning=told.label_conditioning,
+        backbone=told.backbone, path=job.files['amn_weights_name'],
+        remedy=job.remedy('amn_weights_name'), classes=source.classes, device=job.device,
         precision=told.precision)
     code = networks.code_of(*told.modules())
-    record = {'stage': 'make_amn_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
-              'seeds': records.made_by(seeds)}
+    record = {'stage': 'make_amn_cam', **told.record(), 'code': code, 'weights': digest,
+              'classes': source.classes, 'seeds': records.made_by(seeds)}
     inputs = Inputs(source, seed=Part(seeds, labels.label_path, job.remedy('ir_label_out_dir')))
-    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite, inputs=inputs,
-                               ids=job.ids('train_list'))
+    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite,
+                               inputs=inputs, ids=job.ids('train_list'))
 
     def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
-        seed = datasets.read_seed(seeds, image_id, image.shape[:2], source.n_classes, job.remedy('ir_label_out_dir'))
-        return Scales(present, seed, datasets.scaled_images(image, told.scales) if present.any() else [])
+        seed = datasets.read_seed(seeds, image_id, image.shape[:2], source.n_classes,
+                                  job.remedy('ir_label_out_dir'))
+        return Scales(present, seed, datasets.scaled_images(image, told.scales) if present.any()
+                      else [])
 
-    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder), made) as images:
+    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder),
+                             made) as images:
         for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
             with images.enough(ids):
                 scales = maps.together([item.images for item in items], job.device)
-                found = activating.amn_cams_of(net, [item.present for item in items], [item.seed for item in items], scales,
-                                               job.device, told.precision)
+                found = activating.amn_cams_of(net, [item.present for item in items],
+                                               [item.seed for item in items], scales, job.device,
+                                               told.precision)
                 for image_id, activation in zip(ids, found, strict=True):
-                    images.save(image_id, activations.save, folder, image_id, activation, told.dtype)
+                    images.save(image_id, activations.save, folder, image_id, activation,
+                                told.dtype)
 
 
 STAGE = Stage(
     'make_amn_cam', "AMN's activations", run, (AmnActivations,),
     reads=(Input('amn_weights_name'), Input('ir_label_out_dir')),
-    writes=(Output('amn_cam_out_dir', 'result/amn_cam', exists=activations.exists, megabytes=1.6, authors=True),),
+    writes=(Output('amn_cam_out_dir', 'result/amn_cam', exists=activations.exists, megabytes=1.6,
+                   authors=True),),
     shown=Shown('AMN', 'activation', 'eval_amn_cam_thres'))

@@ -19,8 +19,9 @@ from misc.method import activating, maps
 
 
 class Scales(NamedTuple):
-    """An image of size `hw` at each scale, normalised (1, 3, h, w), and the classes that it shows, keys (K,); no scale
-    where it shows none."""
+    """An image of size `hw` at each scale, normalised (1, 3, h, w), and the classes that it shows,
+    keys (K,); no scale where it shows none.
+    """
 
     keys: np.ndarray
     hw: tuple[int, int]
@@ -35,29 +36,36 @@ def run(job: Job, told: CamActivations) -> None:
     source, folder = job.source, job.files['cam_out_dir']
     net, digest = networks.load(
         told.network, source.n_classes, backbone=told.backbone, path=job.files['cam_weights_name'],
-        remedy=job.remedy('cam_weights_name'), classes=source.classes, device=job.device, precision=told.precision)
+        remedy=job.remedy('cam_weights_name'), classes=source.classes, device=job.device,
+        precision=told.precision)
     code = networks.code_of(*told.modules())
-    record = {'stage': 'make_cam', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes}
-    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite, inputs=Inputs(source),
-                               ids=job.ids('train_list'))
+    record = {'stage': 'make_cam', **told.record(), 'code': code, 'weights': digest,
+              'classes': source.classes}
+    made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite,
+                               inputs=Inputs(source), ids=job.ids('train_list'))
 
     def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
-        return Scales(keys, image.shape[:2], datasets.scaled_images(image, told.scales) if len(keys) else [])
+        return Scales(keys, image.shape[:2], datasets.scaled_images(image, told.scales) if len(keys)
+                      else [])
 
-    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder), made) as images:
+    with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder),
+                             made) as images:
         for ids, items in images.batches(read, job.run.inference_batch_size, Scales.kind):
             with images.enough(ids):
                 scales = maps.together([item.images for item in items], job.device)
                 keys = [item.keys for item in items]
-                found = activating.cams_of(net, keys, items[0].hw, scales, job.device, told.precision)
+                found = activating.cams_of(net, keys, items[0].hw, scales, job.device,
+                                           told.precision)
                 for image_id, activation in zip(ids, found, strict=True):
-                    images.save(image_id, activations.save, folder, image_id, activation, told.dtype)
+                    images.save(image_id, activations.save, folder, image_id, activation,
+                                told.dtype)
 
 
 STAGE = Stage(
     'make_cam', "CAM's activations", run, (CamActivations,),
     reads=(Input('cam_weights_name'),),
-    writes=(Output('cam_out_dir', 'result/cam', exists=activations.exists, megabytes=0.88, authors=True),),
+    writes=(Output('cam_out_dir', 'result/cam', exists=activations.exists, megabytes=0.88,
+                   authors=True),),
     shown=Shown('CAM', 'activation', 'eval_cam_thres'))

@@ -1,7 +1,8 @@
-"""Instance masks: CAM's activations, cut where displacements part objects, spread by a random walk to IRN's boundaries.
+"""Instance masks: CAM's activations, cut where displacements part objects, spread by a random walk
+to IRN's boundaries.
 
-Reads --irn_weights_name, --cam_out_dir, images of --mask_list. Writes --ins_seg_out_dir/ID.npz, and all of them to
---ins_seg_coco_json, if that is given.
+Reads --irn_weights_name, --cam_out_dir, images of --mask_list. Writes --ins_seg_out_dir/ID.npz, and
+all of them to --ins_seg_coco_json, if that is given.
 Only this stage: python run_sample.py --make_ins_seg_pass True
 """
 import functools
@@ -23,8 +24,9 @@ from step.make_sem_seg import LISTED, Unwalked
 
 
 class Fields(NamedTuple):
-    """What instances are found from: activations (K, h, w), boundaries (1, h, w) and displacements (2, h, w), none where the
-    image shows no class."""
+    """What instances are found from: activations (K, h, w), boundaries (1, h, w) and displacements
+    (2, h, w), none where the image shows no class.
+    """
 
     image_id: str
     keys: np.ndarray
@@ -35,32 +37,40 @@ class Fields(NamedTuple):
 
 
 def run(job: Job, told: InstanceMasks) -> None:
-    source, folder, cam, ids = job.source, job.files['ins_seg_out_dir'], job.files['cam_out_dir'], job.ids('mask_list')
-    net, digest = networks.load(told.network, path=job.files['irn_weights_name'], remedy=job.remedy('irn_weights_name'),
-                                device=job.device, precision=told.precision)
+    source, folder, cam, ids = (job.source, job.files['ins_seg_out_dir'], job.files['cam_out_dir'],
+                                job.ids('mask_list'))
+    net, digest = networks.load(told.network, path=job.files['irn_weights_name'],
+                                remedy=job.remedy('irn_weights_name'), device=job.device,
+                                precision=told.precision)
     if not hasattr(net, 'displacement'):
-        raise UserError(f'--irn_network {told.network}: instance masks need its method displacement(stages)')
+        raise UserError(f'--irn_network {told.network}: instance masks need its method '
+                        f'displacement(stages)')
     code = networks.code_of(*told.modules())
-    record = {'stage': 'make_ins_seg', **told.record(), 'code': code, 'weights': digest, 'classes': source.classes,
-              'activations': records.made_by(cam)}
+    record = {'stage': 'make_ins_seg', **told.record(), 'code': code, 'weights': digest,
+              'classes': source.classes, 'activations': records.made_by(cam)}
     remedy = job.remedy('cam_out_dir', LISTED)
     made = records.open_folder(folder, record, ('.npz',), job.run.overwrite, ids=ids,
-                               inputs=Inputs(source, activation=Part(cam, activations.existing_path, remedy)))
+                               inputs=Inputs(source, activation=Part(cam, activations.existing_path,
+                                                                     remedy)))
 
     def read(image_id: str) -> Unwalked:
         image = imutils.read_of(source, image_id)
         hw = image.shape[:2]
         activation = activations.of_image(cam, image_id, hw, remedy)
-        return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw, datasets.scaled_images(image, [1.0])[0])
+        return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw,
+                        datasets.scaled_images(image, [1.0])[0])
 
-    def find_and_save(fields: Fields) -> None:  # in workers: most of the work, and too many small steps for a GPU
+    # in workers: most of the work, and too many small steps for a GPU
+    def find_and_save(fields: Fields) -> None:
         image_id, keys, hw, *maps = fields
         found = instances.nothing(hw)
         if len(keys):
-            found = instances.find(keys, *map(torch.from_numpy, maps), told.bg_thres, told.beta, told.exp_times, hw)
+            found = instances.find(keys, *map(torch.from_numpy, maps), told.bg_thres, told.beta,
+                                   told.exp_times, hw)
         instances.save(folder, image_id, found)
 
-    with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder), made) as images:
+    with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder),
+                             made) as images:
         images.finish(fields_of(net, images, read, told, job.device), find_and_save)
     path = job.files['ins_seg_coco_json']
     if path is not None and torchutils.is_main():
@@ -69,26 +79,32 @@ def run(job: Job, told: InstanceMasks) -> None:
         log.info('%s: %d instances in %d images', path, len(content['annotations']), len(ids))
 
 
-def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[str], Unwalked], told: InstanceMasks,
-              device: torch.device) -> Iterator[Callable[[], Fields]]:
+def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[str], Unwalked],
+              told: InstanceMasks, device: torch.device) -> Iterator[Callable[[], Fields]]:
     """What gives the fields of each image on the host, once they are there."""
     for image_id, item in images.todo(read):
         with images.enough([image_id]):
             made = ()
             if len(item.keys):
-                made = walking.edge_and_displacement(net, torchutils.to_device(item.image, device), told.precision, told.canvas)
-            yield functools.partial(_on_host, image_id, item, [torchutils.ToHost(field) for field in made])
+                made = walking.edge_and_displacement(net, torchutils.to_device(item.image, device),
+                                                     told.precision, told.canvas)
+            yield functools.partial(_on_host, image_id, item,
+                                    [torchutils.ToHost(field) for field in made])
 
 
 def _on_host(image_id: str, item: Unwalked, made: list[torchutils.ToHost]) -> Fields:
-    return Fields(image_id, item.keys, tuple(item.hw), item.strided.numpy(), *(field.read().numpy() for field in made))
+    return Fields(image_id, item.keys, tuple(item.hw), item.strided.numpy(),
+                  *(field.read().numpy() for field in made))
 
 
 STAGE = Stage(
-    'make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's displacements", run, (InstanceMasks,),
+    'make_ins_seg', "instance masks: random walk over CAM's activations, parted by IRN's "
+                    "displacements", run, (InstanceMasks,),
     reads=(Input('irn_weights_name'), Input('cam_out_dir')),
-    writes=(Output('ins_seg_out_dir', 'result/ins_seg', exists=instances.exists, megabytes=0.01, authors=True),
-            Output('ins_seg_coco_json', 'result/ins_seg.json', kept=False, metavar='FILE', holds='the file',
-                   help="make_ins_seg also writes its masks there, in COCO's format, to train an instance network on (ours; "
+    writes=(Output('ins_seg_out_dir', 'result/ins_seg', exists=instances.exists, megabytes=0.01,
+                   authors=True),
+            Output('ins_seg_coco_json', 'result/ins_seg.json', kept=False, metavar='FILE',
+                   holds='the file', help="make_ins_seg also writes its masks there, in COCO's "
+                                          "format, to train an instance network on (ours; "
                    'without FILE in result/ins_seg.json)')),
     lists=('mask_list',), labelled=False)

@@ -1,8 +1,9 @@
-"""The segmentation network's label maps, of images without labels; with --seg_crf also refined by a dense CRF.
+"""The segmentation network's label maps, of images without labels; with --seg_crf also refined by a
+dense CRF.
 
-Reads --seg_weights_name, images of --seg_list. Writes --seg_out_dir/ID.png and, with --seg_crf, --seg_crf_out_dir/ID.png; for
---seg_list test in the evaluation server's layout below these folders. Between network and CRF the logits lie in
---seg_crf_out_dir/logits.
+Reads --seg_weights_name, images of --seg_list. Writes --seg_out_dir/ID.png and, with --seg_crf,
+--seg_crf_out_dir/ID.png; for --seg_list test in the evaluation server's layout below these folders.
+Between network and CRF the logits lie in --seg_crf_out_dir/logits.
 Only this stage: python run_sample.py --make_seg_pass True
 """
 import os
@@ -31,57 +32,68 @@ class Pixels(NamedTuple):
 
 def run(job: Job, form: SegForm, told: SegMaps) -> None:
     source, ids = job.source, job.ids('seg_list')
-    form, net, digest = load_network(job.files['seg_weights_name'], form, source.n_classes, job.remedy('seg_weights_name'),
-                                     job.device, told.precision)
-    folder, crf_folder = (server_folder(job, job.files[flag]) for flag in ('seg_out_dir', 'seg_crf_out_dir'))
+    form, net, digest = load_network(job.files['seg_weights_name'], form, source.n_classes,
+                                     job.remedy('seg_weights_name'), job.device, told.precision)
+    folder, crf_folder = (server_folder(job, job.files[flag])
+                          for flag in ('seg_out_dir', 'seg_crf_out_dir'))
     logits = Path(job.files['seg_crf_out_dir']) / 'logits'
     code = networks.code_of(*form.modules())
-    record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code, 'classes': source.classes,
-              'weights': digest}
+    record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code,
+              'classes': source.classes, 'weights': digest}
     inputs = Inputs(source, labelled=False)
     made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids)
     if told.crf:
         refined = records.open_folder(crf_folder, {
-            'stage': 'make_seg', 'crf': True, 'classes': source.classes, 'logits': records.made_by(folder)}, ('.png',),
+            'stage': 'make_seg', 'crf': True, 'classes': source.classes,
+            'logits': records.made_by(folder)}, ('.png',),
             job.run.overwrite, inputs=inputs, ids=ids)
         records.open_folder(logits, record, ('.npz',), job.run.overwrite)
         crf.prepare()
 
     def read(image_id: str) -> Pixels:
         image = imutils.read_of(source, image_id)
-        return Pixels(image.shape[:2], torch.from_numpy(imutils.to_chw(imutils.INPUTS[form.input](image)))[None])
+        return Pixels(image.shape[:2],
+                      torch.from_numpy(imutils.to_chw(imutils.INPUTS[form.input](image)))[None])
 
-    def save(image_id: str, label_map: torch.Tensor, made: torch.Tensor | None) -> None:  # behind: may wait for a GPU
+    # behind: may wait for a GPU
+    def save(image_id: str, label_map: torch.Tensor, made: torch.Tensor | None) -> None:
         if made is not None:
             save_logits(logits_path(logits, image_id), made.cpu().numpy())
         labels.save(labels.label_path(folder, image_id), label_map.cpu().numpy(), source.palette)
 
     def is_done(image_id: str) -> bool:
-        return labels.exists(folder, image_id) and (not told.crf or labels.exists(crf_folder, image_id)
-                                                    or is_whole(logits_path(logits, image_id)))
+        return labels.exists(folder,
+                             image_id) and (not told.crf or labels.exists(crf_folder, image_id)
+                                            or is_whole(logits_path(logits, image_id)))
 
     with inference.Images(ids, is_done, job.run.num_workers, job.device, [made]) as images:
         for image_id, (hw, x) in images.todo(read):
             with images.enough([image_id]):
-                predicted = segmentation.predict(net, x, told.scales, told.flip, job.device, told.precision)
+                predicted = segmentation.predict(net, x, told.scales, told.flip, job.device,
+                                                 told.precision)
                 label_map = segmentation.label_map(predicted, tuple(hw))
-                images.save(image_id, save, image_id, label_map, predicted.half() if told.crf else None)
+                images.save(image_id, save, image_id, label_map,
+                            predicted.half() if told.crf else None)
     if told.crf:
         refine(job, ids, logits, crf_folder, refined)
 
 
 def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: torch.device,
                  precision: str) -> tuple[SegForm, torch.nn.Module, str]:
-    """The trained network and the digest of its weights; and its form, which is what the record beside the weights tells, else
-    the flags."""
+    """The trained network and the digest of its weights; and its form, which is what the record
+    beside the weights tells, else the flags.
+    """
     form = form.as_trained(records.read_weights_record(path) or {})
-    net, digest = networks.load(form.network, n_classes, stride_first=form.stride_first, ceil_mode=form.ceil_mode, path=path,
-                                remedy=remedy, device=device, precision=precision)
+    net, digest = networks.load(form.network, n_classes, stride_first=form.stride_first,
+                                ceil_mode=form.ceil_mode, path=path, remedy=remedy, device=device,
+                                precision=precision)
     return form, net, digest
 
 
 def server_folder(job: Job, folder: str | os.PathLike) -> Path:
-    """Where the label maps of --seg_list go: the folder, or below it where the data set's evaluation server wants them."""
+    """Where the label maps of --seg_list go: the folder, or below it where the data set's
+    evaluation server wants them.
+    """
     return Path(folder) / job.source.server_layout.get(Path(job.lists['seg_list']).stem, '')
 
 
@@ -98,12 +110,15 @@ def load_logits(path: Path) -> torch.Tensor:
     try:
         with np.load(path) as stored:
             return torch.from_numpy(stored['logits']).float()
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError,
+            zipfile.BadZipFile) as error:
         raise UserError(f'{path}: cannot be read ({error}); delete it to make it anew') from error
 
 
 def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> None:
-    """The CRF of the stored logits, in the worker processes; logits go when their refined label map is there."""
+    """The CRF of the stored logits, in the worker processes; logits go when their refined label map
+    is there.
+    """
     def is_done(image_id: str) -> bool:
         return labels.exists(folder, image_id) and not logits_path(logits, image_id).exists()
 
@@ -112,7 +127,8 @@ def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> 
         if not labels.exists(folder, image_id):
             image = imutils.read_of(job.source, image_id)
             probabilities = segmentation.probabilities(load_logits(path), image.shape[:2]).numpy()
-            labels.save(labels.label_path(folder, image_id), crf.refine_probabilities(image, probabilities), job.source.palette)
+            labels.save(labels.label_path(folder, image_id),
+                        crf.refine_probabilities(image, probabilities), job.source.palette)
         with writing(path):
             path.unlink()
 

@@ -1,10 +1,11 @@
 """Segment any photographs, without labels, by the trained segmentation network; or export it.
 
-    python -m step.segment IMAGE_OR_FOLDER --out DIR                  # DIR/NAME.png (label map), DIR/overlay/NAME.png
-    python -m step.segment [IMAGE_OR_FOLDER] --export network.pt      # TorchScript, checked on these photographs
+    python -m step.segment IMAGE_OR_FOLDER --out DIR                  # DIR/NAME.png (label map),
+    DIR/overlay/NAME.png python -m step.segment [IMAGE_OR_FOLDER] --export network.pt      #
+    TorchScript, checked on these photographs
 
-Reads --seg_weights_name and the record beside it. A folder that was begun is gone on with. Label maps lie over the photograph
-as viewers show it, turned as its EXIF orientation says.
+Reads --seg_weights_name and the record beside it. A folder that was begun is gone on with. Label
+maps lie over the photograph as viewers show it, turned as its EXIF orientation says.
 """
 import argparse
 import sys
@@ -26,8 +27,8 @@ from misc.method import crf, segmentation
 from misc.pyutils import UserError, is_whole, start_log
 from step.pipeline import STAGES
 
-FLAGS = ('seg_weights_name', 'seg_network', 'seg_scales', 'seg_flip', 'seg_crf', 'device', 'precision', 'num_workers',
-         'overwrite', 'work_dir')
+FLAGS = ('seg_weights_name', 'seg_network', 'seg_scales', 'seg_flip', 'seg_crf', 'device',
+         'precision', 'num_workers', 'overwrite', 'work_dir')
 UNTOLD = ('torchvision', '3x3', False)  # the form of weights without a record
 
 
@@ -50,14 +51,20 @@ class Photographs:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = options.parser_of(
-        STAGES, FLAGS, usage='python -m step.segment [IMAGE_OR_FOLDER] (--out DIR | --export FILE) [flags]',
-        description="Segment any photographs by the trained segmentation network, or export it. --seg_network and the form of "
-                    'its input are what the record beside the weights tells, unless --seg_network names another.')
+        STAGES, FLAGS, usage='python -m step.segment [IMAGE_OR_FOLDER] (--out DIR | --export FILE) '
+                             '[flags]',
+        description="Segment any photographs by the trained segmentation network, or export it. "
+                    "--seg_network and the form of "
+                    'its input are what the record beside the weights tells, unless --seg_network '
+                    'names another.')
     parser.set_defaults(seg_network=None)
-    parser.add_argument('images', nargs='?', metavar='IMAGE_OR_FOLDER', help='a photograph, or a folder of them')
+    parser.add_argument('images', nargs='?', metavar='IMAGE_OR_FOLDER',
+                        help='a photograph, or a folder of them')
     parser.add_argument('--out', metavar='DIR', help='where label maps and overlays go')
-    parser.add_argument('--export', metavar='FILE', help='write the network as TorchScript: uint8 RGB (1, 3, H, W) -> label '
-                        'map (H, W), probabilities (C+1, H, W); the CPU, float32, no mirror, no CRF')
+    parser.add_argument('--export', metavar='FILE',
+                        help='write the network as TorchScript: uint8 RGB (1, 3, H, W) -> label '
+                        'map (H, W), probabilities (C+1, H, W); the CPU, float32, no mirror, '
+                        'no CRF')
     return parser
 
 
@@ -96,8 +103,9 @@ class _Photographs:
 
 
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
-    """Name without ending -> path; what else lies in the folder. Raises UserError where there is no photograph, or two have
-    one name."""
+    """Name without ending -> path; what else lies in the folder. Raises UserError where there is no
+    photograph, or two have one name.
+    """
     path = Path(given)
     if not path.exists():
         raise UserError(f'{given}: neither a photograph nor a folder')
@@ -108,7 +116,8 @@ def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
     named: dict[str, Path] = {}
     for each in found:
         if each.stem in named:
-            raise UserError(f'{each} and {named[each.stem]} have one name: their label maps would, too')
+            raise UserError(f'{each} and {named[each.stem]} have one name: their label maps would, '
+                            f'too')
         named[each.stem] = each
     return named, others
 
@@ -117,20 +126,23 @@ def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, SegForm, str]:
     """The network with its weights, its form, the digest of its weights."""
     found = weights.existing(args.seg_weights_name)
     if found is None:
-        raise UserError(f'{args.seg_weights_name}: no such weights; run --train_seg_pass True first, or name another')
+        raise UserError(f'{args.seg_weights_name}: no such weights; run --train_seg_pass True '
+                        f'first, or name another')
     record = records.read_weights_record(args.seg_weights_name) or {}
     network = args.seg_network or record.get('network', SegForm.network)
     form = SegForm(network, *UNTOLD).as_trained(record)
-    key, axis, *others = getattr(networks.module_of(network, 'seg_network').Net, 'class_key', None) or (None, 0)
+    key, axis, *others = (getattr(networks.module_of(network, 'seg_network').Net, 'class_key', None)
+                          or (None, 0))
     state = weights.read_state(found)
     if key not in state:
         raise UserError(f'{found}: not the weights of {network}; name another --seg_network')
-    net = networks.build(network, state[key].shape[axis] - sum(others), stride_first=form.stride_first,
-                         ceil_mode=form.ceil_mode)
+    net = networks.build(network, state[key].shape[axis] - sum(others),
+                         stride_first=form.stride_first, ceil_mode=form.ceil_mode)
     return net, form, weights.load_checkpoint(net, found, '')
 
 
-def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, form: SegForm, digest: str) -> None:
+def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, form: SegForm,
+            digest: str) -> None:
     """Label maps and overlays of all photographs."""
     out, device, told = Path(args.out), torchutils.choose_device(args.device), SegMaps.of(args)
     if out.resolve() == next(iter(paths.values())).parent.resolve():
@@ -138,15 +150,19 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     torchutils.check_precision(told.precision, device)
     networks.prepare(net, device, told.precision)
     start_log(None)  # nothing is written to a folder before it is known to be ours
-    made = records.open_folder(out, {'stage': 'segment', **told.record(), 'crf': told.crf, 'weights': digest}, ('.png',),
-                               args.overwrite, inputs=Inputs(Photographs(paths), labelled=False), ids=list(paths))
+    made = records.open_folder(out, {'stage': 'segment', **told.record(), 'crf': told.crf,
+                                     'weights': digest}, ('.png',),
+                               args.overwrite, inputs=Inputs(Photographs(paths), labelled=False),
+                               ids=list(paths))
     start_log(out / 'segment.log')
     if told.crf:
         crf.prepare()
 
     def read(name: str) -> Photograph:
         image = imutils.read_image(paths[name], upright=True)
-        return Photograph(image, torch.from_numpy(imutils.to_chw(imutils.INPUTS[form.input](image)))[None])
+        return (Photograph(image,
+                           torch.from_numpy(
+                               imutils.to_chw(imutils.INPUTS[form.input](image)))[None]))
 
     def is_done(name: str) -> bool:
         return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
@@ -154,24 +170,31 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     with inference.Images(list(paths), is_done, args.num_workers, device, [made]) as images:
         for name, (image, x) in images.todo(read):
             with images.enough([name]):
-                logits = segmentation.predict(net, x, told.scales, told.flip, device, told.precision)
+                logits = segmentation.predict(net, x, told.scales, told.flip, device,
+                                              told.precision)
                 images.save(name, save, out, name, image, logits, told.crf)
 
 
 def save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
-    """The label map and its overlay, which is the first of the two: the label map tells that both are there."""
+    """The label map and its overlay, which is the first of the two: the label map tells that both
+    are there.
+    """
     hw, logits = image.shape[:2], logits.cpu()  # behind: need not wait for a GPU
     if refine:
-        label_map = crf.refine_probabilities(image, segmentation.probabilities(logits, hw).numpy()).astype(np.uint8)
+        label_map = crf.refine_probabilities(image,
+                                             segmentation.probabilities(
+                                                 logits, hw).numpy()).astype(np.uint8)
     else:
         label_map = segmentation.label_map(logits, hw).numpy()
-    drawing.save(out / 'overlay' / f'{name}.png', drawing.overlay_labels(image, label_map, labels.PALETTE))
+    drawing.save(out / 'overlay' / f'{name}.png',
+                 drawing.overlay_labels(image, label_map, labels.PALETTE))
     labels.save(labels.label_path(out, name), label_map, labels.PALETTE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    return ending.run(lambda: run(args), ending.remedy_of('segment', args), '; the same command goes on')
+    return ending.run(lambda: run(args), ending.remedy_of('segment', args),
+                      '; the same command goes on')
 
 
 if __name__ == '__main__':

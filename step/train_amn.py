@@ -1,7 +1,7 @@
 """Train AMN: per-pixel classification of CAM's refined seeds, conditioned on the image's labels.
 
-Reads --ir_label_out_dir, images and labels of --train_list; masks of --infer_list for a score after each epoch, where
-they are there. Writes --amn_weights_name.
+Reads --ir_label_out_dir, images and labels of --train_list; masks of --infer_list for a score after
+each epoch, where they are there. Writes --amn_weights_name.
 Only this stage: python run_sample.py --train_amn_pass True
 """
 from collections.abc import Iterator
@@ -27,18 +27,22 @@ PICTURES = 4  # an epoch, for TensorBoard
 
 def run(job: Job, told: AmnTraining) -> None:
     source, ids, seeds = job.source, job.ids('train_list'), job.files['ir_label_out_dir']
-    net, started_from = networks.start(told.network, source.n_classes, label_conditioning=told.label_conditioning,
-                                       backbone=told.backbone, pretrained=told.pretrained, seed=told.seed)
-    train = training.Training.of(job, 'train_amn', 'amn_weights_name', told, told.batch_size, pretrained=started_from,
-                                 ids=ids, inputs=Inputs(source, seed=Part(
+    net, started_from = networks.start(told.network, source.n_classes,
+                                       label_conditioning=told.label_conditioning,
+                                       backbone=told.backbone, pretrained=told.pretrained,
+                                       seed=told.seed)
+    train = training.Training.of(job, 'train_amn', 'amn_weights_name', told, told.batch_size,
+                                 pretrained=started_from, ids=ids, inputs=Inputs(source, seed=Part(
                                      seeds, labels.label_path, job.remedy('ir_label_out_dir'))),
                                  classes=source.classes, seeds=records.made_by(seeds))
     if train.already_done():
         return
-    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE, label_dir=seeds,
-                                   label_stride=stride_of(net), label_remedy=job.remedy('ir_label_out_dir'))
+    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE,
+                                   label_dir=seeds, label_stride=stride_of(net),
+                                   label_remedy=job.remedy('ir_label_out_dir'))
     optimizer = adam(net, told)
-    objective = networks.objective(told.loss, 'amn_loss', objectives.PixelClassification)(told, job.device)
+    objective = networks.objective(told.loss, 'amn_loss',
+                                   objectives.PixelClassification)(told, job.device)
 
     def after_epoch(epoch: int) -> dict[str, np.ndarray]:
         log_score(job, told, net)
@@ -50,12 +54,16 @@ def run(job: Job, told: AmnTraining) -> None:
 def adam(net: torch.nn.Module, told: AmnTraining) -> torch.optim.Optimizer:
     """Adam, not AdamW: weight decay is added to the gradient (authors' code)."""
     backbone, head = net.parameter_groups()
-    return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad], 'lr': told.learning_rate[0]},
-                             {'params': head, 'lr': told.learning_rate[1]}], weight_decay=told.weight_decay, fused=True)
+    return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad],
+                              'lr': told.learning_rate[0]},
+                             {'params': head, 'lr': told.learning_rate[1]}],
+                            weight_decay=told.weight_decay, fused=True)
 
 
 def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
-    """mIoU on the infer list: whole images at scale 1, arg max over background and the classes present."""
+    """mIoU on the infer list: whole images at scale 1, arg max over background and the classes
+    present.
+    """
     source, ids, name = job.source, job.ids('infer_list'), job.lists['infer_list']
     missing = [image_id for image_id in ids if not source.mask_path(image_id).is_file()]
     if missing:
@@ -85,23 +93,27 @@ def pictures(job: Job, told: AmnTraining, net: torch.nn.Module) -> Iterator[tupl
     """AMN's label map, without a threshold, of some images of the infer list."""
     for image_id in job.ids('infer_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
-        label_map = predict(net, datasets.scaled_images(image, [1.0])[0], job.source.labels(image_id), image.shape[:2],
+        label_map = predict(net, datasets.scaled_images(image, [1.0])[0],
+                            job.source.labels(image_id), image.shape[:2],
                             job.device, told.precision)
         yield image_id, drawing.overlay_labels(image, label_map, job.source.palette)
 
 
 @torch.inference_mode()
-def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int], device: torch.device,
-            precision: str) -> np.ndarray:
+def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int],
+            device: torch.device, precision: str) -> np.ndarray:
     """Label map (H, W) of a normalised image (1, 3, H, W) with the classes `present` (C,)."""
     shown = torch.from_numpy(present.astype(np.float32))[None]
     with torchutils.autocast(precision, device):
-        logits = net(image.to(device, memory_format=torch.channels_last), shown.to(device))[0].float()
+        logits = net(image.to(device, memory_format=torch.channels_last),
+                     shown.to(device))[0].float()
     keys = np.concatenate([[0], np.flatnonzero(present) + 1])
     planes = maps.resize(logits[keys], maps.rounded_up(hw, stride_of(net)))[:, :hw[0], :hw[1]]
     return keys[planes.argmax(0).cpu().numpy()].astype(np.uint8)
 
 
 STAGE = Stage(
-    'train_amn', "train AMN on CAM's refined seeds", run, (AmnTraining,), reads=(Input('ir_label_out_dir'),),
-    writes=(Output('amn_weights_name', 'sess/res50_amn.pth', authors=True),), lists=('train_list', 'infer_list'), trains=True)
+    'train_amn', "train AMN on CAM's refined seeds", run, (AmnTraining,),
+    reads=(Input('ir_label_out_dir'),),
+    writes=(Output('amn_weights_name', 'sess/res50_amn.pth', authors=True),),
+    lists=('train_list', 'infer_list'), trains=True)

@@ -24,15 +24,19 @@ BATCH = 16  # of the validation (authors' code)
 
 def run(job: Job, told: CamTraining) -> None:
     source, ids = job.source, job.ids('train_list')
-    net, started_from = networks.start(told.network, source.n_classes, backbone=told.backbone, pretrained=told.pretrained,
-                                       seed=told.seed)
-    train = training.Training.of(job, 'train_cam', 'cam_weights_name', told, told.batch_size, pretrained=started_from,
-                                 inputs=Inputs(source), ids=ids, classes=source.classes)
+    net, started_from = networks.start(told.network, source.n_classes, backbone=told.backbone,
+                                       pretrained=told.pretrained, seed=told.seed)
+    train = training.Training.of(job, 'train_cam', 'cam_weights_name', told, told.batch_size,
+                                 pretrained=started_from, inputs=Inputs(source), ids=ids,
+                                 classes=source.classes)
     if train.already_done():
         return
-    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, resize_long=told.resize_long)
-    optimizer = training.sgd(net.parameter_groups(), told.learning_rate, told.weight_decay, told.momentum)
-    objective = networks.objective(told.loss, 'cam_loss', objectives.ImageClassification)(told, job.device)
+    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed,
+                                   resize_long=told.resize_long)
+    optimizer = training.sgd(net.parameter_groups(), told.learning_rate, told.weight_decay,
+                             told.momentum)
+    objective = networks.objective(told.loss, 'cam_loss',
+                                   objectives.ImageClassification)(told, job.device)
 
     def after_epoch(epoch: int) -> dict[str, np.ndarray]:
         log_validation_loss(job, told, net, objective)
@@ -42,9 +46,13 @@ def run(job: Job, told: CamTraining) -> None:
 
 
 @torch.inference_mode()
-def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module, objective: Objective) -> None:
-    """Mean of the batches' losses over the val list: top-left crops, short last batch dropped unless it is the only one."""
-    ids = datasets.decodable(job.source, job.ids('val_list'), job.run.on_damaged, job.run.num_workers)
+def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module,
+                        objective: Objective) -> None:
+    """Mean of the batches' losses over the val list: top-left crops, short last batch dropped
+    unless it is the only one.
+    """
+    ids = datasets.decodable(job.source, job.ids('val_list'), job.run.on_damaged,
+                             job.run.num_workers)
     size = min(BATCH, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
 
@@ -52,7 +60,8 @@ def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module, objec
         return datasets.top_left_crop(job.source, image_id, told.crop_size)
 
     values = []
-    for batch in datasets.read_ahead(read, torchutils.share(batches), job.run.num_workers, batches=True):
+    for batch in datasets.read_ahead(read, torchutils.share(batches), job.run.num_workers,
+                                     batches=True):
         datasets.checked(batch)
         batch = batch | {'index': torch.arange(size)}
         with torchutils.alone(), torchutils.autocast(told.precision, job.device):
@@ -70,7 +79,8 @@ def pictures(job: Job, told: CamTraining, net: torch.nn.Module) -> Iterator[tupl
     for image_id in job.ids('val_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         with torchutils.autocast(told.precision, job.device):
-            planes = net.activations(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], job.device))
+            planes = net.activations(torchutils.to_device(datasets.scaled_images(image, [1.0])[0],
+                                                          job.device))
         strongest = planes[0, job.source.labels(image_id)].float().sum(0, keepdim=True)
         strongest = maps.resize(strongest / (strongest.max() + 1e-5), image.shape[:2])[0]
         yield image_id, drawing.overlay_activation(image, strongest.cpu().numpy())
@@ -78,4 +88,5 @@ def pictures(job: Job, told: CamTraining, net: torch.nn.Module) -> Iterator[tupl
 
 STAGE = Stage(
     'train_cam', 'train the classifier whose activations are CAM', run, (CamTraining,),
-    writes=(Output('cam_weights_name', 'sess/res50_cam.pth', authors=True),), lists=('train_list', 'val_list'), trains=True)
+    writes=(Output('cam_weights_name', 'sess/res50_cam.pth', authors=True),),
+    lists=('train_list', 'val_list'), trains=True)

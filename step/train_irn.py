@@ -1,6 +1,7 @@
 """Train IRN on AMN's refined seeds: class boundaries and displacements to the object's centre.
 
-Reads --amn_ir_label_out_dir, images of --train_list and, for the mean displacement, of --infer_list.
+Reads --amn_ir_label_out_dir, images of --train_list and, for the mean displacement, of
+--infer_list.
 Writes --irn_weights_name.
 Only this stage: python run_sample.py --train_irn_pass True
 """
@@ -27,20 +28,24 @@ PICTURES = 4  # an epoch, for TensorBoard
 def run(job: Job, told: IrnTraining) -> None:
     source, ids, seeds = job.source, job.ids('train_list'), job.files['amn_ir_label_out_dir']
     net, started_from = networks.start(told.network, pretrained=told.pretrained, seed=told.seed)
-    train = training.Training.of(job, 'train_irn', 'irn_weights_name', told, told.batch_size, pretrained=started_from,
-                                 ids=ids, seeds=records.made_by(seeds), inputs=Inputs(
+    train = training.Training.of(job, 'train_irn', 'irn_weights_name', told, told.batch_size,
+                                 pretrained=started_from, ids=ids, seeds=records.made_by(seeds),
+                                 inputs=Inputs(
                                      source, labelled=False,
-                                     seed=Part(seeds, labels.label_path, job.remedy('amn_ir_label_out_dir'))))
+                                     seed=Part(seeds, labels.label_path,
+                                               job.remedy('amn_ir_label_out_dir'))))
     if train.already_done():
         return
-    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE, label_dir=seeds, label_stride=STRIDE,
+    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE,
+                                   label_dir=seeds, label_stride=STRIDE,
                                    label_remedy=job.remedy('amn_ir_label_out_dir'))
-    optimizer = training.sgd(net.parameter_groups(), told.learning_rate, told.weight_decay, told.momentum)
+    optimizer = training.sgd(net.parameter_groups(), told.learning_rate, told.weight_decay,
+                             told.momentum)
     objective = networks.objective(told.loss, 'irn_loss', objectives.PixelPairs)(told, job.device)
 
     training.fit(train, net, optimizer, crops, objective, training.polynomial,
-                 after_epoch=lambda epoch: dict(pictures(job, told, net)) if train.tensorboard else {},
-                 after_last=lambda: store_mean_displacement(job, told, net))
+                 after_epoch=lambda epoch: dict(pictures(job, told, net)) if train.tensorboard
+                 else {}, after_last=lambda: store_mean_displacement(job, told, net))
 
 
 @torch.inference_mode()
@@ -56,9 +61,12 @@ def pictures(job: Job, told: IrnTraining, net: torch.nn.Module) -> Iterator[tupl
 
 @torch.inference_mode()
 def store_mean_displacement(job: Job, told: IrnTraining, net: torch.nn.Module) -> None:
-    """Mean over batches of the mean of the raw displacement: infer list, top-left crops, batches of --irn_batch_size,
-    short last one dropped unless it is the only one. Instances use it; pseudo-masks do not."""
-    ids = datasets.decodable(job.source, job.ids('infer_list'), job.run.on_damaged, job.run.num_workers)
+    """Mean over batches of the mean of the raw displacement: infer list, top-left crops, batches of
+    --irn_batch_size, short last one dropped unless it is the only one. Instances use it;
+    pseudo-masks do not.
+    """
+    ids = datasets.decodable(job.source, job.ids('infer_list'), job.run.on_damaged,
+                             job.run.num_workers)
     size = min(told.batch_size, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
     net.mean_shift.running_mean.zero_()
@@ -67,7 +75,8 @@ def store_mean_displacement(job: Job, told: IrnTraining, net: torch.nn.Module) -
         return datasets.top_left_crop(job.source, image_id, told.crop_size)
 
     means = []
-    for batch in datasets.read_ahead(read, torchutils.share(batches), job.run.num_workers, batches=True):
+    for batch in datasets.read_ahead(read, torchutils.share(batches), job.run.num_workers,
+                                     batches=True):
         datasets.checked(batch)
         with torchutils.autocast(told.precision, job.device):
             displacement = net(torchutils.to_device(batch['image'], job.device))[1]
@@ -75,9 +84,12 @@ def store_mean_displacement(job: Job, told: IrnTraining, net: torch.nn.Module) -
     means = torchutils.gather(means)
     mean = torch.stack(means).mean(0)
     net.mean_shift.running_mean.copy_(mean)
-    log.info('mean displacement: %.4f rows, %.4f columns (%d images)', *mean.tolist(), size * len(means))
+    log.info('mean displacement: %.4f rows, %.4f columns (%d images)', *mean.tolist(),
+             size * len(means))
 
 
 STAGE = Stage(
-    'train_irn', "train IRN on AMN's refined seeds", run, (IrnTraining,), reads=(Input('amn_ir_label_out_dir'),),
-    writes=(Output('irn_weights_name', 'sess/res50_irn.pth', authors=True),), lists=('train_list', 'infer_list'), trains=True)
+    'train_irn', "train IRN on AMN's refined seeds", run, (IrnTraining,),
+    reads=(Input('amn_ir_label_out_dir'),),
+    writes=(Output('irn_weights_name', 'sess/res50_irn.pth', authors=True),),
+    lists=('train_list', 'infer_list'), trains=True)

@@ -1,4 +1,5 @@
-"""Train the segmentation network, DeepLab-V2, on the pseudo-masks: what the published last column is measured with.
+"""Train the segmentation network, DeepLab-V2, on the pseudo-masks: what the published last column
+is measured with.
 
 Reads --seg_label_dir (the pseudo-masks), images of --train_list. Writes --seg_weights_name.
 Only this stage: python run_sample.py --train_seg_pass True
@@ -26,27 +27,33 @@ HEAD, BIAS = 10, 20  # times the learning rate of the backbone (kazuto1011/deepl
 
 def run(job: Job, told: SegTraining) -> None:
     source, ids, label_dir = job.source, job.ids('train_list'), job.files['seg_label_dir']
-    net, started_from = networks.start(told.network, source.n_classes, stride_first=told.stride_first, ceil_mode=told.ceil_mode,
+    net, started_from = networks.start(told.network, source.n_classes,
+                                       stride_first=told.stride_first, ceil_mode=told.ceil_mode,
                                        pretrained=told.pretrained, seed=told.seed)
     remedy = job.remedy('sem_seg_out_dir', f'--infer_list {job.lists["train_list"]}')
-    train = training.Training.of(job, 'train_seg', 'seg_weights_name', told, told.batch_size, pretrained=started_from,
-                                 ids=ids, inputs=Inputs(
-                                     source, labelled=False, label_map=Part(label_dir, labels.label_path, remedy)),
+    train = training.Training.of(job, 'train_seg', 'seg_weights_name', told, told.batch_size,
+                                 pretrained=started_from, ids=ids, inputs=Inputs(
+                                     source, labelled=False, label_map=Part(
+                                         label_dir, labels.label_path, remedy)),
                                  classes=source.classes, label_maps=records.made_by(label_dir))
     if train.already_done():
         return
     crops = datasets.SegmentationCrops(
-        source, ids, told.crop_size, told.seed, scales=told.resize, normalize=imutils.INPUTS[told.input], label_dir=label_dir,
+        source, ids, told.crop_size, told.seed, scales=told.resize,
+        normalize=imutils.INPUTS[told.input], label_dir=label_dir,
         label_remedy=f'train_seg needs one for each image of --train_list: {remedy}')
     sizes = segmentation.output_sizes(net, told.crop_size, told.scales)
     objective = objectives.Segmentation(told, job.device, sizes)
 
     training.fit(train, net, sgd(net, told), crops, objective, training.polynomial_by_tens,
-                 after_epoch=lambda number: dict(pictures(job, told, net)) if train.tensorboard else {})
+                 after_epoch=lambda number: dict(pictures(job, told, net)) if train.tensorboard
+                 else {})
 
 
 def sgd(net: torch.nn.Module, told: SegTraining) -> torch.optim.Optimizer:
-    """Head weights ten times, head biases twenty times as fast as the backbone; no weight decay for the biases."""
+    """Head weights ten times, head biases twenty times as fast as the backbone; no weight decay for
+    the biases.
+    """
     backbone, head_weights, head_biases = net.parameter_groups()
     rate, decay = told.learning_rate, told.weight_decay
     return torch.optim.SGD([{'params': backbone, 'lr': rate, 'weight_decay': decay},
@@ -66,13 +73,18 @@ def pictures(job: Job, told: SegTraining, net: torch.nn.Module) -> Iterator[tupl
 
 
 def check(job: Job, chosen: Sequence[str], told: SegTraining) -> None:
-    """Raises UserError for ImageNet weights of another form or depth than the network's, and where label maps of the train
-    list are missing that no chosen stage will make."""
-    if told.pretrained == 'imagenet' and (told.input, told.stride, told.ceil_mode) != ('torchvision', '3x3', False):
-        raise UserError("train_seg: torchvision's ImageNet weights need --seg_input torchvision --seg_stride 3x3 "
-                        "--seg_ceil_mode False; for Caffe's form give a file with its weights: --seg_pretrained FILE")
+    """Raises UserError for ImageNet weights of another form or depth than the network's, and where
+    label maps of the train list are missing that no chosen stage will make.
+    """
+    if told.pretrained == 'imagenet' and (told.input, told.stride,
+                                          told.ceil_mode) != ('torchvision', '3x3', False):
+        raise UserError("train_seg: torchvision's ImageNet weights need --seg_input torchvision "
+                        "--seg_stride 3x3 "
+                        "--seg_ceil_mode False; for Caffe's form give a file with its weights: "
+                        "--seg_pretrained FILE")
     if told.pretrained not in ('imagenet', 'none'):
-        with torch.device('meta'):  # a ResNet-50's file is not noticed hours later to be of the wrong depth
+        # a ResNet-50's file is not noticed hours later to be of the wrong depth
+        with torch.device('meta'):
             net = networks.build(told.network, job.source.n_classes)
         weights.pretrained_state(backbone_of(net), told.pretrained)
     folder = job.files['seg_label_dir']
@@ -82,14 +94,18 @@ def check(job: Job, chosen: Sequence[str], told: SegTraining) -> None:
     ids, name = job.ids('train_list'), job.lists['train_list']
     missing = [image_id for image_id in ids if not labels.exists(folder, image_id)]
     if missing:
-        raise UserError(f'{folder}: label maps of {len(missing)} of the {len(ids)} images of {name} are missing '
+        raise UserError(f'{folder}: label maps of {len(missing)} of the {len(ids)} images of '
+                        f'{name} are missing '
                         f'(first {missing[0]}); ' + (
-                            job.remedy('sem_seg_out_dir', f'--infer_list {name} first') if by_default else
+                            job.remedy('sem_seg_out_dir', f'--infer_list {name} first')
+                            if by_default else
                             'train_seg needs one for each image of --train_list'))
 
 
 STAGE = Stage(
     'train_seg', 'train the segmentation network on the pseudo-masks', run, (SegTraining,),
-    reads=(Input('seg_label_dir', instead='sem_seg_out_dir', help='label maps to train on, one for each image of the train '
-                 'list: --sem_seg_out_dir unless given; SegmentationClassAug for full supervision'),),
+    reads=(Input('seg_label_dir', instead='sem_seg_out_dir', help='label maps to train on, one for '
+                                                                  'each image of the train '
+                 'list: --sem_seg_out_dir unless given; SegmentationClassAug for full supervision'),
+           ),
     writes=(Output('seg_weights_name', 'sess/seg.pth'),), labelled=False, trains=True, check=check)

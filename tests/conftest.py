@@ -1,4 +1,6 @@
-"""The small tree, the formula's weights and a way to run the command, shared by the tests of stages."""
+"""The small tree, the formula's weights and a way to run the command, shared by the tests of
+stages.
+"""
 import dataclasses
 import json
 import os
@@ -46,15 +48,19 @@ def told(cls, **changes):
     return dataclasses.replace(cls.of(args), **changes)
 
 
-def job_of(source, folder, device=torch.device('cpu'), lists=None, files=None, thresholds=None, **run):  # noqa: B008
-    """What a stage is given: outputs in `folder`, under the names of their flags without _out_dir."""
+def job_of(source, folder, device=torch.device('cpu'),  # noqa: B008
+           lists=None, files=None, thresholds=None, **run):
+    """What a stage is given: outputs in `folder`, under the names of their flags without _out_dir.
+    """
     names = {'scores_file': 'scores.jsonl', 'seg_label_dir': 'sem_seg'}
     for flag, (_, output) in STAGES.outputs().items():
-        names[flag] = flag.replace('_out_dir', '').replace('_weights_name', '.pth') if output.kept else None
+        names[flag] = (flag.replace('_out_dir', '').replace('_weights_name', '.pth') if output.kept
+                       else None)
     paths = {flag: None if name is None else str(folder / name) for flag, name in names.items()}
     at = {'eval_cam_thres': 0.15, 'eval_amn_cam_thres': 0.25}
     run = told(Run, **{'num_workers': 0, **run})
-    return Job(source, STAGES, run, device, {name: 'train' for name in options.LISTS} | (lists or {}), paths | (files or {}),
+    return Job(source, STAGES, run, device,
+               {name: 'train' for name in options.LISTS} | (lists or {}), paths | (files or {}),
                at | (thresholds or {}), 'version', 'commit')
 
 
@@ -65,16 +71,19 @@ class Command:
         self.tree, self.folder = tree, folder
 
     def words(self, *stages, **flags):
-        """The command line. stages: names without _pass; flags: as on the command line, lists as lists."""
-        flags = {'voc12_root': self.tree, 'train_list': 'train_aug', 'val_list': 'val', 'infer_list': 'train',
-                 'seg_list': 'val', 'num_workers': 0,
+        """The command line. stages: names without _pass; flags: as on the command line, lists as
+        lists.
+        """
+        flags = {'voc12_root': self.tree, 'train_list': 'train_aug', 'val_list': 'val',
+                 'infer_list': 'train', 'seg_list': 'val', 'num_workers': 0,
                  'log_name': self.folder / 'run', 'scores_file': self.folder / 'scores.jsonl',
                  'pretrained': 'none', 'cam_weights_name': self.folder / 'cam.pth',
-                 'amn_weights_name': self.folder / 'amn.pth', 'irn_weights_name': self.folder / 'irn.pth',
+                 'amn_weights_name': self.folder / 'amn.pth',
+                 'irn_weights_name': self.folder / 'irn.pth',
                  'seg_weights_name': self.folder / 'seg.pth',
                  **{f'{name}_out_dir': self.folder / name
-                    for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg', 'analysis', 'report',
-                                 'seg', 'seg_crf')},
+                    for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg',
+                                 'analysis', 'report', 'seg', 'seg_crf')},
                  **flags}
         words = [f'--{stage}_pass' for stage in stages]
         for name, value in flags.items():

@@ -1,9 +1,12 @@
-"""The golden tests under other instruction sets and numbers of threads than torch takes here of itself:
+"""The golden tests under other instruction sets and numbers of threads than torch takes here of
+itself:
 
     python -m tests.cpu_settings [pytest's arguments]
 
-torch, oneDNN and MKL add up in another order under each. What this CPU does not have is left out, by name.
-Marked golden is what such an order can change: networks, steps, losses, walks. The stages made of them are not run again.
+torch, oneDNN and MKL add up in another order under each. What this CPU does not have is left out,
+by name.
+Marked golden is what such an order can change: networks, steps, losses, walks. The stages made of
+them are not run again.
 """
 import os
 import platform
@@ -15,18 +18,23 @@ import torch
 
 X86 = ('DEFAULT', 'AVX2', 'AVX512')  # torch's kernels, each CPU has those up to its own
 ONE_THREAD, TWO_THREADS = {'OMP_NUM_THREADS': '1'}, {'OMP_NUM_THREADS': '2'}
-SETTINGS = (  # kernels they need, and the environment; torch itself does not look whether the CPU has them
-    ('DEFAULT', {'ATEN_CPU_CAPABILITY': 'default', 'ONEDNN_MAX_CPU_ISA': 'SSE41', 'MKL_ENABLE_INSTRUCTIONS': 'SSE4_2',
-                 **ONE_THREAD}),
-    ('AVX2', {'ATEN_CPU_CAPABILITY': 'avx2', 'ONEDNN_MAX_CPU_ISA': 'AVX2', 'MKL_ENABLE_INSTRUCTIONS': 'AVX2', **TWO_THREADS}),
-    ('AVX512', {'ATEN_CPU_CAPABILITY': 'avx512', 'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE', 'MKL_ENABLE_INSTRUCTIONS': 'AVX512',
-                **ONE_THREAD}),
+# kernels they need, and the environment; torch itself does not look whether the CPU has them
+SETTINGS = (
+    ('DEFAULT', {'ATEN_CPU_CAPABILITY': 'default', 'ONEDNN_MAX_CPU_ISA': 'SSE41',
+                 'MKL_ENABLE_INSTRUCTIONS': 'SSE4_2', **ONE_THREAD}),
+    ('AVX2', {'ATEN_CPU_CAPABILITY': 'avx2', 'ONEDNN_MAX_CPU_ISA': 'AVX2',
+              'MKL_ENABLE_INSTRUCTIONS': 'AVX2', **TWO_THREADS}),
+    ('AVX512', {'ATEN_CPU_CAPABILITY': 'avx512', 'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE',
+                'MKL_ENABLE_INSTRUCTIONS': 'AVX512', **ONE_THREAD}),
 )
-ELSEWHERE = ({'ATEN_CPU_CAPABILITY': 'default', **ONE_THREAD}, ONE_THREAD, {'ATEN_CPU_CAPABILITY': 'default', **TWO_THREADS})
+ELSEWHERE = ({'ATEN_CPU_CAPABILITY': 'default', **ONE_THREAD}, ONE_THREAD,
+             {'ATEN_CPU_CAPABILITY': 'default', **TWO_THREADS})
 
 
 def settings(machine: str, capability: str) -> tuple[list[dict[str, str]], list[str]]:
-    """(environments to run under, kernels left out) on a CPU of `machine` ('x86_64', ...) with torch's kernels `capability`."""
+    """(environments to run under, kernels left out) on a CPU of `machine` ('x86_64', ...) with
+    torch's kernels `capability`.
+    """
     if machine not in ('x86_64', 'AMD64') or capability not in X86:
         return list(ELSEWHERE), list(X86[1:])
     has = X86[:X86.index(capability) + 1]
@@ -46,7 +54,8 @@ def main(words: list[str]) -> int:
         name = ' '.join(f'{key}={value}' for key, value in environment.items())
         print(f'golden tests under {name}', flush=True)
         code = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-m', 'golden', *words],
-                              cwd=Path(__file__).parent.parent, env=os.environ | environment).returncode
+                              cwd=Path(__file__).parent.parent,
+                              env=os.environ | environment).returncode
         if code not in (0, 5):  # 5: none among the tests asked for
             failed.append(name)
     for name in failed:

@@ -1,7 +1,7 @@
 """run_sample.py that is ended by SIGKILL: python -m tests.killed WHAT COUNT ARGUMENTS...
 
-WHAT: 'step' (right after the COUNT-th training step), 'file' (right after the COUNT-th file is in its place) or 'half'
-(with the COUNT-th file written, but not in its place).
+WHAT: 'step' (right after the COUNT-th training step), 'file' (right after the COUNT-th file is in
+its place) or 'half' (with the COUNT-th file written, but not in its place).
 """
 import os
 import signal

@@ -1,4 +1,6 @@
-"""The threshold analysis against numbers worked out by hand, written-out loops, and separate evaluations; kept walks."""
+"""The threshold analysis against numbers worked out by hand, written-out loops, and separate
+evaluations; kept walks.
+"""
 import csv
 import fcntl
 import json
@@ -25,7 +27,8 @@ GRID = np.array(scores.GRID)
 
 
 def analysed(folder, masks, maps, threshold=0.15, workers=0, n_classes=3):
-    return analysis.analyse(source_of(folder, masks, n_classes), list(maps), maps.__getitem__, threshold, workers)
+    return analysis.analyse(source_of(folder, masks, n_classes), list(maps), maps.__getitem__,
+                            threshold, workers)
 
 
 def planes_of(*rows):
@@ -38,7 +41,8 @@ def planes_of(*rows):
 def test_imbalance_by_hand():
     cv, ratio = analysis.imbalance(np.arange(1, 11, dtype=np.float32))
     assert (cv, ratio) == (pytest.approx(math.sqrt(8.25) / 5.5), pytest.approx(10 / 5))
-    cv, ratio = analysis.imbalance(np.array([3, 1, 1, 5, 1, 1, 1, 1, 1, 1, 1], np.float32))  # 11: the highest two
+    # 11: the highest two
+    cv, ratio = analysis.imbalance(np.array([3, 1, 1, 5, 1, 1, 1, 1, 1, 1, 1], np.float32))
     assert (cv, ratio) == (pytest.approx(np.std([3, 5] + [1] * 9) / (17 / 11)), pytest.approx(4))
     assert analysis.imbalance(np.full(5, 0.5)) == (0, 1)
     assert analysis.imbalance(np.array([0.0, 0.0, 1.0])) == (pytest.approx(math.sqrt(2)), math.inf)
@@ -60,8 +64,8 @@ def test_two_images_by_hand(tmp_path):
     maps = {'a': (np.array([0]), planes_of([0.6, 0.2, 0.4, 0.1, 0.9])),
             'b': (np.array([0, 1]), planes_of([0.3, 0.1, 0.8, 0.2], [0.5, 0.7, 0.6, 0.4]))}
     result = analysed(tmp_path, masks, maps)
-    # a: from 0.10 to 0.19 one background pixel is taken for x (IoU 1/2 and 2/3), from 0.40 to 0.59 one of x is not (2/3 and
-    # 1/2): the lowest of equals; b: from 0.40 to 0.49 all right
+    # a: from 0.10 to 0.19 one background pixel is taken for x (IoU 1/2 and 2/3), from 0.40 to 0.59
+    # one of x is not (2/3 and 1/2): the lowest of equals; b: from 0.40 to 0.49 all right
     assert result.own_thresholds().tolist() == [0.10, 0.40]
     assert result.image_miou().max(1).tolist() == [pytest.approx((1 / 2 + 2 / 3) / 2), 1]
     assert result.own.tolist() == [[2, 1, 0, 0], [0, 3, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]]
@@ -71,7 +75,8 @@ def test_two_images_by_hand(tmp_path):
     assert summary['cv'] == pytest.approx((0.5 + 1 / 6) / 2)
     assert summary['top_tenth_ratio'] == pytest.approx((3 + 7 / 5) / 2)
     assert summary['foreground_mean'] == pytest.approx((0.6 + 0.2 + 0.8 + 0.5 + 0.7) / 5)
-    assert summary['background_mean'] == pytest.approx((0.4 + 0.1 + 0.4) / 3)  # of the strongest plane
+    # of the strongest plane
+    assert summary['background_mean'] == pytest.approx((0.4 + 0.1 + 0.4) / 3)
     assert summary['auc'] == pytest.approx((3 + 1 + 3 + 3 + 3) / 15)
     x, y, z = (summary['classes'][name] for name in 'xyz')
     assert x['gap'] == pytest.approx(1.6 / 3 - 0.7 / 3)  # background of x: x's plane
@@ -79,23 +84,29 @@ def test_two_images_by_hand(tmp_path):
     assert y['gap'] == pytest.approx(0.6 - 0.4)
     assert y['cv'] == pytest.approx(0.1 / 0.6)
     assert (z['objects'], x['iou_used']) == (0, pytest.approx(3 / 4))
-    assert all(np.isnan(z[key]) for key in ('iou_used', 'own_best_threshold', 'cv', 'top_tenth_ratio', 'gap', 'auc'))
+    assert all(np.isnan(z[key]) for key in ('iou_used', 'own_best_threshold', 'cv',
+                                            'top_tenth_ratio', 'gap', 'auc'))
     assert 'cv' not in summary['classes']['background']
     # at 0.15: a gives x to 3 pixels, b x to 1 and y to 3; 5 of these 7 rightly, of 5
     assert (summary['precision'][15], summary['recall'][15]) == (pytest.approx(5 / 7), 1)
-    assert (summary['precision'][100], summary['recall'][100]) == (pytest.approx(math.nan, nan_ok=True), 0)
+    assert (summary['precision'][100],
+            summary['recall'][100]) == (pytest.approx(math.nan, nan_ok=True), 0)
     assert (y['precision_used'], y['recall_used']) == (pytest.approx(2 / 3), 1)
     found = summary['own_thresholds']
-    assert [found['mean'], found['std'], found['images'], found['quantiles']['50']] == pytest.approx([0.25, 0.15, 2, 0.25])
+    assert [found['mean'], found['std'], found['images'],
+            found['quantiles']['50']] == pytest.approx([0.25, 0.15, 2, 0.25])
     assert found['twentieths'] == [int(number in (2, 8)) for number in range(20)]
 
 
 def test_histograms_hold_the_ends(tmp_path):
     masks = {'a': np.array([[1, 1, 1, 0, 0, 0]], np.uint8)}
-    result = analysed(tmp_path, masks, {'a': (np.array([0]), planes_of([0, 1, 1.5, -1, 0.5, 0.0199]))})
+    result = analysed(tmp_path, masks,
+                      {'a': (np.array([0]), planes_of([0, 1, 1.5, -1, 0.5, 0.0199]))})
     found = analysis.histograms(result)
-    assert {number: count for number, count in enumerate(found['foreground']) if count} == {0: 1, 49: 2}
-    assert {number: count for number, count in enumerate(found['background']) if count} == {0: 2, 25: 1}
+    assert {number: count for number, count in enumerate(found['foreground'])
+            if count} == {0: 1, 49: 2}
+    assert {number: count for number, count in enumerate(found['background'])
+            if count} == {0: 2, 25: 1}
     assert result.histograms[:, [0, 19, 500, 999]].tolist() == [
         [1, 0, 0, 2], [0] * 4, [0] * 4, [1, 1, 1, 0], [0] * 4, [0] * 4, [1, 1, 1, 0]]
 
@@ -109,13 +120,17 @@ def test_one_pass_equals_separate_evaluations(tmp_path, seed, workers):
     result = analysed(tmp_path, masks, maps, 0.333, workers)
     thresholds = result.curve.thresholds
     assert len(thresholds) == 102
-    apart = {image_id: [confusion_of(masks[image_id], seeds.class_ids(keys)[seeds.arg_max(planes, threshold)], 3)
+    apart = {image_id: [confusion_of(masks[image_id],
+                                     seeds.class_ids(keys)[seeds.arg_max(planes, threshold)], 3)
                         for threshold in thresholds] for image_id, (keys, planes) in maps.items()}
-    curve = [scores.score(sum(matrices[position] for matrices in apart.values()), 4).miou for position in range(102)]
+    curve = [scores.score(sum(matrices[position] for matrices in apart.values()), 4).miou
+             for position in range(102)]
     assert result.curve.curve().tolist() == curve
     summary = analysis.summary(result, 'some', 0.333, ('x', 'y', 'z'))
-    assert summary['curve'] == [value for value, threshold in zip(curve, thresholds, strict=True) if threshold != 0.333]
-    assert (summary['best_miou'], summary['best_threshold']) == (max(curve), thresholds[curve.index(max(curve))])
+    assert summary['curve'] == [value for value, threshold in zip(curve, thresholds, strict=True)
+                                if threshold != 0.333]
+    assert (summary['best_miou'],
+            summary['best_threshold']) == (max(curve), thresholds[curve.index(max(curve))])
     assert summary['loss_used'] == max(curve) - curve[thresholds.tolist().index(0.333)]
 
     own = np.zeros((4, 4), np.int64)
@@ -127,7 +142,8 @@ def test_one_pass_equals_separate_evaluations(tmp_path, seed, workers):
         own += apart[image_id][position]
     assert np.array_equal(result.own, own)
     for number in range(4):
-        ious = [scores.score(result.curve.confusion(position), 4).iou[number] for position in range(102)]
+        ious = [scores.score(result.curve.confusion(position), 4).iou[number]
+                for position in range(102)]
         name = ('background', 'x', 'y', 'z')[number]
         assert summary['classes'][name]['own_best_iou'] == max(ious)
         assert summary['classes'][name]['own_best_threshold'] == thresholds[ious.index(max(ious))]
@@ -136,7 +152,8 @@ def test_one_pass_equals_separate_evaluations(tmp_path, seed, workers):
 @pytest.mark.parametrize('seed', range(3))
 def test_conditions_equal_loops_over_pixels(tmp_path, seed):
     masks, maps = random_activations(np.random.default_rng(seed))
-    maps = {image_id: (keys, np.round(planes, 2)) for image_id, (keys, planes) in maps.items()}  # a value a bin at most
+    # a value a bin at most
+    maps = {image_id: (keys, np.round(planes, 2)) for image_id, (keys, planes) in maps.items()}
     summary = analysis.summary(analysed(tmp_path, masks, maps), 'some', 0.15, ('x', 'y', 'z'))
     inside, outside, spread = ({key: [] for key in range(3)} for _ in range(3))
     strongest = []
@@ -146,7 +163,8 @@ def test_conditions_equal_loops_over_pixels(tmp_path, seed):
             inside[key] += plane[truth == key + 1].tolist()
             outside[key] += plane[truth == 0].tolist()
             spread[key] += [plane[truth == key + 1]]
-        strongest += [float(max(plane[place] for plane in planes)) for place in zip(*np.nonzero(truth == 0), strict=True)
+        strongest += [float(max(plane[place] for plane in planes))
+                      for place in zip(*np.nonzero(truth == 0), strict=True)
                       if len(keys)]
 
     def area(high, low):
@@ -158,7 +176,8 @@ def test_conditions_equal_loops_over_pixels(tmp_path, seed):
         assert found['gap'] == pytest.approx(np.mean(inside[key]) - np.mean(outside[key]))
         known = [values.astype(float) for values in spread[key] if len(values) > 1 and values.any()]
         assert found['objects'] == len(known)
-        assert found['cv'] == pytest.approx(np.mean([values.std() / values.mean() for values in known]))
+        assert found['cv'] == pytest.approx(np.mean([values.std() / values.mean()
+                                                     for values in known]))
     everything = sum(inside.values(), [])
     assert summary['auc'] == pytest.approx(area(everything, strongest))
     assert summary['gap'] == pytest.approx(np.mean(everything) - np.mean(strongest))
@@ -171,8 +190,10 @@ def test_the_oracle_is_never_below_the_best_global_threshold(tmp_path, seed):
     found = analysis.oracle(result)
     assert found['image_mean_own'] >= found['image_mean_single']
     assert found['image_mean_single'] == result.image_miou().mean(0).max()
-    assert found['image_mean_single_threshold'] == result.curve.thresholds[result.image_miou().mean(0).argmax()]
-    assert (found['dataset_single'], found['dataset_own']) == (result.curve.best()[1], scores.score(result.own, 4).miou)
+    assert (found['image_mean_single_threshold']
+            == result.curve.thresholds[result.image_miou().mean(0).argmax()])
+    assert (found['dataset_single'],
+            found['dataset_own']) == (result.curve.best()[1], scores.score(result.own, 4).miou)
 
 
 def test_for_one_image_the_oracle_is_the_best_global_threshold(tmp_path):
@@ -196,7 +217,8 @@ def test_the_score_of_the_data_set_may_fall_with_own_thresholds(tmp_path):
 # edge cases
 
 def test_images_of_one_pixel_without_class_and_without_a_known_pixel(tmp_path):
-    masks = {'one': np.array([[1]], np.uint8), 'none': np.array([[0, 2]], np.uint8), 'ignored': np.full((2, 2), 255, np.uint8)}
+    masks = {'one': np.array([[1]], np.uint8), 'none': np.array([[0, 2]], np.uint8),
+             'ignored': np.full((2, 2), 255, np.uint8)}
     maps = {'one': (np.array([0]), np.full((1, 1, 1), 0.5, np.float32)),
             'none': (np.zeros(0, np.int64), np.zeros((0, 1, 2), np.float32)),
             'ignored': (np.array([0, 2]), np.ones((2, 2, 2), np.float32))}
@@ -206,7 +228,8 @@ def test_images_of_one_pixel_without_class_and_without_a_known_pixel(tmp_path):
     assert summary['objects'] == 0
     assert summary['own_thresholds']['images'] == 2
     assert summary['oracle']['image_mean_own'] == pytest.approx((1 + 0.25) / 2)
-    assert all(np.isnan(summary[key]) for key in ('cv', 'top_tenth_ratio', 'background_mean', 'gap', 'auc'))
+    assert all(np.isnan(summary[key]) for key in ('cv', 'top_tenth_ratio', 'background_mean', 'gap',
+                                                  'auc'))
 
 
 @pytest.mark.parametrize('n_classes', [1, 30, 80])
@@ -217,14 +240,17 @@ def test_other_numbers_of_classes(tmp_path, n_classes):
     maps = {'a': (keys, rng.random((len(keys), 9, 9)).astype(np.float32))}
     result = analysed(tmp_path, masks, maps, n_classes=n_classes)
     best = result.own_thresholds()[0]
-    own = confusion_of(masks['a'], seeds.class_ids(keys)[seeds.arg_max(maps['a'][1], best)], n_classes)
+    own = confusion_of(masks['a'], seeds.class_ids(keys)[seeds.arg_max(maps['a'][1], best)],
+                       n_classes)
     assert np.array_equal(result.own, own)
-    summary = analysis.summary(result, 'some', 0.15, tuple(f'class {key}' for key in range(n_classes)))
+    summary = analysis.summary(result, 'some', 0.15,
+                               tuple(f'class {key}' for key in range(n_classes)))
     assert len(summary['classes']) == n_classes + 1
 
 
 @pytest.mark.parametrize(('keys', 'value', 'told'), [
-    ([3], 0.5, 'of class 3, counted from 0; this data set has 3'), ([0], np.nan, 'not finite'), ([0], np.inf, 'not finite')])
+    ([3], 0.5, 'of class 3, counted from 0; this data set has 3'), ([0], np.nan, 'not finite'),
+    ([0], np.inf, 'not finite')])
 def test_activations_that_do_not_fit_are_refused(tmp_path, keys, value, told):
     masks = {'a': np.zeros((2, 2), np.uint8)}
     with pytest.raises(UserError, match=f'activation of a .*{told}'):
@@ -237,17 +263,20 @@ def blob(rng, hw):
     """A smooth bump, at most 1: (H, W)."""
     y, x = np.mgrid[:hw[0], :hw[1]] / np.array(hw)[:, None, None]
     centre = rng.random(2)
-    return np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / rng.uniform(0.02, 0.2)).astype(np.float32)
+    return np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) /
+                  rng.uniform(0.02, 0.2)).astype(np.float32)
 
 
 def draw_activations(tree, folder, seed, background=False):
     source, rng = VOC12(tree), np.random.default_rng(seed)
     for number, image_id in enumerate(IDS):
-        keys = np.flatnonzero(source.labels(image_id)) if number else np.zeros(0, np.int64)  # the first one has no class
+        # the first one has no class
+        keys = np.flatnonzero(source.labels(image_id)) if number else np.zeros(0, np.int64)
         with Image.open(source.image_path(image_id)) as picture:
             hw = picture.height, picture.width
         planes = len(keys) + background
-        strided, high_res = (np.array([blob(rng, size) for _ in range(planes)], np.float32).reshape(planes, *size)
+        strided, high_res = (np.array([blob(rng, size) for _ in range(planes)],
+                                      np.float32).reshape(planes, *size)
                              for size in (maps.strided_hw(hw), hw))
         activations.save(folder, image_id, activations.Activation(keys, strided, high_res))
     write_json(folder / records.FOLDER_RECORD, {'drawn': seed})
@@ -278,7 +307,8 @@ def unplotted(monkeypatch):
 
 
 def walked(command, *stages, **flags):
-    flags = {**NETWORKS, 'exp_times': 3, 'sem_seg_canvas': 0, 'walked_out_dir': command.folder / 'walked', **flags}
+    flags = {**NETWORKS, 'exp_times': 3, 'sem_seg_canvas': 0,
+             'walked_out_dir': command.folder / 'walked', **flags}
     return command(*stages, **flags)
 
 
@@ -294,7 +324,8 @@ def lines_of(command, name):
 @pytest.fixture(scope='module')
 def made(drawn, tmp_path_factory):
     """The whole stage, with pseudo-masks and a further folder."""
-    command = Command(drawn.tree, shutil.copytree(drawn.folder, tmp_path_factory.mktemp('made') / 'out'))
+    command = Command(drawn.tree,
+                      shutil.copytree(drawn.folder, tmp_path_factory.mktemp('made') / 'out'))
     assert walked(command, 'make_sem_seg', 'eval_cam', 'eval_sem_seg', 'analyze_threshold',
                   analyze_dirs=f'again={command.folder / "cam"}') == 0
     return command
@@ -307,8 +338,10 @@ def test_all_files_are_there(made):
     found = analysis_of(made)
     assert (found['split'], found['images'], found['data']) == ('train', 4, 'voc12')
     assert found['thresholds'] == list(scores.GRID)
-    assert {name: (method['title'], method['threshold_used']) for name, method in found['methods'].items()} == {
-        'cam': ('CAM', 0.15), 'amn_cam': ('AMN', 0.25), 'again': ('again', 0.15), 'sem_seg': ('pseudo-mask', 0.25)}
+    assert {name: (method['title'], method['threshold_used'])
+            for name, method in found['methods'].items()} == {
+        'cam': ('CAM', 0.15), 'amn_cam': ('AMN', 0.25), 'again': ('again', 0.15),
+        'sem_seg': ('pseudo-mask', 0.25)}
     cam = dict(found['methods']['cam'])
     assert (cam.pop('threshold_published'), cam.pop('loss_published')) == (0.15, cam['loss_used'])
     assert cam | {'title': 'again'} == found['methods']['again']  # nothing is published of it
@@ -318,9 +351,11 @@ def test_the_analysis_agrees_with_the_eval_stages(made):
     found, evaluated = analysis_of(made)['methods'], made.scores()
     cam, stage = found['cam'], evaluated['eval_cam']
     assert cam['miou_used'] == cam['curve'][15] == stage['miou']
-    assert (cam['best_threshold'], cam['best_miou']) == (stage['best_threshold'], round(stage['best_miou'], 6))
+    assert (cam['best_threshold'], cam['best_miou']) == (stage['best_threshold'],
+                                                         round(stage['best_miou'], 6))
     assert {name: values['iou_used'] for name, values in cam['classes'].items()} == stage['iou']
-    assert found['sem_seg']['miou_used'] == found['sem_seg']['curve'][25] == evaluated['eval_sem_seg']['miou']
+    assert (found['sem_seg']['miou_used'] == found['sem_seg']['curve'][25]
+            == evaluated['eval_sem_seg']['miou'])
 
 
 def test_tables_for_machines(made):
@@ -328,8 +363,9 @@ def test_tables_for_machines(made):
     curves = lines_of(made, 'curves.csv')
     assert len(curves) == 4 * 101
     assert {**curves[101 + 25]} == {'method': 'amn_cam', 'threshold': '0.25', **{
-        name: str(methods['amn_cam'][key][25]) for name, key in (('miou', 'curve'), ('precision', 'precision'),
-                                                                ('recall', 'recall'))}}
+        name: str(methods['amn_cam'][key][25])
+        for name, key in (('miou', 'curve'), ('precision', 'precision'),
+                         ('recall', 'recall'))}}
     images = [line for line in lines_of(made, 'images.csv') if line['method'] == 'cam']
     assert [line['image'] for line in images] == IDS
     assert np.mean([float(line['miou_there']) for line in images]) == pytest.approx(
@@ -345,16 +381,19 @@ def test_tables_for_machines(made):
 
 def test_the_files_do_not_depend_on_workers(made, tmp_path, unplotted):
     command = Command(made.tree, made.folder)
-    assert walked(command, 'analyze_threshold', analyze_dirs=f'again={made.folder / "cam"}', num_workers=2,
-                  analysis_out_dir=tmp_path / 'again') == 0
-    for name in ('analysis.json', 'curves.csv', 'images.csv', 'classes.csv'):  # what the plots are drawn from
-        assert (tmp_path / 'again' / name).read_bytes() == (made.folder / 'analysis' / name).read_bytes(), name
+    assert walked(command, 'analyze_threshold', analyze_dirs=f'again={made.folder / "cam"}',
+                  num_workers=2, analysis_out_dir=tmp_path / 'again') == 0
+    # what the plots are drawn from
+    for name in ('analysis.json', 'curves.csv', 'images.csv', 'classes.csv'):
+        assert (tmp_path / 'again' / name).read_bytes() == (made.folder / 'analysis' /
+                                                            name).read_bytes(), name
 
 
 def test_what_is_not_there_is_left_out(fresh, unplotted, capsys):
     shutil.rmtree(fresh.folder / 'amn_cam')
     assert fresh('analyze_threshold') == 0
-    assert f'AMN is left out: there is no {fresh.folder / "amn_cam"} (--make_amn_cam_pass' in capsys.readouterr().out
+    assert (f'AMN is left out: there is no {fresh.folder / "amn_cam"} (--make_amn_cam_pass'
+            in capsys.readouterr().out)
     assert list(analysis_of(fresh)['methods']) == ['cam']
     shutil.rmtree(fresh.folder / 'cam')
     assert fresh('analyze_threshold') == 1
@@ -362,7 +401,8 @@ def test_what_is_not_there_is_left_out(fresh, unplotted, capsys):
 
 
 @pytest.mark.parametrize(('given', 'told'), [
-    ('cam=.', 'the name cam is taken'), ('other=nowhere', 'other=nowhere: no such folder'), ('x=. x=.', 'the name x is taken')])
+    ('cam=.', 'the name cam is taken'), ('other=nowhere', 'other=nowhere: no such folder'),
+    ('x=. x=.', 'the name x is taken')])
 def test_further_folders_are_checked_before_the_first_stage(fresh, capsys, given, told):
     assert fresh('analyze_threshold', analyze_dirs=given.split()) == 1
     assert told in capsys.readouterr().err.splitlines()[-1]
@@ -404,7 +444,8 @@ def test_masks_do_not_depend_on_whether_the_walk_is_kept(made, fresh):
     record = json.loads((made.folder / 'walked' / '_settings.json').read_text())
     assert 'bg_thres' not in record
     assert record == {key: value for key, value in json.loads(
-        (made.folder / 'sem_seg' / '_settings.json').read_text()).items() if key != 'bg_thres'} | {'stage': 'walk'}
+        (made.folder / 'sem_seg' / '_settings.json').read_text()).items() if key
+                      != 'bg_thres'} | {'stage': 'walk'}
 
 
 def test_another_threshold_costs_no_walk_and_is_what_the_analysis_says(made, fresh, counted):
@@ -412,7 +453,8 @@ def test_another_threshold_costs_no_walk_and_is_what_the_analysis_says(made, fre
     assert len(set(curve)) > 20
     shutil.copytree(made.folder / 'walked', fresh.folder / 'walked')
     for number, threshold in enumerate((0.0, 0.1, 0.37, 1.0)):
-        assert walked(fresh, 'make_sem_seg', 'eval_sem_seg', sem_seg_bg_thres=threshold, overwrite=number > 0) == 0
+        assert walked(fresh, 'make_sem_seg', 'eval_sem_seg', sem_seg_bg_thres=threshold,
+                      overwrite=number > 0) == 0
         assert fresh.scores()['eval_sem_seg']['miou'] == curve[int(100 * threshold)]
     assert not counted
     assert fresh('make_sem_seg', **NETWORKS, exp_times=3, sem_seg_canvas=0, sem_seg_bg_thres=0.1,
@@ -442,7 +484,8 @@ def test_an_image_is_done_when_mask_and_walk_are_there(made, fresh, counted):
 def test_a_walk_of_other_settings_is_refused_or_made_anew(made, fresh, counted, capsys):
     shutil.copytree(made.folder / 'walked', fresh.folder / 'walked')
     assert walked(fresh, 'make_sem_seg', beta=3) == 1
-    assert 'walked was made with other settings (beta: was 10.0, now 3.0)' in capsys.readouterr().err
+    assert ('walked was made with other settings (beta: was 10.0, now 3.0)'
+            in capsys.readouterr().err)
     assert not counted
     assert walked(fresh, 'make_sem_seg', beta=3, overwrite=True) == 0
     assert len(counted) == 3
@@ -461,7 +504,8 @@ def test_the_analysis_needs_every_walk_whole(made, fresh, capsys):
     broken, missing = (fresh.folder / 'walked' / f'{image_id}.npz' for image_id in IDS[2:])
     missing.unlink()
     assert walked(fresh, 'analyze_threshold') == 1
-    assert f'{missing}: 1 of the 4 walks of train are missing; run --make_sem_seg_pass' in capsys.readouterr().err
+    assert (f'{missing}: 1 of the 4 walks of train are missing; run --make_sem_seg_pass'
+            in capsys.readouterr().err)
     shutil.copy(made.folder / 'walked' / missing.name, missing)
     broken.write_bytes(broken.read_bytes()[:200])
     assert walked(fresh, 'analyze_threshold') == 1
@@ -479,16 +523,18 @@ def test_a_walk_of_another_image_is_refused(made, fresh, capsys):
 def test_the_walk_needs_a_folder_of_its_own(fresh, capsys):
     (fresh.folder / 'link').symlink_to(fresh.folder / 'amn_cam')
     further = shutil.copytree(fresh.folder / 'cam', fresh.folder / 'further')
-    for folder, flag in (('amn_cam', 'amn_cam_out_dir'), ('link', 'amn_cam_out_dir'), ('cam/../amn_cam', 'amn_cam_out_dir'),
-                         ('further', 'analyze_dirs x')):
+    for folder, flag in (('amn_cam', 'amn_cam_out_dir'), ('link', 'amn_cam_out_dir'),
+                         ('cam/../amn_cam', 'amn_cam_out_dir'), ('further', 'analyze_dirs x')):
         assert walked(fresh, 'make_sem_seg', walked_out_dir=fresh.folder / folder, overwrite=True,
                       analyze_dirs=f'x={further}') == 1
-        assert f'{folder} is --{flag}, too: the walk needs a folder of its own' in capsys.readouterr().err
+        assert (f'{folder} is --{flag}, too: the walk needs a folder of its own'
+                in capsys.readouterr().err)
     assert not (fresh.folder / 'run.log').exists()
 
 
 @pytest.mark.parametrize(('stage', 'told'), [
-    (None, 'holds 4 files without a record of their settings (made elsewhere), which --overwrite would delete'),
+    (None, 'holds 4 files without a record of their settings (made elsewhere), which --overwrite '
+           'would delete'),
     ('make_cam', 'holds what make_cam made: name another folder')])
 def test_a_walk_deletes_nothing_but_walks(made, fresh, capsys, stage, told):
     folder = shutil.copytree(fresh.folder / 'cam', fresh.folder / 'photos')
@@ -498,26 +544,31 @@ def test_a_walk_deletes_nothing_but_walks(made, fresh, capsys, stage, told):
     shutil.copytree(made.folder / 'sem_seg', fresh.folder / 'sem_seg')
     assert walked(fresh, 'make_sem_seg', walked_out_dir=folder, overwrite=True) == 1
     assert f'{folder} {told}' in capsys.readouterr().err
-    assert len(list(folder.glob('*.npz'))) == len(list((fresh.folder / 'sem_seg').glob('*.png'))) == 4
+    assert len(list(folder.glob('*.npz'))) == len(list((fresh.folder /
+                                                        'sem_seg').glob('*.png'))) == 4
 
 
 def test_what_the_analysis_reads_is_checked_before_the_first_stage(fresh, capsys):
     assert walked(fresh, 'eval_cam', 'analyze_threshold') == 1
-    assert f'{fresh.folder / "walked"}: no such folder; run --make_sem_seg_pass True' in capsys.readouterr().err
+    assert (f'{fresh.folder / "walked"}: no such folder; run --make_sem_seg_pass True'
+            in capsys.readouterr().err)
     other = shutil.copytree(fresh.folder / 'cam', fresh.folder / 'other')
-    for folder, stage in (('other', 'analyze_threshold'), ('amn_cam', 'analyze_threshold'), ('amn_cam', 'report')):
+    for folder, stage in (('other', 'analyze_threshold'), ('amn_cam', 'analyze_threshold'),
+                          ('amn_cam', 'report')):
         write_json(fresh.folder / folder / records.FOLDER_RECORD, {'classes': ['cat']})
         assert fresh('eval_cam', stage, analyze_dirs=f'x={other}') == 1
-        assert f'{fresh.folder / folder}: made for 1 classes, this data set has 20' in capsys.readouterr().err
+        assert (f'{fresh.folder / folder}: made for 1 classes, this data set has 20'
+                in capsys.readouterr().err)
         (fresh.folder / folder / records.FOLDER_RECORD).unlink()
     assert not (fresh.folder / 'run.log').exists()
 
 
 def test_what_auto_and_published_thresholds_cost(made, fresh, unplotted):
-    assert walked(fresh, 'analyze_threshold', walked_out_dir=made.folder / 'walked', cam_eval_thres='auto',
-                  sem_seg_bg_thres=0.4) == 0
+    assert walked(fresh, 'analyze_threshold', walked_out_dir=made.folder / 'walked',
+                  cam_eval_thres='auto', sem_seg_bg_thres=0.4) == 0
     found = analysis_of(fresh)['methods']
-    assert [found[name].get('threshold_from') for name in ('cam', 'amn_cam', 'sem_seg')] == ['auto', 'auto', None]
+    assert [found[name].get('threshold_from') for name in ('cam', 'amn_cam',
+                                                           'sem_seg')] == ['auto', 'auto', None]
     for name, threshold in (('cam', 0.15), ('amn_cam', 0.25), ('sem_seg', 0.25)):
         assert found[name]['threshold_published'] == threshold
         assert found[name]['loss_published'] == pytest.approx(
@@ -544,8 +595,11 @@ def test_walks_are_read_as_they_were_written(tmp_path):
     planes = walking.planes_of(read)
     assert planes.shape == (2, 7, 12)
     assert planes.max() == 1
-    for keys, planes, hw in (([1], (2, 2, 3), [7, 12]), ([1, 4], (2, 2, 3), [7, 13]), ([1, 4], (2, 2, 3), [7])):
-        activations.save_walked(tmp_path, 'b', activations.Walked(np.array(keys), np.zeros(planes, np.float32), np.array(hw)))
+    for keys, planes, hw in (([1], (2, 2, 3), [7, 12]), ([1, 4], (2, 2, 3), [7, 13]),
+                             ([1, 4], (2, 2, 3), [7])):
+        activations.save_walked(tmp_path, 'b',
+                                activations.Walked(np.array(keys), np.zeros(planes, np.float32),
+                                                   np.array(hw)))
         with pytest.raises(UserError, match='b.npz: its arrays do not fit each other'):
             activations.load_walked(tmp_path, 'b')
     np.savez(tmp_path / 'c.npz', keys=np.array([None], object), walked=np.zeros(1), hw=np.zeros(2))
@@ -558,5 +612,6 @@ def test_walks_are_read_as_they_were_written(tmp_path):
 def test_nothing_left_of_the_walk_is_background():
     empty = activations.Walked(np.array([2]), np.zeros((1, 2, 2), np.float32), np.array([6, 7]))
     assert walking.planes_of(empty).tolist() == np.zeros((1, 6, 7)).tolist()
-    none = activations.Walked(np.zeros(0, np.int64), np.zeros((0, 2, 2), np.float32), np.array([6, 7]))
+    none = activations.Walked(np.zeros(0, np.int64), np.zeros((0, 2, 2), np.float32),
+                              np.array([6, 7]))
     assert walking.planes_of(none).shape == (0, 6, 7)

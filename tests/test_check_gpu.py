@@ -22,7 +22,8 @@ sys.exit(check_gpu.main(sys.argv[1:]))
 
 
 def run(*words):
-    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300)
 
 
 def test_all_is_well_on_this_cpu():
@@ -30,10 +31,12 @@ def test_all_is_well_on_this_cpu():
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert (lines[0], lines[-1]) == ('---- paste from here into an issue ----', '---- to here ----')
-    assert lines[-2].startswith('verdict: all ') and lines[-2].endswith(' comparisons within their limits (cpu)')
+    assert lines[-2].startswith('verdict: all ') and lines[-2].endswith(' comparisons within their '
+                                                                        'limits (cpu)')
     assert any(line.startswith('driver: ') for line in lines)
     for stage in ('make_cam', 'make_amn_cam', 'make_sem_seg', 'make_ins_seg', 'make_seg'):
-        assert any(line.startswith('ok') and f' {stage}: fp32 cpu against CPU' in line and line.endswith('4 of 4 equal')
+        assert any(line.startswith('ok') and f' {stage}: fp32 cpu against CPU' in line
+                   and line.endswith('4 of 4 equal')
                    for line in lines), stage
 
 
@@ -66,7 +69,8 @@ def test_an_error_that_is_no_number_fails():
 
 def test_settings_are_those_that_the_cpu_has():
     for machine, capability, number, left_out in (
-            ('x86_64', 'AVX512', 3, []), ('x86_64', 'AVX2', 3, ['AVX512']), ('x86_64', 'DEFAULT', 2, ['AVX2', 'AVX512']),
+            ('x86_64', 'AVX512', 3, []), ('x86_64', 'AVX2', 3, ['AVX512']),
+            ('x86_64', 'DEFAULT', 2, ['AVX2', 'AVX512']),
             ('aarch64', 'SVE256', 3, ['AVX2', 'AVX512'])):
         found, without = cpu_settings.settings(machine, capability)
         assert (len(found), without) == (number, left_out)

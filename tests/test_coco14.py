@@ -1,4 +1,6 @@
-"""MS-COCO 2014: label maps against ones worked out by hand, lists and labels, what prepare says, the drawn sample."""
+"""MS-COCO 2014: label maps against ones worked out by hand, lists and labels, what prepare says,
+the drawn sample.
+"""
 import hashlib
 import io
 import json
@@ -16,11 +18,13 @@ from misc import imutils
 from misc.files import labels
 from misc.pyutils import UserError
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools under numpy 2
+# pycocotools under numpy 2
+pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')
 
 HW = (6, 8)
 PERSON, CAT, DOG, TOOTHBRUSH = 1, 17, 18, 90  # COCO's category ids
-CATEGORIES = [{'id': number, 'name': name} for number, name in zip(CATEGORY_IDS, CLASSES, strict=True)]
+CATEGORIES = [{'id': number, 'name': name}
+              for number, name in zip(CATEGORY_IDS, CLASSES, strict=True)]
 
 
 def box(top, left, bottom, right):
@@ -29,7 +33,8 @@ def box(top, left, bottom, right):
 
 
 def annotation(segmentation, category, image=9, crowd=0, number=1):
-    return {'id': number, 'image_id': image, 'category_id': category, 'iscrowd': crowd, 'segmentation': segmentation}
+    return {'id': number, 'image_id': image, 'category_id': category, 'iscrowd': crowd,
+            'segmentation': segmentation}
 
 
 def runs(*rows):
@@ -53,9 +58,10 @@ def rows_of(label_map):
 def test_classes_and_their_order():
     assert len(CLASSES) == len(set(CLASSES)) == len(CATEGORY_IDS) == 80
     order = dict(zip(CATEGORY_IDS, CLASSES, strict=True))
-    assert [order[number] for number in (1, 11, 13, 25, 27, 44, 46, 65, 67, 70, 72, 82, 84, 90)] == [
-        'person', 'fire hydrant', 'stop sign', 'giraffe', 'backpack', 'bottle', 'wine glass', 'bed', 'dining table', 'toilet',
-        'tv', 'refrigerator', 'book', 'toothbrush']
+    assert [order[number] for number in (1, 11, 13, 25, 27, 44, 46, 65, 67, 70, 72, 82, 84,
+                                         90)] == [
+        'person', 'fire hydrant', 'stop sign', 'giraffe', 'backpack', 'bottle', 'wine glass', 'bed',
+        'dining table', 'toilet', 'tv', 'refrigerator', 'book', 'toothbrush']
 
 
 def test_no_annotation_is_all_background():
@@ -63,7 +69,9 @@ def test_no_annotation_is_all_background():
 
 
 def test_polygons_run_lengths_crowd_and_overlap():
-    """By hand: a crowd of persons below, a dog of two polygons, a smaller cat on it, the smallest of all on the cat."""
+    """By hand: a crowd of persons below, a dog of two polygons, a smaller cat on it, the smallest
+    of all on the cat.
+    """
     crowd = runs('11111111', '11111111', '00000000', '00000000', '00000000', '00000000')
     cat = runs('00000000', '01110000', '01110000', '01110000', '00000000', '00000000')
     brush = coco_mask.encode(np.asfortranarray(np.pad(np.ones((1, 1), np.uint8), ((2, 3), (2, 5)))))
@@ -75,8 +83,8 @@ def test_polygons_run_lengths_crowd_and_overlap():
                 'dccc....',
                 'ddd.....',
                 '........']
-    annotations = [annotation(brush, TOOTHBRUSH), annotation(dog, DOG), annotation(crowd, PERSON, crowd=1),
-                   annotation(cat, CAT)]
+    annotations = [annotation(brush, TOOTHBRUSH), annotation(dog, DOG),
+                   annotation(crowd, PERSON, crowd=1), annotation(cat, CAT)]
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
         assert rows_of(prepare.label_map([annotations[number] for number in order], HW)) == expected
 
@@ -92,7 +100,8 @@ def test_polygons_without_an_area_cover_nothing():
     assert not prepare.label_map([annotation([[0, 0, 5, 5]], CAT), annotation([], DOG)], HW).any()
 
 
-@pytest.mark.parametrize('broken', [{'size': [6, 8], 'counts': [0, 47]}, {'size': [8, 6], 'counts': [0, 48]}, {'size': [6, 8]},
+@pytest.mark.parametrize('broken', [{'size': [6, 8], 'counts': [0, 47]},
+                                    {'size': [8, 6], 'counts': [0, 48]}, {'size': [6, 8]},
                                     None, [['a'] * 6]])
 def test_broken_segmentations_are_told(broken):
     with pytest.raises(UserError, match='annotation 7: not a segmentation of COCO'):
@@ -105,17 +114,23 @@ def test_broken_segmentations_are_told(broken):
 @pytest.mark.parametrize('indent', [None, 1])
 def test_entries_are_where_they_are_said_to_be(monkeypatch, piece, indent):
     monkeypatch.setattr(prepare, 'PIECE', piece)
-    content = {'info': {'images': [1, 2], 'year': 2014}, 'images': [{'id': 1, 'name': 'caf\u00e9 ]}"'}, {'id': 2}],
-               'number': 3.25, 'annotations': [], 'licenses': None, 'categories': [{'id': 12}, 5, [1]]}
+    content = {'info': {'images': [1, 2], 'year': 2014},
+               'images': [{'id': 1, 'name': 'caf\u00e9 ]}"'}, {'id': 2}],
+               'number': 3.25, 'annotations': [], 'licenses': None,
+               'categories': [{'id': 12}, 5, [1]]}
     text = json.dumps(content, indent=indent, ensure_ascii=False).encode()
     found = list(prepare.entries(io.BytesIO(text), ('images', 'annotations', 'categories')))
-    assert [name for name, *_ in found] == ['images', 'images', 'categories', 'categories', 'categories']
-    assert [json.loads(text[start:end]) for _, _, start, end in found] == content['images'] + content['categories']
+    assert [name for name, *_ in found] == ['images', 'images', 'categories', 'categories',
+                                            'categories']
+    assert [json.loads(text[start:end]) for _, _, start, end
+            in found] == content['images'] + content['categories']
     assert [value for _, value, *_ in found][1:] == content['images'][1:] + content['categories']
 
 
-@pytest.mark.parametrize('text', ['', '[]', '{', '{"images"', '{"images": [{"id": 1}', '{"images": [{"id": 1} {"id": 2}]}',
-                                  '{"images": [{"id": 1}]', '{"images": {"id": 1}}', '{"images": [{"id": ]}', '{"a": 12'])
+@pytest.mark.parametrize('text', ['', '[]', '{', '{"images"', '{"images": [{"id": 1}',
+                                  '{"images": [{"id": 1} {"id": 2}]}',
+                                  '{"images": [{"id": 1}]', '{"images": {"id": 1}}',
+                                  '{"images": [{"id": ]}', '{"a": 12'])
 def test_what_is_not_whole_json_is_refused(text):
     with pytest.raises(ValueError, match='byte'):
         list(prepare.entries(io.BytesIO(text.encode()), ('images',)))
@@ -125,7 +140,8 @@ def test_what_is_not_whole_json_is_refused(text):
 
 TRAIN, VAL = ['000000000009', '000000000025', '000000581921'], ['000000000042']
 ANNOTATIONS = {'train2014': [annotation([box(0, 0, 3, 4)], CAT, 9, number=11),
-                             annotation(runs(*['01100000'] * 6), TOOTHBRUSH, 581921, crowd=1, number=12),
+                             annotation(runs(*['01100000'] * 6), TOOTHBRUSH, 581921, crowd=1,
+                                        number=12),
                              annotation([box(0, 0, 1, 1)], PERSON, 9, number=13)],
                'val2014': [annotation([box(2, 2, 6, 8)], DOG, 42)]}
 
@@ -133,8 +149,10 @@ ANNOTATIONS = {'train2014': [annotation([box(0, 0, 3, 4)], CAT, 9, number=11),
 def write_annotations(root, changes=None):
     """changes: of the JSON of train2014."""
     for split, ids in (('train2014', TRAIN), ('val2014', VAL)):
-        content = {'info': {}, 'licenses': [], 'annotations': ANNOTATIONS[split], 'categories': CATEGORIES, 'images': [
-            {'id': int(image_id), 'file_name': f'COCO_{split}_{image_id}.jpg', 'height': HW[0], 'width': HW[1]}
+        content = {'info': {}, 'licenses': [], 'annotations': ANNOTATIONS[split],
+                   'categories': CATEGORIES, 'images': [
+            {'id': int(image_id), 'file_name': f'COCO_{split}_{image_id}.jpg', 'height': HW[0],
+             'width': HW[1]}
             for image_id in reversed(ids)]} | ((changes or {}) if split == 'train2014' else {})
         path = root / 'annotations' / f'instances_{split}.json'
         path.parent.mkdir(exist_ok=True)
@@ -166,19 +184,24 @@ def prepared(root):
 
 def contents(folder: Path):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob('*')) if path.is_file() and not path.name.endswith('.lock')}
+            for path in sorted(folder.rglob('*')) if path.is_file()
+            and not path.name.endswith('.lock')}
 
 
 def test_lists_labels_and_label_maps(prepared):
     source = COCO14(prepared)
     assert source.names('train2014') == TRAIN
     assert source.names('val2014') == VAL
-    names = {image_id: [CLASSES[key] for key in np.flatnonzero(source.labels(image_id))] for image_id in TRAIN + VAL}
-    assert names == {TRAIN[0]: ['person', 'cat'], TRAIN[1]: [], TRAIN[2]: ['toothbrush'], VAL[0]: ['dog']}
+    names = {image_id: [CLASSES[key] for key in np.flatnonzero(source.labels(image_id))]
+             for image_id in TRAIN + VAL}
+    assert names == {TRAIN[0]: ['person', 'cat'], TRAIN[1]: [], TRAIN[2]: ['toothbrush'],
+                     VAL[0]: ['dog']}
     assert source.labels(TRAIN[0]).dtype == bool
-    assert source.mask_path(TRAIN[0]) == prepared / 'SegmentationClass' / 'train2014' / f'{TRAIN[0]}.png'
+    assert (source.mask_path(TRAIN[0]) == prepared / 'SegmentationClass' / 'train2014' /
+            f'{TRAIN[0]}.png')
     masks = {image_id: rows_of(labels.load(source.mask_path(image_id))) for image_id in TRAIN + VAL}
-    assert masks == {TRAIN[0]: ['pccc....', 'cccc....', 'cccc....', *['........'] * 3], TRAIN[1]: ['........'] * 6,
+    assert masks == {TRAIN[0]: ['pccc....', 'cccc....', 'cccc....', *['........'] * 3],
+                     TRAIN[1]: ['........'] * 6,
                      TRAIN[2]: ['.xx.....'] * 6, VAL[0]: ['........'] * 2 + ['..dddddd'] * 4}
     with Image.open(source.mask_path(VAL[0])) as picture:
         assert picture.getpalette()[:768] == labels.PALETTE.ravel().tolist()
@@ -212,7 +235,8 @@ def test_workers_make_the_same_files(root, prepared, tmp_path):
         for path in (root / name).rglob('*.*'):
             if path.is_file():
                 path.unlink()
-    assert prepare.main(['--coco_root', str(root), '--num_workers', '2', '--allow_other_counts']) == 0
+    assert prepare.main(['--coco_root', str(root), '--num_workers', '2',
+                         '--allow_other_counts']) == 0
     assert contents(root) == before
 
 
@@ -224,47 +248,65 @@ def test_going_on_makes_only_what_is_missing(prepared):
     kept = (folder / f'{TRAIN[2]}.png').stat().st_mtime_ns
     assert command(prepared, '--allow_other_counts') == 0
     assert (folder / f'{TRAIN[2]}.png').stat().st_mtime_ns == kept
-    assert sorted(path.name for path in folder.iterdir()) == [*(f'{image_id}.png' for image_id in TRAIN), '_settings.json']
+    assert sorted(path.name for path in folder.iterdir()) == [*(f'{image_id}.png' for image_id
+                                                                in TRAIN), '_settings.json']
     assert labels.load(folder / f'{TRAIN[0]}.png')[0, 0] == 1
 
 
 def test_label_maps_of_other_annotations_are_not_mixed(prepared, capsys):
     write_annotations(prepared, {'annotations': ANNOTATIONS['train2014'][:1]})
     assert command(prepared, '--allow_other_counts') == 1
-    assert 'SegmentationClass/train2014 was made with other settings (annotations: was' in capsys.readouterr().err
+    assert ('SegmentationClass/train2014 was made with other settings (annotations: was'
+            in capsys.readouterr().err)
     assert command(prepared, '--allow_other_counts', '--overwrite') == 0
     assert labels.load(COCO14(prepared).mask_path(TRAIN[0]))[0, 0] == 16
 
 
 @pytest.mark.parametrize(('change', 'told'), [
-    ({'segmentation': None}, 'without segmentation; not drawn'), ({'segmentation': []}, 'its segmentation is empty; not drawn'),
+    ({'segmentation': None}, 'without segmentation; not drawn'),
+    ({'segmentation': []}, 'its segmentation is empty; not drawn'),
     ({'segmentation': [[1, 1, 4, 4]]}, 'its outlines have fewer than 3 points; not drawn'),
-    ({'segmentation': [[0, 0, 4, 0, 4, 4, 2]]}, 'an outline of 7 numbers, an x without its y; not drawn'),
-    ({'segmentation': [[0, 0, float('nan'), 0, 4, 4]]}, 'an outline with NaN or infinite numbers; not drawn'),
-    ({'segmentation': [[0, 0, float('inf'), 0, 4, 4]]}, 'an outline with NaN or infinite numbers; not drawn'),
-    ({'segmentation': [[5, 5, 1e9, 5, 1e9, 1e9]]}, 'an outline far outside its image of 8 x 6 (5 to 1000000000.0); not drawn'),
-    ({'segmentation': [[0, 0, 10 ** 400, 0, 4, 4]]}, 'an outline far outside its image of 8 x 6 (0 to 1'),
-    ({'segmentation': [['0', '0', '4', '0', '4', '4']]}, 'an outline that is not a list of numbers; not drawn'),
-    ({'segmentation': [[0, 0, None, 0, 4, 4]]}, 'an outline that is not a list of numbers; not drawn'),
-    ({'segmentation': 'RLE'}, 'its segmentation is neither a list of outlines nor run lengths; not drawn'),
-    ({'segmentation': {'size': [6, 8], 'counts': 'zzzzz!!'}}, "compressed run lengths with 'z'; not drawn"),
+    ({'segmentation': [[0, 0, 4, 0, 4, 4, 2]]}, 'an outline of 7 numbers, an x without its y; not '
+                                                'drawn'),
+    ({'segmentation': [[0, 0, float('nan'), 0, 4, 4]]}, 'an outline with NaN or infinite numbers; '
+                                                        'not drawn'),
+    ({'segmentation': [[0, 0, float('inf'), 0, 4, 4]]}, 'an outline with NaN or infinite numbers; '
+                                                        'not drawn'),
+    ({'segmentation': [[5, 5, 1e9, 5, 1e9, 1e9]]}, 'an outline far outside its image of 8 x 6 (5 '
+                                                   'to 1000000000.0); not drawn'),
+    ({'segmentation': [[0, 0, 10 ** 400, 0, 4, 4]]}, 'an outline far outside its image of 8 x 6 (0 '
+                                                     'to 1'),
+    ({'segmentation': [['0', '0', '4', '0', '4', '4']]}, 'an outline that is not a list of '
+                                                         'numbers; not drawn'),
+    ({'segmentation': [[0, 0, None, 0, 4, 4]]}, 'an outline that is not a list of numbers; not '
+                                                'drawn'),
+    ({'segmentation': 'RLE'}, 'its segmentation is neither a list of outlines nor run lengths; not '
+                              'drawn'),
+    ({'segmentation': {'size': [6, 8], 'counts': 'zzzzz!!'}}, "compressed run lengths with 'z'; "
+                                                              "not drawn"),
     ({'segmentation': {'size': [6, 8], 'counts': 'XoP'}}, 'compressed run lengths'),
     ({'segmentation': {'size': [6, 8], 'counts': [10, -5, 43]}}, 'run lengths below 0; not drawn'),
-    ({'segmentation': {'size': [6, 8], 'counts': [1, 2]}}, 'run lengths of 3 pixels, its image has 48; not drawn'),
-    ({'segmentation': {'size': [6, 8], 'counts': [1.5, 46.5]}}, 'run lengths that are not whole numbers; not drawn'),
-    ({'segmentation': {'size': [8, 6], 'counts': [48]}}, 'run lengths of the size [8, 6], its image is [6, 8]; not drawn'),
+    ({'segmentation': {'size': [6, 8], 'counts': [1, 2]}}, 'run lengths of 3 pixels, its image has '
+                                                           '48; not drawn'),
+    ({'segmentation': {'size': [6, 8], 'counts': [1.5, 46.5]}}, 'run lengths that are not whole '
+                                                                'numbers; not drawn'),
+    ({'segmentation': {'size': [8, 6], 'counts': [48]}}, 'run lengths of the size [8, 6], its '
+                                                         'image is [6, 8]; not drawn'),
     ({'image_id': float('nan')}, 'image_id NaN is not a whole number; left out'),
     ({'image_id': 'a.jpg'}, 'image_id "a.jpg" is not a whole number; left out'),
     ({'image_id': 10}, 'image 10 is not listed; left out'),
     ({'image_id': 10 ** 30}, f'image_id 1{30 * "0"} is not a whole number; left out'),
-    ({'category_id': 12}, 'category 12 is none of MS-COCO 2014; left out'), ({'iscrowd': None}, 'iscrowd null is not')])
+    ({'category_id': 12}, 'category 12 is none of MS-COCO 2014; left out'),
+    ({'iscrowd': None}, 'iscrowd null is not')])
 @pytest.mark.parametrize('images_first', [True, False])
-def test_a_broken_annotation_is_told_and_does_not_lose_the_others(root, capsys, change, told, images_first):
+def test_a_broken_annotation_is_told_and_does_not_lose_the_others(root, capsys, change, told,
+                                                                  images_first):
     first, *others = ANNOTATIONS['train2014']
     write_annotations(root, {'annotations': [first | change, *others]})
     path = root / 'annotations' / 'instances_train2014.json'
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({key: content[key] for key in sorted(content, reverse=images_first)}))
+    path.write_text(json.dumps({key: content[key]
+                                for key in sorted(content, reverse=images_first)}))
     assert command(root, '--allow_other_counts') == 1
     shown = capsys.readouterr()
     line, = (line for line in shown.out.splitlines() if line.startswith('annotation '))
@@ -273,27 +315,34 @@ def test_a_broken_annotation_is_told_and_does_not_lose_the_others(root, capsys, 
     source = COCO14(root)
     assert rows_of(labels.load(source.mask_path(TRAIN[0]))) == ['p.......', *['........'] * 5]
     assert rows_of(labels.load(source.mask_path(TRAIN[2]))) == ['.xx.....'] * 6
-    assert source.labels(TRAIN[0])[CLASSES.index('cat')] == ('left out' not in line and 'iscrowd' not in line)
+    assert source.labels(TRAIN[0])[CLASSES.index('cat')] == ('left out' not in line and 'iscrowd'
+                                                             not in line)
 
 
 def test_entries_without_their_parts_are_told(root, capsys):
-    write_annotations(root, {'images': [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg', 'height': 6, 'width': 8},
-                                        {'id': 25, 'file_name': f'COCO_train2014_{TRAIN[1]}.jpg', 'width': 8}, None],
-                             'annotations': [*ANNOTATIONS['train2014'][:1], [1], {'id': 3, 'image_id': 9},
+    write_annotations(root, {'images': [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg',
+                                         'height': 6, 'width': 8},
+                                        {'id': 25, 'file_name': f'COCO_train2014_{TRAIN[1]}.jpg',
+                                         'width': 8}, None],
+                             'annotations': [*ANNOTATIONS['train2014'][:1], [1],
+                                             {'id': 3, 'image_id': 9},
                                              annotation([box(0, 0, 2, 2)], DOG, 25, number=4)]})
     assert command(root, '--allow_other_counts') == 1
     told = [line for line in capsys.readouterr().out.splitlines() if 'left out' in line]
     assert sorted(told) == [
-        'annotation 3: without category_id; left out', 'annotation 4: image 25 is not listed; left out',
-        'annotation without id [1]: not an entry of COCO ([1]); left out', 'image 25: without height; left out',
+        'annotation 3: without category_id; left out',
+        'annotation 4: image 25 is not listed; left out',
+        'annotation without id [1]: not an entry of COCO ([1]); left out',
+        'image 25: without height; left out',
         'image without id null: not an entry of COCO (null); left out']
     assert COCO14(root).names('train2014') == TRAIN[:1]
 
 
 @pytest.mark.parametrize('change', [
-    {'image_id': '9'}, {'image_id': 9.0}, {'category_id': str(CAT)}, {'iscrowd': False}, {'id': '11'},
-    {'segmentation': [[[0, 0], [4, 0], [4, 3], [0, 3]]]}, {'segmentation': [[0, 0], [4, 0], [4, 3], [0, 3]]},
-    {'segmentation': [0, 0, 4, 0, 4, 3, 0, 3]}])
+    {'image_id': '9'}, {'image_id': 9.0}, {'category_id': str(CAT)}, {'iscrowd': False},
+    {'id': '11'},
+    {'segmentation': [[[0, 0], [4, 0], [4, 3], [0, 3]]]},
+    {'segmentation': [[0, 0], [4, 0], [4, 3], [0, 3]]}, {'segmentation': [0, 0, 4, 0, 4, 3, 0, 3]}])
 def test_other_spellings_are_read(root, prepared, change):
     before = contents(root / 'SegmentationClass' / 'train2014')
     first, *others = ANNOTATIONS['train2014']
@@ -305,7 +354,9 @@ def test_other_spellings_are_read(root, prepared, change):
 
 def test_parts_that_are_not_drawn_and_ids_twice_are_told(root, capsys):
     first, *others = ANNOTATIONS['train2014']
-    write_annotations(root, {'annotations': [first | {'segmentation': [[1, 1, 4, 4], *first['segmentation']]}, first, *others]})
+    write_annotations(root, {'annotations': [first |
+                                             {'segmentation': [[1, 1, 4, 4], *first[
+                                                 'segmentation']]}, first, *others]})
     assert command(root, '--allow_other_counts') == 0
     told = capsys.readouterr().out.splitlines()
     assert 'annotation 11: 1 of its 2 outlines have fewer than 3 points and are not drawn' in told
@@ -335,10 +386,13 @@ def test_written_elsewhere_the_root_is_left_alone(root, tmp_path):
 
 @pytest.mark.parametrize(('changes', 'told'), [
     ({'categories': CATEGORIES[:79]}, 'its categories are not the 80'),
-    ({'categories': [*CATEGORIES[:79], {'id': 90, 'name': 'comb'}]}, 'its categories are not the 80'),
+    ({'categories': [*CATEGORIES[:79], {'id': 90, 'name': 'comb'}]},
+     'its categories are not the 80'),
     ({'images': []}, 'no images'),
-    ({'images': [{'id': 9, 'file_name': '000000000009.jpg', 'height': 6, 'width': 8}]}, 'holds 000000000009.jpg, not images'),
-    ({'images': 2 * [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg', 'height': 6, 'width': 8}]}, 'listed twice')])
+    ({'images': [{'id': 9, 'file_name': '000000000009.jpg', 'height': 6, 'width': 8}]},
+     'holds 000000000009.jpg, not images'),
+    ({'images': 2 * [{'id': 9, 'file_name': f'COCO_train2014_{TRAIN[0]}.jpg', 'height': 6,
+                      'width': 8}]}, 'listed twice')])
 def test_other_files_are_refused_in_one_line(root, capsys, changes, told):
     write_annotations(root, changes)
     assert command(root, '--allow_other_counts') == 1
@@ -354,7 +408,8 @@ def test_missing_and_cut_annotations_are_told(root, tmp_path, capsys, monkeypatc
     assert command(root) == 1
     assert f'{path}: not whole JSON' in capsys.readouterr().err
     assert command(root, '--annotations', tmp_path) == 1
-    assert f'{tmp_path}/instances_train2014.json: missing; unpack annotations_trainval2014.zip' in capsys.readouterr().err
+    assert (f'{tmp_path}/instances_train2014.json: missing; unpack annotations_trainval2014.zip'
+            in capsys.readouterr().err)
     assert command(tmp_path / 'nowhere') == 1
     assert 'nowhere: no such folder' in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, 'pycocotools', None)
@@ -375,7 +430,8 @@ def test_images_as_coco_unpacks_them(prepared):
 
 def test_paths_and_grey_images(prepared):
     source = COCO14(prepared)
-    assert source.image_path(VAL[0]) == prepared / 'JPEGImages' / 'val2014' / f'COCO_val2014_{VAL[0]}.jpg'
+    assert (source.image_path(VAL[0]) == prepared / 'JPEGImages' / 'val2014' /
+            f'COCO_val2014_{VAL[0]}.jpg')
     grey = imutils.read_image(source.image_path(TRAIN[1]))
     assert grey.shape == (*HW, 3)
     assert (grey[..., 0] == grey[..., 2]).all()
@@ -386,8 +442,10 @@ def test_lists_of_ones_own(prepared, tmp_path):
     source, path = COCO14(prepared), tmp_path / 'list.txt'
     path.write_text(f'JPEGImages/train2014/COCO_train2014_{TRAIN[2]}.jpg\n{VAL[0]}\n')
     assert source.names(path) == [TRAIN[2], VAL[0]]
-    for content, told in ((f'{VAL[0]}\n2007_000032\n', "list.txt: '000032' is not an id of MS-COCO 2014"),
-                          (f'{VAL[0]}\n000000000010\n', r'list.txt: 1 of its 2 images \(first 000000000010\) are not known')):
+    for content, told in ((f'{VAL[0]}\n2007_000032\n', "list.txt: '000032' is not an id of MS-COCO "
+                                                       "2014"),
+                          (f'{VAL[0]}\n000000000010\n', r'list.txt: 1 of its 2 images \(first '
+                                                        r'000000000010\) are not known')):
         path.write_text(content)
         with pytest.raises(UserError, match=told):
             source.names(path)
@@ -398,9 +456,11 @@ def test_lists_of_ones_own(prepared, tmp_path):
 def test_images_that_are_not_there(prepared):
     source = COCO14(prepared)
     source.image_path(TRAIN[0]).unlink()
-    with pytest.raises(UserError, match=rf'1 of its 3 images \(first {TRAIN[0]}\) are not in .*/JPEGImages/train2014'):
+    with pytest.raises(UserError, match=rf'1 of its 3 images \(first {TRAIN[0]}\) are not in '
+                                        rf'.*/JPEGImages/train2014'):
         source.names('train2014')
-    for image_id, told in (('000000000010', '000000000010: in none of the splits'), ('9', "'9' is not an id")):
+    for image_id, told in (('000000000010', '000000000010: in none of the splits'),
+                           ('9', "'9' is not an id")):
         for method in (source.labels, source.image_path, source.mask_path):
             with pytest.raises(UserError, match=told):
                 method(image_id)
@@ -412,7 +472,8 @@ def test_check(prepared):
     source.mask_path(TRAIN[2]).unlink()
     unknown = '000000000010'
     found = source.check([*VAL, *TRAIN, unknown])
-    assert (found.images, found.missing_image, found.missing_annotation) == (5, [TRAIN[0], unknown], [unknown])
+    assert (found.images, found.missing_image,
+            found.missing_annotation) == (5, [TRAIN[0], unknown], [unknown])
     assert (found.no_class, found.missing_mask) == ([TRAIN[1]], [TRAIN[2], unknown])
     assert {CLASSES[key]: int(found.per_class[key]) for key in np.flatnonzero(found.per_class)} == {
         'person': 1, 'cat': 1, 'dog': 1, 'toothbrush': 1}
@@ -458,10 +519,12 @@ def test_the_sample_has_all_that_coco_has(drawn):
     source = COCO14(drawn)
     seen = {}
     for kind, image_id in zip(sample.KINDS, source.names('train2014'), strict=True):
-        label_map, image = labels.load(source.mask_path(image_id)), imutils.read_image(source.image_path(image_id))
+        label_map, image = (labels.load(source.mask_path(image_id)),
+                            imutils.read_image(source.image_path(image_id)))
         assert label_map.shape == image.shape[:2]
         assert sorted(image.shape[:2]) == ([66, 88] if kind == 'larger' else [60, 80])
-        shown, present = set(np.unique(label_map)) - {0, 255}, set(np.flatnonzero(source.labels(image_id)) + 1)
+        shown, present = set(
+            np.unique(label_map)) - {0, 255}, set(np.flatnonzero(source.labels(image_id)) + 1)
         assert shown == present - ({CLASSES.index('bird') + 1} if kind == 'crowd' else set())
         with Image.open(source.image_path(image_id)) as picture:
             assert (picture.mode == 'L') == (kind == 'grey')

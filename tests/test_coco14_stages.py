@@ -1,4 +1,6 @@
-"""Every stage through the command on the drawn COCO-shaped set, and what grows with the number of classes."""
+"""Every stage through the command on the drawn COCO-shaped set, and what grows with the number of
+classes.
+"""
 import json
 import os
 import subprocess
@@ -20,7 +22,8 @@ from step.pipeline import STAGES
 from tests.conftest import Command
 from tests.tiny import QUICK
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')  # pycocotools under numpy 2
+# pycocotools under numpy 2
+pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = {**QUICK, 'sem_seg_canvas': 0, 'sem_seg_bg_thres': 0.22, 'cam_dtype': 'uint8'}
@@ -29,13 +32,16 @@ FLAGS = {**QUICK, 'sem_seg_canvas': 0, 'sem_seg_bg_thres': 0.22, 'cam_dtype': 'u
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
     root = sample.draw(tmp_path_factory.mktemp('drawn') / 'coco', n_train=8, n_val=2, size=80)
-    assert prepare.main(['--coco_root', str(root), '--num_workers', '0', '--allow_other_counts']) == 0
+    assert prepare.main(['--coco_root', str(root), '--num_workers', '0',
+                         '--allow_other_counts']) == 0
     return root
 
 
 def test_every_stage(drawn, tmp_path):
-    words = Command(None, tmp_path).words(*(stage.name for stage in STAGES if stage.name != 'eval_ins_seg'), **{
-        **FLAGS, 'dataset': 'coco14', 'data_root': drawn, 'train_list': 'train2014', 'val_list': 'val2014',
+    words = Command(None, tmp_path).words(*(stage.name for stage in STAGES
+                                            if stage.name != 'eval_ins_seg'), **{
+        **FLAGS, 'dataset': 'coco14', 'data_root': drawn, 'train_list': 'train2014',
+        'val_list': 'val2014',
         'infer_list': 'train2014', 'eval_set': 'train2014', 'seg_list': 'val2014'})
     words = words[:words.index('--voc12_root')] + words[words.index('--voc12_root') + 2:]
     assert run_sample.main(words) == 0
@@ -58,7 +64,8 @@ def test_every_stage(drawn, tmp_path):
                 assert not label_map.any()  # all background
     scores = read_scores(tmp_path / 'scores.jsonl')
     for stage in ('eval_cam', 'eval_ir_label', 'eval_amn_cam', 'eval_amn_ir_label', 'eval_sem_seg'):
-        assert [scores[stage][name] for name in ('data', 'split', 'images')] == ['coco14', 'train2014', 8]
+        assert [scores[stage][name] for name in ('data', 'split', 'images')] == ['coco14',
+                                                                                 'train2014', 8]
     assert list(scores['eval_sem_seg']['iou']) == ['background', *CLASSES]
     assert scores['eval_sem_seg']['threshold'] == 0.22
     assert scores['eval_sem_seg']['iou']['person'] is None  # in no mask and in no pseudo-mask
@@ -67,15 +74,18 @@ def test_every_stage(drawn, tmp_path):
 def test_images_without_a_class_are_scored_as_all_background(drawn, tmp_path):
     """A split of such images alone: every known pixel is right."""
     source = COCO14(drawn)
-    empty = [image_id for image_id in source.names('train2014') if not source.labels(image_id).any()]
+    empty = [image_id for image_id in source.names('train2014')
+             if not source.labels(image_id).any()]
     (tmp_path / 'empty.txt').write_text('\n'.join(empty))
     for image_id in empty:
         hw = labels.load(source.mask_path(image_id)).shape
         activations.save(tmp_path / 'cam', image_id, activations.Activation(
-            np.zeros(0, np.int64), np.zeros((0, *maps.strided_hw(hw)), np.float32), np.zeros((0, *hw), np.float32)))
-    assert run_sample.main(['--dataset', 'coco14', '--data_root', str(drawn), '--work_dir', str(tmp_path), '--num_workers', '0',
-                            '--eval_set', str(tmp_path / 'empty.txt'), '--cam_out_dir', str(tmp_path / 'cam'),
-                            '--eval_cam_pass']) == 0
+            np.zeros(0, np.int64), np.zeros((0, *maps.strided_hw(hw)), np.float32),
+            np.zeros((0, *hw), np.float32)))
+    assert run_sample.main(['--dataset', 'coco14', '--data_root', str(drawn), '--work_dir',
+                            str(tmp_path), '--num_workers', '0',
+                            '--eval_set', str(tmp_path / 'empty.txt'), '--cam_out_dir',
+                            str(tmp_path / 'cam'), '--eval_cam_pass']) == 0
     line = json.loads((tmp_path / 'result' / 'scores.jsonl').read_text())
     assert (line['miou'], line['iou']['background'], line['images']) == (1.0, 1.0, len(empty))
 
@@ -83,13 +93,15 @@ def test_images_without_a_class_are_scored_as_all_background(drawn, tmp_path):
 def test_check_data(drawn, capsys):
     assert run_sample.main(['--dataset', 'coco14', '--data_root', str(drawn), '--check_data']) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert next(line.split()[1:] for line in lines if line.startswith('--train_list')) == ['train2014', '8', '0', '1', '0']
+    assert next(line.split()[1:] for line in lines
+                if line.startswith('--train_list')) == ['train2014', '8', '0', '1', '0']
     assert any('airplane' in line for line in lines)
 
 
 def script(*words):
-    return subprocess.run(['bash', 'script/generate_pseudo_mask_coco.sh', *map(str, words)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=300, env=os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'})
+    return subprocess.run(['bash', 'script/generate_pseudo_mask_coco.sh', *map(str, words)],
+                          cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'})
 
 
 def test_script(drawn, tmp_path):
@@ -103,13 +115,15 @@ def test_script(drawn, tmp_path):
     assert len(list((tmp_path / 'result' / 'sem_seg').glob('*.png'))) == len(ids)
     settings = json.loads((tmp_path / 'result' / 'sem_seg' / '_settings.json').read_text())
     assert (settings['bg_thres'], settings['canvas'], settings['power']) == (0.22, 0, 1.3)
-    assert json.loads((tmp_path / 'result' / 'cam' / '_settings.json').read_text())['dtype'] == 'uint8'
+    assert json.loads((tmp_path / 'result' / 'cam' /
+                       '_settings.json').read_text())['dtype'] == 'uint8'
     analysis = json.loads((tmp_path / 'result' / 'analysis' / 'analysis.json').read_text())
     assert (analysis['images'], analysis['methods'].keys()) == (8, {'cam', 'amn_cam'})
     assert (tmp_path / 'result' / 'report' / 'index.html').is_file()
     table = done.stdout[done.stdout.index('mIoU in %'):]
     for title, published in (('CAM seed', '33.1'), ('AMN seed', '40.3'), ('pseudo-mask', '46.7')):
-        assert any(line.startswith(title) and line.endswith(f'train2014 (8)       {published}') for line in table.splitlines())
+        assert any(line.startswith(title) and line.endswith(f'train2014 (8)       {published}')
+                   for line in table.splitlines())
     again = script(*words)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count('is already trained with these settings') == 3
@@ -117,7 +131,8 @@ def test_script(drawn, tmp_path):
 
 
 @pytest.mark.parametrize(('words', 'code', 'told'), [
-    ([], 1, 'error: where is coco14? Give --data_root FOLDER'), (['nowhere'], 1, 'error: nowhere: no such folder')])
+    ([], 1, 'error: where is coco14? Give --data_root FOLDER'),
+    (['nowhere'], 1, 'error: nowhere: no such folder')])
 def test_script_tells_how_it_is_used(words, code, told):
     done = script(*words)
     assert done.returncode == code

@@ -28,38 +28,48 @@ IDS = [f'2007_00000{number}' for number in range(1, 5)]
 # issue 6: every flag and its default
 DEFAULTS = {
     'dataset': 'voc12', 'data_root': None, 'voc12_root': None,
-    'cam_network': 'net.resnet50_cam', 'cam_crop_size': 512, 'cam_batch_size': 16, 'cam_num_epoches': 5,
+    'cam_network': 'net.resnet50_cam', 'cam_crop_size': 512, 'cam_batch_size': 16,
+    'cam_num_epoches': 5,
     'cam_learning_rate': 0.1, 'cam_weight_decay': 1e-4, 'cam_scales': [1.0, 0.5, 1.5, 2.0],
     'cam_resize_long': [320, 640], 'cam_eval_thres': None,
-    'amn_network': 'net.resnet50_amn', 'amn_crop_size': 512, 'amn_batch_size': 16, 'amn_num_epoches': 5, 'eps': 0.4,
+    'amn_network': 'net.resnet50_amn', 'amn_crop_size': 512, 'amn_batch_size': 16,
+    'amn_num_epoches': 5, 'eps': 0.4,
     'amn_learning_rate': [5e-6, 1e-4], 'conf_fg_thres': None, 'conf_bg_thres': None,
-    'irn_network': 'net.resnet50_irn', 'irn_crop_size': 512, 'irn_batch_size': 32, 'irn_num_epoches': 3,
-    'irn_learning_rate': 0.1, 'irn_weight_decay': 1e-4,
-    'beta': 10.0, 'exp_times': 8, 'sem_seg_bg_thres': 0.25, 'sem_seg_power': 1.3, 'ins_seg_bg_thres': 0.25,
+    'irn_network': 'net.resnet50_irn', 'irn_crop_size': 512, 'irn_batch_size': 32,
+    'irn_num_epoches': 3, 'irn_learning_rate': 0.1, 'irn_weight_decay': 1e-4,
+    'beta': 10.0, 'exp_times': 8, 'sem_seg_bg_thres': 0.25, 'sem_seg_power': 1.3,
+    'ins_seg_bg_thres': 0.25,
     'log_name': 'sample_train_eval', 'work_dir': '.', 'report_images': 60, 'report_pass': False,
-    'seg_recipe': 'advcam', 'seg_network': 'net.resnet101_deeplab', 'seg_label_dir': None, 'seg_pretrained': None,
-    'seg_input': None, 'seg_stride': None, 'seg_ceil_mode': None, 'seg_steps': None, 'seg_loss': None, 'seg_resize': None,
-    'seg_crop_size': 321, 'seg_batch_size': 10, 'seg_learning_rate': 2.5e-4, 'seg_weight_decay': 5e-4, 'seg_momentum': 0.9,
+    'seg_recipe': 'advcam', 'seg_network': 'net.resnet101_deeplab', 'seg_label_dir': None,
+    'seg_pretrained': None,
+    'seg_input': None, 'seg_stride': None, 'seg_ceil_mode': None, 'seg_steps': None,
+    'seg_loss': None, 'seg_resize': None,
+    'seg_crop_size': 321, 'seg_batch_size': 10, 'seg_learning_rate': 2.5e-4,
+    'seg_weight_decay': 5e-4, 'seg_momentum': 0.9,
     'seg_train_scales': [1.0, 0.75, 0.5], 'seg_scales': [1.0, 0.75, 0.5], 'seg_flip': False,
     'seg_crf': False,
     'train_seg_pass': False, 'make_seg_pass': False, 'eval_seg_pass': False,
-    'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4, 'overwrite': False,
-    'check_data': False, 'ins_seg_coco_json': None, 'deterministic': False,
+    'device': 'auto', 'seed': 0, 'precision': 'fp32', 'pretrained': 'imagenet', 'momentum': 1e-4,
+    'overwrite': False, 'check_data': False, 'ins_seg_coco_json': None, 'deterministic': False,
     **{f'{name}_pass': False for name in (
-        'train_cam', 'make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'train_amn', 'make_amn_cam',
-        'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'train_irn', 'make_sem_seg', 'eval_sem_seg',
-        'make_ins_seg', 'eval_ins_seg')}}
+        'train_cam', 'make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'train_amn',
+        'make_amn_cam', 'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'train_irn',
+        'make_sem_seg', 'eval_sem_seg', 'make_ins_seg', 'eval_ins_seg')}}
 
 
 # those that depend on --dataset and --work_dir
 RESOLVED = {
-    'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt', 'infer_list': 'voc12/train.txt', 'eval_set': 'train',
+    'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt',
+    'infer_list': 'voc12/train.txt', 'eval_set': 'train',
     'cam_weights_name': 'sess/res50_cam.pth', 'amn_weights_name': 'sess/res50_amn.pth',
-    'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam', 'ir_label_out_dir': 'result/ir_label',
+    'irn_weights_name': 'sess/res50_irn.pth', 'cam_out_dir': 'result/cam',
+    'ir_label_out_dir': 'result/ir_label',
     'amn_cam_out_dir': 'result/amn_cam', 'amn_ir_label_out_dir': 'result/amn_ir_label',
-    'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg', 'scores_file': 'result/scores.jsonl',
+    'sem_seg_out_dir': 'result/sem_seg', 'ins_seg_out_dir': 'result/ins_seg',
+    'scores_file': 'result/scores.jsonl',
     'seg_list': 'voc12/val.txt', 'seg_weights_name': 'sess/seg.pth', 'seg_out_dir': 'result/seg',
-    'seg_crf_out_dir': 'result/seg_crf', 'analysis_out_dir': 'result/analysis', 'report_out_dir': 'result/report'}
+    'seg_crf_out_dir': 'result/seg_crf', 'analysis_out_dir': 'result/analysis',
+    'report_out_dir': 'result/report'}
 
 
 def parse(*words):
@@ -100,8 +110,9 @@ def test_defaults_of_lists_and_files(name, default):
     assert default in shown[shown.index(f'--{name} {name.upper()}'):][:400]
 
 
-@pytest.mark.parametrize(('dataset', 'lists'), [('coco14', ['train2014', 'val2014', 'train2014', 'train2014']),
-                                                ('folder', ['all', 'some', 'all', 'masked'])])
+@pytest.mark.parametrize(('dataset', 'lists'),
+                         [('coco14', ['train2014', 'val2014', 'train2014', 'train2014']),
+                          ('folder', ['all', 'some', 'all', 'masked'])])
 def test_lists_of_other_data_sets(dataset, lists):
     args = parse('--dataset', dataset)
     options.resolve_lists(args)
@@ -120,15 +131,17 @@ def test_half_the_cores_by_default(monkeypatch):
 def test_every_flag_has_a_help_text_and_a_group():
     parser = options.build_parser(STAGES)
     titled = {group.title for group in parser._action_groups}
-    assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk', 'segmentation network',
-            'files'} <= titled
+    assert {'stages', 'data', 'machine and run', 'CAM', 'refined seeds', 'AMN', 'IRN',
+            'random walk', 'segmentation network', 'files'} <= titled
     assert all(action.help for action in parser._actions)
     shown = ' '.join(parser.format_help().split())
-    assert all(flag in shown for flag in ('--train_cam_pass', '--chainer_eval_set', '[512]', '[1.0 0.5 1.5 2.0]'))
+    assert all(flag in shown for flag in ('--train_cam_pass', '--chainer_eval_set', '[512]',
+                                          '[1.0 0.5 1.5 2.0]'))
 
 
 @pytest.mark.parametrize(('words', 'expected'), [
-    ((), True), (('True',), True), (('true',), True), (('1',), True), (('yes',), True), (('on',), True),
+    ((), True), (('True',), True), (('true',), True), (('1',), True), (('yes',), True),
+    (('on',), True),
     (('False',), False), (('false',), False), (('0',), False), (('no',), False), (('off',), False)])
 def test_spellings_of_a_stage(words, expected):
     assert parse('--make_cam_pass', *words).make_cam_pass is expected
@@ -136,9 +149,12 @@ def test_spellings_of_a_stage(words, expected):
 
 
 @pytest.mark.parametrize('words', [
-    '--nonsense 1', '--make_cam', '--make_cam_pass maybe', '--seed one', '--seed -1', '--seed 99999999999999999999',
-    '--beta ten', '--beta 0', '--beta nan', '--beta inf', '--exp_times 1.5', '--exp_times 40', '--cam_scales',
-    '--cam_scales 1 0', '--cam_batch_size 0', '--eps 1.5', '--conf_fg_thres -0.1', '--precision fp8', '--cam_resize_long 320',
+    '--nonsense 1', '--make_cam', '--make_cam_pass maybe', '--seed one', '--seed -1',
+    '--seed 99999999999999999999',
+    '--beta ten', '--beta 0', '--beta nan', '--beta inf', '--exp_times 1.5', '--exp_times 40',
+    '--cam_scales',
+    '--cam_scales 1 0', '--cam_batch_size 0', '--eps 1.5', '--conf_fg_thres -0.1',
+    '--precision fp8', '--cam_resize_long 320',
     '--amn_learning_rate 1e-4', '--num_workers -2', 'stray'])
 def test_wrong_flags_are_told_of_in_one_line(words, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -148,7 +164,8 @@ def test_wrong_flags_are_told_of_in_one_line(words, capsys):
 
 
 def test_numbers_are_numbers():
-    words = '--beta 8 --exp_times 6 --cam_scales 1 0.5 --sem_seg_bg_thres 0.3 --amn_learning_rate 1e-6 2e-4'
+    words = ('--beta 8 --exp_times 6 --cam_scales 1 0.5 --sem_seg_bg_thres 0.3 --amn_learning_rate '
+             '1e-6 2e-4')
     args = parse(*words.split())
     assert (args.beta, args.exp_times, args.sem_seg_bg_thres) == (8.0, 6, 0.3)
     assert args.cam_scales == [1.0, 0.5]
@@ -157,14 +174,17 @@ def test_numbers_are_numbers():
 
 
 def test_the_split_to_score_on_has_two_names():
-    assert parse('--chainer_eval_set', 'val').eval_set == parse('--eval_set', 'val').eval_set == 'val'
+    assert parse('--chainer_eval_set',
+                 'val').eval_set == parse('--eval_set', 'val').eval_set == 'val'
 
 
 @pytest.mark.parametrize(('words', 'cam', 'amn'), [
     ('', (0.15, 0.30, 0.05), (0.25, 0.45, 0.15)),
-    ('--cam_eval_thres 0.2 --conf_fg_thres 0.5 --conf_bg_thres 0.1', (0.2, 0.5, 0.1), (0.2, 0.5, 0.1)),
+    ('--cam_eval_thres 0.2 --conf_fg_thres 0.5 --conf_bg_thres 0.1', (0.2, 0.5, 0.1),
+     (0.2, 0.5, 0.1)),
     ('--conf_fg_thres 0.5 --cam_conf_fg_thres 0.35', (0.15, 0.35, 0.05), (0.25, 0.5, 0.15)),
-    ('--cam_eval_thres 0.2 --eval_amn_cam_thres 0 --amn_conf_bg_thres 0', (0.2, 0.30, 0.05), (0.0, 0.45, 0.0))])
+    ('--cam_eval_thres 0.2 --eval_amn_cam_thres 0 --amn_conf_bg_thres 0', (0.2, 0.30, 0.05),
+     (0.0, 0.45, 0.0))])
 def test_thresholds_own_then_shared_then_published(words, cam, amn):
     args = parse(*words.split())
     options.resolve_settings(STAGES, args)
@@ -173,7 +193,8 @@ def test_thresholds_own_then_shared_then_published(words, cam, amn):
 
 
 def test_background_above_foreground_is_refused():
-    with pytest.raises(UserError, match='AMN seeds: the background threshold 0.5 is above the foreground threshold 0.45'):
+    with pytest.raises(UserError, match='AMN seeds: the background threshold 0.5 is above the '
+                                        'foreground threshold 0.45'):
         options.resolve_settings(STAGES, parse('--amn_conf_bg_thres', '0.5'))
 
 
@@ -205,33 +226,40 @@ def test_the_root_has_two_names_for_voc_alone(tree):
         args = parse(*words)
         assert options.open_source(args).name == 'voc12'
         assert args.data_root == str(tree)
-    for words in (['--voc12_root', 'a', '--data_root', 'b'], ['--voc12_root', 'a', '--dataset', 'folder']):
-        with pytest.raises(UserError, match='--voc12_root a beside --dataset .*: give --data_root alone'):
+    for words in (['--voc12_root', 'a', '--data_root', 'b'],
+                  ['--voc12_root', 'a', '--dataset', 'folder']):
+        with pytest.raises(UserError,
+                           match='--voc12_root a beside --dataset .*: give --data_root alone'):
             options.open_source(parse(*words))
 
 
 def test_roots_of_other_data_sets(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('COCO14_ROOT', raising=False)
-    with pytest.raises(UserError, match=r'where is coco14\? Give --data_root FOLDER: .*; or set COCO14_ROOT'):
+    with pytest.raises(UserError,
+                       match=r'where is coco14\? Give --data_root FOLDER: .*; or set COCO14_ROOT'):
         options.find_root(None, 'coco14')
     monkeypatch.setenv('COCO14_ROOT', '/data/coco')
     assert options.find_root(None, 'coco14') == '/data/coco'
-    with pytest.raises(UserError, match=r'where is folder\? Give --data_root FOLDER: .* images/ and labels.csv$'):
+    with pytest.raises(UserError, match=r'where is folder\? Give --data_root FOLDER: .* images/ '
+                                        r'and labels.csv$'):
         options.find_root(None, 'folder')
 
 
 def test_root_of_the_environment(monkeypatch, tree, capsys):
     monkeypatch.setenv('VOC12_ROOT', str(tree))
-    lists = [word for name in ('train_list', 'val_list', 'infer_list') for word in (f'--{name}', 'train')]
+    lists = [word for name in ('train_list', 'val_list', 'infer_list')
+             for word in (f'--{name}', 'train')]
     assert run_sample.main(['--check_data', *lists]) == 0
     assert '--train_list train' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(('wrong', 'told'), [
     ('nowhere', 'no such folder'), ('above', 'too high a level: give --voc12_root {tree}'),
-    ('far above', 'too high a level: give --voc12_root {tree}'), ('JPEGImages', 'too low a level: give --voc12_root {tree}'),
-    ('ImageSets/Segmentation', 'too low a level: give --voc12_root {tree}'), ('empty', 'has no JPEGImages, Annotations')])
+    ('far above', 'too high a level: give --voc12_root {tree}'),
+    ('JPEGImages', 'too low a level: give --voc12_root {tree}'),
+    ('ImageSets/Segmentation', 'too low a level: give --voc12_root {tree}'),
+    ('empty', 'has no JPEGImages, Annotations')])
 def test_a_root_at_the_wrong_level(wrong, told, tree, tmp_path, capsys):
     devkit = tmp_path / 'data' / 'VOCdevkit'
     devkit.mkdir(parents=True)
@@ -258,10 +286,13 @@ def tiny(command):
 
 @pytest.mark.parametrize(('stage', 'maker'), [
     ('make_cam', 'train_cam'), ('eval_cam', 'make_cam'), ('cam_to_ir_label', 'make_cam'),
-    ('eval_ir_label', 'cam_to_ir_label'), ('train_amn', 'cam_to_ir_label'), ('make_amn_cam', 'train_amn'),
+    ('eval_ir_label', 'cam_to_ir_label'), ('train_amn', 'cam_to_ir_label'),
+    ('make_amn_cam', 'train_amn'),
     ('eval_amn_cam', 'make_amn_cam'), ('amn_cam_to_ir_label', 'make_amn_cam'),
-    ('eval_amn_ir_label', 'amn_cam_to_ir_label'), ('train_irn', 'amn_cam_to_ir_label'), ('make_sem_seg', 'train_irn'),
-    ('eval_sem_seg', 'make_sem_seg'), ('train_seg', 'make_sem_seg'), ('make_seg', 'train_seg'), ('eval_seg', 'make_seg')])
+    ('eval_amn_ir_label', 'amn_cam_to_ir_label'), ('train_irn', 'amn_cam_to_ir_label'),
+    ('make_sem_seg', 'train_irn'),
+    ('eval_sem_seg', 'make_sem_seg'), ('train_seg', 'make_sem_seg'), ('make_seg', 'train_seg'),
+    ('eval_seg', 'make_seg')])
 def test_a_missing_input_names_the_stage_that_makes_it(stage, maker, command, capsys):
     assert command(stage, **QUICK) == 1
     assert f'{stage} needs {command.folder}' in (line := the_error(capsys))
@@ -286,16 +317,24 @@ def test_images_that_the_root_lacks_are_counted_and_named(command, capsys):
 
 
 @pytest.mark.parametrize(('damage', 'told'), [
-    (lambda tree: (tree / 'JPEGImages/2007_000003.jpg').unlink(), '1 of its 4 images are not in .*2007_000003'),
-    (lambda tree: (tree / 'Annotations/2007_000002.xml').unlink(), '2007_000002.xml: missing; image-level labels'),
-    (lambda tree: (tree / 'Annotations/2007_000002.xml').write_text('<annotation>'), '000002.xml: not readable as XML'),
+    (lambda tree: (tree / 'JPEGImages/2007_000003.jpg').unlink(), '1 of its 4 images are not in '
+                                                                  '.*2007_000003'),
+    (lambda tree: (tree / 'Annotations/2007_000002.xml').unlink(), '2007_000002.xml: missing; '
+                                                                   'image-level labels'),
+    (lambda tree: (tree / 'Annotations/2007_000002.xml').write_text('<annotation>'), '000002.xml: '
+                                                                                     'not readable '
+                                                                                     'as XML'),
     (lambda tree: (tree / 'Annotations/2007_000002.xml').write_text(
-        '<annotation><object><name>unicorn</name></object></annotation>'), "'unicorn' is not one of the 20 classes"),
+        '<annotation><object><name>unicorn</name></object></annotation>'), "'unicorn' is not one "
+                                                                           "of the 20 classes"),
     (lambda tree: (tree / 'SegmentationClass/2007_000004.png').unlink(),
      '2007_000004.png: 1 of the 4 masks of train are missing'),
-    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').unlink(), 'train_aug: neither a list file nor a split'),
-    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').write_text('\n \n'), 'train_aug.txt: an empty list'),
-    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').write_text('2007_000001\n2007_000001\n'),
+    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').unlink(),
+     'train_aug: neither a list file nor a split'),
+    (lambda tree: (tree / 'ImageSets/Segmentation/train_aug.txt').write_text('\n \n'),
+     'train_aug.txt: an empty list'),
+    (lambda tree: (
+        tree / 'ImageSets/Segmentation/train_aug.txt').write_text('2007_000001\n2007_000001\n'),
      '2007_000001 is listed twice')],
     ids=['image', 'XML', 'broken XML', 'unknown class', 'mask', 'list', 'empty list', 'twice'])
 def test_damaged_data(damage, told, tree, command, capsys):
@@ -315,10 +354,13 @@ def test_training_needs_no_mask(tree, command):
 
 @pytest.mark.parametrize(('flags', 'told'), [
     ({'cam_batch_size': 5}, 'train_cam: a batch of 5 is larger than the list of 4 images'),
-    ({'precision': 'fp16'}, '--precision fp16 needs a GPU'), ({'device': 'quantum'}, '--device quantum'),
-    ({'device': 'meta'}, '--device meta: only cpu and cuda'), ({'cam_resize_long': [9, 8]}, 'LOW is above HIGH'),
+    ({'precision': 'fp16'}, '--precision fp16 needs a GPU'),
+    ({'device': 'quantum'}, '--device quantum'),
+    ({'device': 'meta'}, '--device meta: only cpu and cuda'),
+    ({'cam_resize_long': [9, 8]}, 'LOW is above HIGH'),
     ({'pretrained': 'nowhere.pth'}, '--pretrained nowhere.pth'),
-    ({'cam_network': 'net.nothing'}, '--cam_network net.nothing'), ({'irn_network': 'json'}, '--irn_network json')])
+    ({'cam_network': 'net.nothing'}, '--cam_network net.nothing'),
+    ({'irn_network': 'json'}, '--irn_network json')])
 def test_choices_are_checked_before_the_first_stage(flags, told, command, capsys, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     assert command('train_cam', **{**QUICK, **flags}) == 1
@@ -330,8 +372,8 @@ def test_labels_that_a_later_training_reads_are_checked_first(tree, command, cap
     """train_amn scores on the infer list, which need not lie within the train list."""
     (tree / 'ImageSets/Segmentation/most.txt').write_text('\n'.join(IDS[:3]))
     (tree / 'Annotations/2007_000004.xml').unlink()
-    assert command('train_cam', 'make_cam', 'cam_to_ir_label', 'train_amn', train_list='most', val_list='most',
-                   **QUICK) == 1
+    assert command('train_cam', 'make_cam', 'cam_to_ir_label', 'train_amn', train_list='most',
+                   val_list='most', **QUICK) == 1
     assert '2007_000004.xml: missing' in the_error(capsys)
 
 
@@ -340,7 +382,8 @@ def test_check_data(tree, command, capsys):
     rows = capsys.readouterr().out.splitlines()
     assert next(row.split() for row in rows if row.startswith('--train_list')) == [
         '--train_list', 'train_aug', '4', '0', '0', '0']
-    counts = dict((row.split()[0], row.split()[1:]) for row in rows if row and row.split()[0] in ('person', 'sofa', 'cat'))
+    counts = dict((row.split()[0], row.split()[1:]) for row in rows if row
+                  and row.split()[0] in ('person', 'sofa', 'cat'))
     assert counts == expected_counts(tree, ('person', 'sofa', 'cat'))
     (tree / 'SegmentationClass/2007_000001.png').unlink()
     (tree / 'Annotations/2007_000002.xml').unlink()
@@ -354,7 +397,8 @@ def test_check_data(tree, command, capsys):
 
 def expected_counts(tree, names):
     texts = [path.read_text() for path in (tree / 'Annotations').iterdir()]
-    return {name: [str(sum(f'<name>{name}</name>' in text for text in texts))] * 3 for name in names}
+    return {name: [str(sum(f'<name>{name}</name>' in text for text in texts))] * 3
+            for name in names}
 
 
 # errors while a stage runs
@@ -383,7 +427,8 @@ def test_a_broken_activation_does_not_lose_the_others(tiny, command, capsys):
     truncate(command.folder / 'cam' / '2007_000003.npz')
     (command.folder / 'cam' / '2007_000001.npz').unlink()
     assert tiny('cam_to_ir_label') == 1
-    assert '2 of 4 images failed, the others are done; first 2007_000001' in (line := last_error(capsys))
+    assert ('2 of 4 images failed, the others are done; first 2007_000001'
+            in (line := last_error(capsys)))
     assert 'run --make_cam_pass True first' in line
     assert sorted(path.name for path in (command.folder / 'ir_label').iterdir()) == [
         '2007_000002.png', '2007_000004.png', '_inputs.jsonl', '_settings.json']
@@ -409,8 +454,10 @@ def test_a_checkpoint_of_another_class_count(tiny, command, capsys):
 def test_what_was_made_for_other_classes_of_the_same_number(tiny, command, capsys):
     assert tiny('make_cam') == 0
     renamed = [*VOC12.classes[:-1], 'television']
-    for path, told in ((command.folder / 'cam.json', 'cam.pth: trained for other classes: number 20 of 20'),
-                       (command.folder / 'cam' / '_settings.json', 'cam: made for other classes: number 20 of 20')):
+    for path, told in ((command.folder / 'cam.json', 'cam.pth: trained for other classes: number '
+                                                     '20 of 20'),
+                       (command.folder / 'cam' / '_settings.json',
+                        'cam: made for other classes: number 20 of 20')):
         path.write_text(json.dumps({'classes': renamed}))
         capsys.readouterr()
         assert tiny('make_cam' if path.name == 'cam.json' else 'eval_cam') == 1
@@ -426,7 +473,8 @@ def test_a_checkpoint_that_is_none(tiny, command, capsys):
 def test_weights_without_a_record_are_not_trained_over(tiny, command, capsys):
     before = (command.folder / 'cam.pth').read_bytes()
     assert tiny('train_cam') == 0
-    assert 'cam.pth is there, without a record of its settings (made elsewhere), and is used' in capsys.readouterr().out
+    assert ('cam.pth is there, without a record of its settings (made elsewhere), and is used'
+            in capsys.readouterr().out)
     assert (command.folder / 'cam.pth').read_bytes() == before
 
 
@@ -492,16 +540,19 @@ def test_ctrl_c(tiny, capsys, monkeypatch):
 def test_log_and_score_tell_where_they_come_from(tiny, command, capsys):
     assert tiny('make_cam', 'eval_cam', seed=5, eval_cam_thres=0.123) == 0
     lines = (command.folder / 'run.log').read_text().splitlines()
-    assert re.search(rf'AMN {run_sample.VERSION}, commit (\w+\+?), Python 3\.\S+, torch \S+, cpu.*, seed 5$', lines[0])
+    assert re.search(rf'AMN {run_sample.VERSION}, commit (\w+\+?), Python 3\.\S+, torch \S+, '
+                     rf'cpu.*, seed 5$', lines[0])
     assert 'cam_scales=[1.0, 0.5]' in lines[1]
     assert lines[2].endswith('stages: make_cam, eval_cam')
     assert '=== make_cam' in lines[3]
     out = capsys.readouterr().out
-    assert re.search(r'eval_cam: mIoU \d+\.\d% on train, 4 images, threshold 0.12; best .* within 3 points', out)
+    assert re.search(r'eval_cam: mIoU \d+\.\d% on train, 4 images, threshold 0.12; best .* within '
+                     r'3 points', out)
     assert re.search(r'=== make_cam took 0:00:\d\d', out)
     assert not any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
     line = json.loads((command.folder / 'scores.jsonl').read_text())
-    assert (line['stage'], line['split'], line['images'], line['threshold']) == ('eval_cam', 'train', 4, 0.123)
+    assert (line['stage'], line['split'], line['images'],
+            line['threshold']) == ('eval_cam', 'train', 4, 0.123)
     assert line['version'] == run_sample.VERSION
     assert set(line['iou']) == {'background', *VOC12.classes}
     assert 0 <= line['miou'] <= line['best_miou'] <= 1
@@ -513,14 +564,16 @@ def test_an_error_is_in_the_log_and_once_on_the_screen(tiny, command, capsys):
     assert tiny('make_cam') == 1
     captured = capsys.readouterr()
     assert (captured.out + captured.err).count('error: ') == 1
-    assert 'error: 1 of 4 images failed' in (command.folder / 'run.log').read_text().splitlines()[-1]
+    assert 'error: 1 of 4 images failed' in (command.folder /
+                                             'run.log').read_text().splitlines()[-1]
 
 
 def test_finished_images_are_kept_and_overwrite_makes_them_anew(tiny, command, capsys):
     assert tiny('make_cam') == 0
     path = command.folder / 'cam' / '2007_000001.npz'
     stored = activations.load(command.folder / 'cam', '2007_000001')
-    activations.save(command.folder / 'cam', '2007_000001', stored._replace(high_res=stored.high_res * 0))
+    activations.save(command.folder / 'cam', '2007_000001',
+                     stored._replace(high_res=stored.high_res * 0))
     assert tiny('make_cam') == 0
     assert '4 of 4 images are already done' in capsys.readouterr().out
     assert not np.load(path)['high_res'].any()
@@ -543,11 +596,14 @@ def test_work_dir_holds_what_is_not_named():
     args = parse('--work_dir', 'first', '--cam_out_dir', 'elsewhere/cam')
     options.resolve_files(STAGES, args)
     assert args.cam_out_dir == 'elsewhere/cam'
-    assert (args.cam_weights_name, args.amn_cam_out_dir) == ('first/sess/res50_cam.pth', 'first/result/amn_cam')
+    assert (args.cam_weights_name, args.amn_cam_out_dir) == ('first/sess/res50_cam.pth',
+                                                             'first/result/amn_cam')
     assert args.scores_file == 'first/result/scores.jsonl'
-    args = parse('--work_dir', 'first', *(word for name, path in STAGES.files().items() for word in (f'--{name}', path)))
+    args = parse('--work_dir', 'first',
+                 *(word for name, path in STAGES.files().items() for word in (f'--{name}', path)))
     options.resolve_files(STAGES, args)
-    assert {name: getattr(args, name) for name in STAGES.files()} == STAGES.files()  # a named path stays
+    # a named path stays
+    assert {name: getattr(args, name) for name in STAGES.files()} == STAGES.files()
 
 
 # --repeat
@@ -575,17 +631,21 @@ def seeded(*stages, **flags):
 
 
 def test_everything_that_a_repeat_writes_moves(tmp_path):
-    flags = {'work_dir': tmp_path, 'ins_seg_coco_json': tmp_path / 'all.json', 'tensorboard': tmp_path / 'board'}
+    flags = {'work_dir': tmp_path, 'ins_seg_coco_json': tmp_path / 'all.json',
+             'tensorboard': tmp_path / 'board'}
     one = seeded('train_irn', 'make_ins_seg', **flags)
-    assert (one.ins_seg_coco_json, one.tensorboard) == (f'{tmp_path}/seed_7/all.json', f'{tmp_path}/seed_7/board')
+    assert (one.ins_seg_coco_json, one.tensorboard) == (f'{tmp_path}/seed_7/all.json',
+                                                        f'{tmp_path}/seed_7/board')
     other = seeded('eval_cam', **flags)
-    assert (other.ins_seg_coco_json, other.tensorboard) == (f'{tmp_path}/all.json', f'{tmp_path}/board')
+    assert (other.ins_seg_coco_json, other.tensorboard) == (f'{tmp_path}/all.json',
+                                                            f'{tmp_path}/board')
 
 
 @pytest.mark.parametrize(('work_dir', 'given', 'moved'), [
-    ('work', 'work/../cam.pth', 'seed_7/cam.pth'), ('work', 'elsewhere/cam.pth', 'elsewhere/seed_7/cam.pth'),
-    ('work/.', 'other/../work/a/cam.pth', 'work/seed_7/a/cam.pth'), ('.', 'a/cam.pth', 'seed_7/a/cam.pth'),
-    ('.', '../cam.pth', '../seed_7/cam.pth')])
+    ('work', 'work/../cam.pth', 'seed_7/cam.pth'),
+    ('work', 'elsewhere/cam.pth', 'elsewhere/seed_7/cam.pth'),
+    ('work/.', 'other/../work/a/cam.pth', 'work/seed_7/a/cam.pth'),
+    ('.', 'a/cam.pth', 'seed_7/a/cam.pth'), ('.', '../cam.pth', '../seed_7/cam.pth')])
 def test_where_a_repeat_writes(tmp_path, monkeypatch, work_dir, given, moved):
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
@@ -605,9 +665,12 @@ def test_the_spread_of_every_score(tmp_path, monkeypatch):
                  {'stage': 'eval_sem_seg', 'miou': None if seed else 0.5}]
         path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
         repeats.append(SimpleNamespace(seed=seed, scores_file=path, seg_crf=True))
-    run_sample.report_spread(repeats, chosen_stages('train_seg', 'eval_sem_seg', 'eval_ins_seg', 'eval_seg'))
+    run_sample.report_spread(repeats, chosen_stages('train_seg', 'eval_sem_seg', 'eval_ins_seg',
+                                                    'eval_seg'))
     assert [line.split() for line in told[0].splitlines()[2:]] == [
-        ['eval_ins_seg,', 'mean', 'AP', '12.5', '8.8', '6.2', '18.8'], ['eval_seg', '50.0', '35.4', '25.0', '75.0'],
+        ['eval_ins_seg,', 'mean', 'AP', '12.5', '8.8', '6.2', '18.8'],
+        ['eval_seg', '50.0', '35.4', '25.0', '75.0'],
         ['eval_seg_crf', '25.0', '17.7', '12.5', '37.5']]
-    run_sample.report_spread([SimpleNamespace(scores_file=tmp_path / 'none')] * 2, chosen_stages('train_cam', 'report'))
+    run_sample.report_spread([SimpleNamespace(scores_file=tmp_path / 'none')] * 2,
+                             chosen_stages('train_cam', 'report'))
     assert len(told) == 1

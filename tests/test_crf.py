@@ -1,4 +1,6 @@
-"""The dense CRF: against a mean field in plain numpy, pydensecrf, golden label maps; its cache, its limits."""
+"""The dense CRF: against a mean field in plain numpy, pydensecrf, golden label maps; its cache, its
+limits.
+"""
 import importlib.util
 import os
 import shutil
@@ -22,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def smooth(rng, hw, planes):
     """Noise of a few pixels, enlarged: (planes, H, W)."""
-    return np.stack([cv2.resize(rng.random((5, 6)).astype(np.float32), hw[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.stack([cv2.resize(rng.random((5, 6)).astype(np.float32), hw[::-1],
+                                interpolation=cv2.INTER_CUBIC)
                      for _ in range(planes)])
 
 
@@ -37,13 +40,18 @@ def softmax(logits):
     return exp / exp.sum(0)
 
 
-# a plain mean field: the filters as matrices, from the definition of the lattice (Adams, Baek and Davis, 2010), in float64
+# a plain mean field: the filters as matrices, from the definition of the lattice (Adams, Baek and
+# Davis, 2010), in float64
 
 def filter_matrix(features):
-    """What a permutohedral lattice makes of N pixels with d features (N, d), normalised on both sides: (N, N)."""
+    """What a permutohedral lattice makes of N pixels with d features (N, d), normalised on both
+    sides: (N, N).
+    """
     n, d = features.shape
-    scaled = features * np.sqrt(2 / 3) * (d + 1) / np.sqrt(np.arange(1, d + 1) * np.arange(2, d + 2))
-    elevated = scaled @ np.array([[float(axis < column) or -axis * float(axis == column) for axis in range(d + 1)]
+    scaled = features * np.sqrt(2 / 3) * (d + 1) / np.sqrt(np.arange(1, d + 1) *
+                                                           np.arange(2, d + 2))
+    elevated = scaled @ np.array([[float(axis < column) or -axis * float(axis == column)
+                                   for axis in range(d + 1)]
                                   for column in range(1, d + 1)])
     corner = np.rint(elevated / (d + 1)).astype(int) * (d + 1)
     order = np.argsort(-(elevated - corner), axis=1, kind='stable')
@@ -54,7 +62,8 @@ def filter_matrix(features):
     points, splat = {}, []
     for i in range(n):
         falling = offset[i, np.argsort(rank[i])]
-        shares = [1 - falling[0] + falling[d], *(falling[d - vertex] - falling[d - vertex + 1] for vertex in range(1, d + 1))]
+        shares = [1 - falling[0] + falling[d],
+                  *(falling[d - vertex] - falling[d - vertex + 1] for vertex in range(1, d + 1))]
         for vertex, share in enumerate(shares):
             key = tuple(corner[i] + np.where(rank[i] <= d - vertex, vertex, vertex - d - 1))
             splat.append((i, points.setdefault(key, len(points)), share))
@@ -80,7 +89,8 @@ def plain_mean_field(image, energy, terms, iterations=10):
     rows, columns = np.indices(image.shape[:2]).reshape(2, -1)
     place = np.stack([columns, rows], 1)
     near = filter_matrix(place / terms.gaussian_sxy)
-    alike = filter_matrix(np.hstack([place / terms.bilateral_sxy, image.reshape(-1, 3) / terms.bilateral_srgb]))
+    alike = filter_matrix(np.hstack([place / terms.bilateral_sxy,
+                                     image.reshape(-1, 3) / terms.bilateral_srgb]))
     pairwise = terms.gaussian_compat * near + terms.bilateral_compat * alike
     q = softmax(-energy)
     for _ in range(iterations):
@@ -93,9 +103,11 @@ def test_labelings_come_out_as_from_a_plain_mean_field(n_labels):
     rng = np.random.default_rng(n_labels)
     image = photograph(rng, (17, 22), noise=4)
     planes = smooth(rng, (17, 22), n_labels)
-    label_map = np.where(rng.random((17, 22)) < 0.2, rng.integers(0, n_labels, (17, 22)), planes.argmax(0))
+    label_map = np.where(rng.random((17, 22)) < 0.2, rng.integers(0, n_labels, (17, 22)),
+                         planes.argmax(0))
     refined, = crf.dense_crf(image, [label_map], n_labels)
-    assert np.array_equal(refined, plain_mean_field(image, label_energy(label_map, n_labels), crf.SEEDS))
+    assert np.array_equal(refined, plain_mean_field(image, label_energy(label_map, n_labels),
+                                                    crf.SEEDS))
     assert (refined != label_map).any()
 
 
@@ -103,7 +115,8 @@ def test_labelings_come_out_as_from_a_plain_mean_field(n_labels):
 def test_probabilities_come_out_as_from_a_plain_mean_field(n_labels):
     rng = np.random.default_rng(n_labels)
     image = photograph(rng, (16, 19))
-    probabilities = softmax(4 * smooth(rng, (16, 19), n_labels) + rng.normal(0, 0.5, (n_labels, 16, 19)))
+    probabilities = softmax(4 * smooth(rng, (16, 19),
+                                       n_labels) + rng.normal(0, 0.5, (n_labels, 16, 19)))
     probabilities[:, :2] = 0
     probabilities[1, :2] = 1
     refined = crf.refine_probabilities(image, probabilities)
@@ -134,7 +147,8 @@ def test_several_labelings_are_separate_refinements(n_labels):
 
 @pytest.mark.parametrize('image_id', [f'2007_00000{number}' for number in (1, 2, 3, 4)])
 @pytest.mark.parametrize(('name', 'folder', 'thresholds'), [('cam', 'ir_label', (0.30, 0.05)),
-                                                            ('amn_cam', 'amn_ir_label', (0.45, 0.15))])
+                                                            ('amn_cam', 'amn_ir_label',
+                                                             (0.45, 0.15))])
 def test_golden_label_maps(image_id, name, folder, thresholds):
     golden = np.load(GOLDEN / 'expected' / f'{image_id}_activations.npz')
     keys, high_res = golden[f'{name}_keys'], golden[f'{name}_high_res'].astype(np.float32)
@@ -147,7 +161,8 @@ def test_golden_label_maps(image_id, name, folder, thresholds):
 
 # against pydensecrf, where it can be installed
 
-needs_pydensecrf = pytest.mark.skipif(importlib.util.find_spec('pydensecrf') is None, reason='pydensecrf2 is not installed '
+needs_pydensecrf = pytest.mark.skipif(importlib.util.find_spec('pydensecrf') is None,
+                                      reason='pydensecrf2 is not installed '
                                       '(it builds up to Python 3.12, with g++)')
 
 
@@ -165,7 +180,8 @@ def test_every_pixel_is_pydensecrfs(n_labels, hw):
     for image in kinds_of_image(rng, hw):
         planes = 4 * smooth(rng, hw, n_labels)
         labelings = [planes.argmax(0), rng.integers(0, n_labels, hw)]
-        expected = by_pydensecrf(image, [label_energy(label_map, n_labels) for label_map in labelings], crf.SEEDS)
+        expected = by_pydensecrf(image, [label_energy(label_map, n_labels)
+                                         for label_map in labelings], crf.SEEDS)
         for refined, other in zip(crf.dense_crf(image, labelings, n_labels), expected, strict=True):
             assert np.array_equal(refined, other)
         probabilities = softmax(planes).astype(np.float32)
@@ -193,19 +209,22 @@ def test_the_largest_images_are_pydensecrfs(hw):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*hw, 3), dtype=np.uint8)
     image[:2, :2], image[-2:, -2:] = 0, 255  # the corners of the lattice
-    label_map = rng.integers(0, 3, (-(-hw[0] // 100), -(-hw[1] // 100))).repeat(100, 0).repeat(100, 1)[:hw[0], :hw[1]]
+    label_map = rng.integers(0, 3, (-(-hw[0] // 100),
+                                    -(-hw[1] // 100))).repeat(100, 0).repeat(100, 1)[:hw[0], :hw[1]]
     label_map = np.ascontiguousarray(label_map)
     refined, = crf.dense_crf(image, [label_map], 3)
     assert np.array_equal(refined, by_pydensecrf(image, [label_energy(label_map, 3)], crf.SEEDS)[0])
 
 
 def test_commands_without_a_crf_do_not_import_numba():
-    code = "import sys, run_sample, step.show, step.cam_to_ir_label, step.eval_cam; sys.exit('numba' in sys.modules)"
+    code = ("import sys, run_sample, step.show, step.cam_to_ir_label, step.eval_cam; "
+            "sys.exit('numba' in sys.modules)")
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 
 def test_numba_missing_is_told_with_the_remedy():
-    code = ("import sys; sys.modules['numba'] = None\nfrom misc.method import crf\nfrom misc.pyutils import UserError\n"
+    code = ("import sys; sys.modules['numba'] = None\nfrom misc.method import crf\nfrom "
+            "misc.pyutils import UserError\n"
             "try:\n    crf.prepare()\nexcept UserError as error:\n    print(error)")
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith('the dense CRF needs numba (')
@@ -217,7 +236,8 @@ def test_a_full_disk_is_told_with_the_remedy(monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(crf, '_mean_field', refuse)
-    with pytest.raises(WriteError, match=r'kept there \(No space left on device\).*NUMBA_CACHE_DIR'):
+    with pytest.raises(WriteError,
+                       match=r'kept there \(No space left on device\).*NUMBA_CACHE_DIR'):
         crf.prepare.__wrapped__()
 
 
@@ -243,8 +263,8 @@ def read_only_copy(folder):
 
 def refining(folder, cache):
     environment = {name: value for name, value in os.environ.items() if name != 'NUMBA_CACHE_DIR'}
-    return subprocess.Popen([sys.executable, '-c', REFINE], cwd=folder, stdout=subprocess.PIPE, text=True,
-                            env=environment | {'XDG_CACHE_HOME': str(cache)})
+    return subprocess.Popen([sys.executable, '-c', REFINE], cwd=folder, stdout=subprocess.PIPE,
+                            text=True, env=environment | {'XDG_CACHE_HOME': str(cache)})
 
 
 @pytest.mark.slow
@@ -261,9 +281,10 @@ def test_a_read_only_package_is_compiled_once_into_the_users_cache(tmp_path):
     data, = (tmp_path / 'cache').rglob('permutohedral.mean_field*.nbc')
     data.write_bytes(b'')
     code = REFINE.replace('crf.prepare()', 'from misc.pyutils import UserError\n'
-                          'try:\n    crf.prepare()\nexcept UserError as error:\n    sys.exit(str(error))')
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True,
-                          env=os.environ | {'XDG_CACHE_HOME': str(tmp_path / 'cache')})
+                          'try:\n    crf.prepare()\nexcept UserError as error:\n    '
+                          'sys.exit(str(error))')
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True,
+                          text=True, env=os.environ | {'XDG_CACHE_HOME': str(tmp_path / 'cache')})
     assert 'damaged' in done.stderr
     assert 'Traceback' not in done.stderr
 

@@ -17,7 +17,9 @@ SIDE = 30  # of the images below
 
 
 class Coordinates:
-    """A source of images whose red is the row and green the column; the refined seed of each holds row + column."""
+    """A source of images whose red is the row and green the column; the refined seed of each holds
+    row + column.
+    """
 
     upright = False
     classes = ('one', 'two', 'three')
@@ -30,7 +32,8 @@ class Coordinates:
         for image_id in ids:
             picture = np.stack([rows + 100, columns + 100, np.full(hw, 200)], -1).astype(np.uint8)
             Image.fromarray(picture).save(self.image_path(image_id))
-            labels.save(folder / 'seeds' / f'{image_id}.png', (rows + columns).astype(np.uint8), PALETTE)
+            labels.save(folder / 'seeds' / f'{image_id}.png', (rows + columns).astype(np.uint8),
+                        PALETTE)
 
     def image_path(self, image_id):
         return self.folder / f'{image_id}.png'
@@ -66,7 +69,8 @@ def test_image_and_label_map_stay_aligned_and_padding_is_marked(tmp_path):
     source = Coordinates(tmp_path, 'ab')
     flips, offsets = set(), set()
     for crop_size in (17, 45):
-        crops = datasets.TrainingCrops(source, ['a', 'b'], crop_size, 0, label_dir=tmp_path / 'seeds')
+        crops = datasets.TrainingCrops(source, ['a', 'b'], crop_size, 0,
+                                       label_dir=tmp_path / 'seeds')
         for epoch in range(12):
             item = crops((epoch, epoch % 2))
             assert item['image'].shape == (3, crop_size, crop_size)
@@ -75,7 +79,8 @@ def test_image_and_label_map_stay_aligned_and_padding_is_marked(tmp_path):
             assert inside.sum() == min(crop_size, SIDE) ** 2
             assert (item['image'][:, ~inside] == 0).all()
             assert (item['label_map'][~inside] == 255).all()
-            pixels = np.rint((item['image'].transpose(1, 2, 0) * imutils.STD + imutils.MEAN) * 255)[inside] - 100
+            pixels = np.rint((item['image'].transpose(1, 2, 0) * imutils.STD + imutils.MEAN) *
+                             255)[inside] - 100
             assert np.array_equal(item['label_map'][inside], pixels[:, 0] + pixels[:, 1])
             flips.add(bool(pixels[0, 1] > pixels[1, 1]))
             offsets.add(tuple(np.argwhere(inside)[0]) if crop_size > SIDE else tuple(pixels[0]))
@@ -85,7 +90,8 @@ def test_image_and_label_map_stay_aligned_and_padding_is_marked(tmp_path):
 
 def test_label_map_at_a_stride_is_the_nearest_of_the_crop(tmp_path):
     source = Coordinates(tmp_path, 'a')
-    full, quarter = (datasets.TrainingCrops(source, ['a'], 24, 3, label_dir=tmp_path / 'seeds', label_stride=stride)
+    full, quarter = (datasets.TrainingCrops(source, ['a'], 24, 3, label_dir=tmp_path / 'seeds',
+                                            label_stride=stride)
                      ((0, 0))['label_map'] for stride in (1, 4))
     assert quarter.dtype == np.int64
     assert np.array_equal(quarter, full[2::4, 2::4])
@@ -95,7 +101,8 @@ def test_an_item_depends_on_seed_epoch_and_image_only(tmp_path):
     source = Coordinates(tmp_path, 'ab')
 
     def item(seed, epoch, index, ids=('a', 'b')):
-        crops = datasets.TrainingCrops(source, list(ids), 12, seed, scale=(0.5, 1.5), label_dir=tmp_path / 'seeds')
+        crops = datasets.TrainingCrops(source, list(ids), 12, seed, scale=(0.5, 1.5),
+                                       label_dir=tmp_path / 'seeds')
         return crops((epoch, index))
 
     first = item(0, 0, 0)
@@ -109,9 +116,11 @@ def test_an_item_depends_on_seed_epoch_and_image_only(tmp_path):
         assert first['seed'] != other['seed']
 
 
-@pytest.mark.parametrize(('hw', 'low', 'high'), [((40, 80), 20, 20), ((1, 1), 5, 7), ((7, 900), 90, 91)])
+@pytest.mark.parametrize(('hw', 'low', 'high'),
+                         [((40, 80), 20, 20), ((1, 1), 5, 7), ((7, 900), 90, 91)])
 def test_long_side_is_drawn_from_both_ends(tmp_path, hw, low, high):
-    rng, crops = np.random.default_rng(0), datasets.TrainingCrops(None, [], 8, 0, resize_long=(low, high))
+    rng, crops = np.random.default_rng(0), datasets.TrainingCrops(None, [], 8, 0,
+                                                                  resize_long=(low, high))
     drawn = {max(imutils.scaled_hw(hw, crops._draw_scale(hw, rng))) for _ in range(60)}
     assert drawn == set(range(low, high + 1))
 
@@ -131,13 +140,14 @@ def test_images_of_any_size(tmp_path, hw):
     source = Coordinates(tmp_path, [])
     source.image_path = lambda image_id: path
     labels.save(tmp_path / 'seeds' / 'a.png', np.ones(hw, np.uint8), PALETTE)
-    crops = datasets.TrainingCrops(source, ['a'], 64, 0, scale=(0.5, 1.5), label_dir=tmp_path / 'seeds',
-                                   label_stride=16)
+    crops = datasets.TrainingCrops(source, ['a'], 64, 0, scale=(0.5, 1.5),
+                                   label_dir=tmp_path / 'seeds', label_stride=16)
     item = crops((0, 0))
     assert item['image'].shape == (3, 64, 64)
     assert item['label_map'].shape == (4, 4)
     assert datasets.top_left_crop(source, 'a', 64)['image'].shape == (3, 64, 64)
-    shapes = [tuple(scaled.shape[2:]) for scaled in datasets.scaled_images(imutils.read_image(path), [1.0, 0.5])]
+    shapes = [tuple(scaled.shape[2:])
+              for scaled in datasets.scaled_images(imutils.read_image(path), [1.0, 0.5])]
     assert shapes == [hw, imutils.scaled_hw(hw, 0.5)]
 
 
@@ -153,9 +163,11 @@ def test_seed_of_another_size_is_refused(tmp_path):
 
 def test_workers_change_nothing(tmp_path):
     source = Coordinates(tmp_path, 'abcdefg')
-    crops = datasets.TrainingCrops(source, list('abcdefg'), 16, 0, scale=(0.5, 1.5), label_dir=tmp_path / 'seeds')
+    crops = datasets.TrainingCrops(source, list('abcdefg'), 16, 0, scale=(0.5, 1.5),
+                                   label_dir=tmp_path / 'seeds')
     keys = datasets.Batches(7, 2, 0, 0, 6)
-    alone, helped = (list(datasets.read_ahead(crops, keys, workers, batches=True)) for workers in (0, 2))
+    alone, helped = (list(datasets.read_ahead(crops, keys, workers, batches=True))
+                     for workers in (0, 2))
     assert len(alone) == len(helped) == 6
     for mine, theirs in zip(alone, helped, strict=True):
         assert mine.keys() == theirs.keys() == {'image', 'labels', 'index', 'seed', 'label_map'}

@@ -1,4 +1,6 @@
-"""The segmentation network against a plain written-out version; its loss, rates, crops, scales; its stages by the command."""
+"""The segmentation network against a plain written-out version; its loss, rates, crops, scales; its
+stages by the command.
+"""
 import dataclasses
 import functools
 import json
@@ -34,7 +36,8 @@ from voc12.dataloader import VOC12
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device('cpu')
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
-TOLD = told(SegTraining, learning_rate=0.01, weight_decay=0.1, momentum=0.9, loss='balanced', scales=(1.0, 0.75, 0.5))
+TOLD = told(SegTraining, learning_rate=0.01, weight_decay=0.1, momentum=0.9, loss='balanced',
+            scales=(1.0, 0.75, 0.5))
 
 
 class Small(resnet101_deeplab.DeepLab):
@@ -55,7 +58,8 @@ def small(**form):
 def plain(state, x, caffe):
     """DeepLab-V2 written out: every convolution with its own stride, padding and dilation."""
     def conv(x, name, stride=1, padding=0, dilation=1):
-        return F.conv2d(x, state[f'{name}.weight'], state.get(f'{name}.bias'), stride, padding, dilation)
+        return F.conv2d(x, state[f'{name}.weight'], state.get(f'{name}.bias'), stride, padding,
+                        dilation)
 
     def norm(x, name):
         mean, var, weight, bias = (state[f'{name}.{what}'].view(1, -1, 1, 1)
@@ -67,15 +71,19 @@ def plain(state, x, caffe):
     for layer, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), start=1):
         for block in range(Small.blocks[layer - 1]):
             name, s = f'backbone.layer{layer}.{block}', stride if block == 0 else 1
-            shortcut = norm(conv(x, f'{name}.downsample.0', s), f'{name}.downsample.1') if block == 0 else x
+            shortcut = (norm(conv(x, f'{name}.downsample.0', s), f'{name}.downsample.1')
+                        if block == 0 else x)
             y = norm(conv(x, f'{name}.conv1', s if caffe else 1), f'{name}.bn1').relu()
-            y = norm(conv(y, f'{name}.conv2', 1 if caffe else s, dilation, dilation), f'{name}.bn2').relu()
+            y = norm(conv(y, f'{name}.conv2', 1 if caffe else s, dilation, dilation),
+                     f'{name}.bn2').relu()
             x = (norm(conv(y, f'{name}.conv3'), f'{name}.bn3') + shortcut).relu()
-    return sum(conv(x, f'classifier.c{number}', 1, d, d) for number, d in enumerate((6, 12, 18, 24)))
+    return sum(conv(x, f'classifier.c{number}', 1, d, d)
+               for number, d in enumerate((6, 12, 18, 24)))
 
 
 def image_batch(hw=(41, 33), number=2):
-    return torch.from_numpy(np.random.default_rng(1).standard_normal((number, 3, *hw)).astype(np.float32))
+    return torch.from_numpy(np.random.default_rng(1).standard_normal((number, 3,
+                                                                      *hw)).astype(np.float32))
 
 
 @pytest.mark.golden
@@ -93,7 +101,8 @@ def test_forward_is_the_plain_version(caffe, hw, out):
 
 def test_depths_key_names_and_what_is_trained():
     with torch.device('meta'):
-        for module, name, convolutions in ((resnet101_deeplab, 'resnet101', 104), (resnet50_deeplab, 'resnet50', 53)):
+        for module, name, convolutions in ((resnet101_deeplab, 'resnet101', 104),
+                                           (resnet50_deeplab, 'resnet50', 53)):
             net = module.Net(20)
             assert net.backbone.torchvision_name == name
             backbone, head_weights, head_biases = net.parameter_groups()
@@ -102,7 +111,8 @@ def test_depths_key_names_and_what_is_trained():
             assert [parameter.shape for parameter in head_weights] == [(21, 2048, 3, 3)] * 4
             assert [parameter.shape for parameter in head_biases] == [(21,)] * 4
             keys = net.backbone.state_dict()
-            assert {'conv1.weight', 'bn1.running_var', 'layer3.5.conv2.weight', 'layer4.0.downsample.1.bias'} <= keys.keys()
+            assert {'conv1.weight', 'bn1.running_var', 'layer3.5.conv2.weight',
+                    'layer4.0.downsample.1.bias'} <= keys.keys()
             assert ('layer3.22.conv1.weight' in keys) == (name == 'resnet101')
             for layer, dilation in ((net.backbone.layer3, 2), (net.backbone.layer4, 4)):
                 assert {block.conv2.dilation for block in layer} == {(dilation, dilation)}
@@ -111,9 +121,11 @@ def test_depths_key_names_and_what_is_trained():
 
 def test_weights_of_another_depth_are_refused(tmp_path):
     net = small()
-    torch.save({'fc.weight': torch.zeros(2), **net.backbone.state_dict()}, tmp_path / 'backbone.pth')
+    torch.save({'fc.weight': torch.zeros(2), **net.backbone.state_dict()},
+               tmp_path / 'backbone.pth')
     assert len(weights.load_pretrained(Small(3).backbone, str(tmp_path / 'backbone.pth'))) == 16
-    with pytest.raises(UserError, match="not the weights of torchvision's ResNet-50: .* missing .*layer1.1.conv1.weight"):
+    with pytest.raises(UserError, match="not the weights of torchvision's ResNet-50: .* missing "
+                                        ".*layer1.1.conv1.weight"):
         weights.load_pretrained(resnet50_deeplab.Net(3).backbone, str(tmp_path / 'backbone.pth'))
 
 
@@ -130,14 +142,17 @@ def converted(key):
     return f'layer{layer}.block{block}.{name}.{parts[-1]}'
 
 
-@pytest.mark.parametrize('beginning', ['', 'base.', 'scale.', 'module.scale.', 'scale.module.base.'])
+@pytest.mark.parametrize('beginning',
+                         ['', 'base.', 'scale.', 'module.scale.', 'scale.module.base.'])
 def test_converted_caffe_weights_load(beginning, tmp_path):
     state = small().backbone.state_dict()
     assert converted('bn1.running_mean') == 'layer1.conv1.bn.running_mean'
     assert converted('layer3.1.conv2.weight') == 'layer4.block2.conv3x3.conv.weight'
     assert converted('layer4.0.downsample.1.bias') == 'layer5.block1.shortcut.bn.bias'
-    heads = {f'{beginning}{name}': torch.zeros(2) for name in ('aspp.c0.weight', 'fc.bias', 'aspp.stages.c1.bias')}
-    torch.save(heads | {beginning + converted(key): value for key, value in state.items()}, tmp_path / 'caffe.pth')
+    heads = {f'{beginning}{name}': torch.zeros(2)
+             for name in ('aspp.c0.weight', 'fc.bias', 'aspp.stages.c1.bias')}
+    torch.save(heads | {beginning + converted(key): value for key, value in state.items()},
+               tmp_path / 'caffe.pth')
     backbone = Small(3, stride_first=True, ceil_mode=True).backbone
     assert weights.load_pretrained(backbone, str(tmp_path / 'caffe.pth')) == weights.digest(state)
     for key, value in backbone.state_dict().items():
@@ -168,7 +183,8 @@ def test_prepared_for_inference_computes_the_same(precision):
     before = segmentation.predict(net, x, [1.0, 0.5], True, CPU, 'fp32')
     networks.prepare(net, CPU, precision)
     after = segmentation.predict(net, x, [1.0, 0.5], True, CPU, precision)
-    assert (after - before).abs().max() <= {'fp32': 1e-4, 'bf16': 5e-2}[precision] * before.abs().max()
+    assert (after - before).abs().max() <= {'fp32': 1e-4,
+                                            'bf16': 5e-2}[precision] * before.abs().max()
 
 
 # scales
@@ -182,12 +198,14 @@ def test_the_maximum_over_the_scales():
     assert [tuple(logits.shape[2:]) for logits in outputs] == [(6, 5), (4, 3), (3, 2), (6, 5)]
     for ours, theirs in zip(outputs, (one, three_quarters, half), strict=False):
         torch.testing.assert_close(ours, theirs)
-    resized = [F.interpolate(logits, (6, 5), mode='bilinear', align_corners=False) for logits in (three_quarters, half)]
+    resized = [F.interpolate(logits, (6, 5), mode='bilinear', align_corners=False)
+               for logits in (three_quarters, half)]
     expected = torch.maximum(torch.maximum(one, resized[0]), resized[1])
     torch.testing.assert_close(outputs[-1], expected)
     assert ((expected > one) & (expected == resized[1])).any()
     assert len(segmentation.at_scales(net, x, [1.0])) == 1
-    torch.testing.assert_close(segmentation.at_scales(net, x, [0.5, 1.0, 0.75])[-1], expected)  # in any order
+    # in any order
+    torch.testing.assert_close(segmentation.at_scales(net, x, [0.5, 1.0, 0.75])[-1], expected)
 
 
 def test_the_gradient_of_equal_maxima_goes_to_one_of_them():
@@ -202,7 +220,8 @@ def test_the_gradient_of_equal_maxima_goes_to_one_of_them():
 
 def test_shrinking_samples_at_exactly_the_scale():
     x = torch.arange(10.).view(1, 1, 1, 10).expand(1, 3, 4, 10)
-    assert torch.equal(segmentation.shrink(x, 0.5)[0, 0, 0], torch.tensor([0.5, 2.5, 4.5, 6.5, 8.5]))
+    assert torch.equal(segmentation.shrink(x, 0.5)[0, 0, 0],
+                       torch.tensor([0.5, 2.5, 4.5, 6.5, 8.5]))
     assert segmentation.shrink(x[..., :9], 0.5)[0, 0, 0].tolist() == [0.5, 2.5, 4.5, 6.5]
     assert segmentation.shrink(x[..., :1, :1], 0.5).shape == (1, 3, 1, 1)
     assert segmentation.shrink(x, 1.0) is x
@@ -213,12 +232,14 @@ def test_flip_is_the_mean_with_the_mirror():
     net, x = small(), image_batch(number=1)
     mirrored = segmentation.at_scales(net, x.flip(-1), [1.0, 0.5])[-1].flip(-1)
     expected = (segmentation.at_scales(net, x, [1.0, 0.5])[-1] + mirrored)[0] / 2
-    torch.testing.assert_close(segmentation.predict(net, x, [1.0, 0.5], True, CPU, 'fp32'), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(segmentation.predict(net, x, [1.0, 0.5], True, CPU, 'fp32'),
+                               expected, rtol=1e-4, atol=1e-4)
 
 
 def test_label_map_and_probabilities_of_logits():
     logits = torch.tensor([[[0., 4.]], [[1.5, 1.5]]])  # two classes with background, 1 x 2
-    assert segmentation.label_map(logits, (1, 4)).tolist() == [[1, 1, 0, 0]]  # bilinear: 0 1 3 4 against 1.5
+    # bilinear: 0 1 3 4 against 1.5
+    assert segmentation.label_map(logits, (1, 4)).tolist() == [[1, 1, 0, 0]]
     assert segmentation.label_map(logits, (1, 4)).dtype == torch.uint8
     one = segmentation.probabilities(logits, (1, 4))[0, 0]
     torch.testing.assert_close(one, torch.sigmoid(torch.tensor([-1.5, -0.5, 1.5, 2.5])))
@@ -248,9 +269,11 @@ def test_learning_rate_groups():
 
 def test_nearest_is_pils():
     rng = np.random.default_rng(0)
-    for side, target in ((321, 41), (321, 31), (321, 21), (64, 8), (10, 3), (1, 1), (30, 7), (7, 30)):
+    for side, target in ((321, 41), (321, 31), (321, 21), (64, 8), (10, 3), (1, 1), (30, 7),
+                         (7, 30)):
         line = rng.permutation(400)[:side].astype(np.uint8)
-        assert np.array_equal(line[labels.nearest(side, target)], labels.resize(line[None], (1, target))[0])
+        assert np.array_equal(line[labels.nearest(side, target)],
+                              labels.resize(line[None], (1, target))[0])
     label_map = torch.from_numpy(rng.integers(0, 21, (2, 50, 30)))
     for one, expected in zip(segmentation.resized(label_map, (7, 4)), label_map, strict=True):
         assert np.array_equal(one, labels.resize(expected.numpy().astype(np.uint8), (7, 4)))
@@ -270,34 +293,41 @@ def plain_loss(outputs, label_map, balanced):
         for number, one in enumerate(label_map):
             small_map = labels.resize(one.numpy().astype(np.uint8), tuple(logits.shape[2:]))
             for y, x in np.argwhere(small_map != 255):
-                halves[int(small_map[y, x] != 0)].append(-log_probability[number, small_map[y, x], y, x])
-        means = [torch.stack(half).mean() for half in (halves if balanced else [halves[0] + halves[1]]) if half]
+                halves[int(small_map[y, x] != 0)].append(-log_probability[number, small_map[y, x],
+                                                                          y, x])
+        means = [torch.stack(half).mean()
+                 for half in (halves if balanced else [halves[0] + halves[1]]) if half]
         total = total + sum(means) / len(means)
     return total
 
 
 def batch_of(size=2):
-    return {'image': image_batch(number=size), 'label_map': label_batch()[:size], 'index': torch.arange(size)}
+    return {'image': image_batch(number=size), 'label_map': label_batch()[:size],
+            'index': torch.arange(size)}
 
 
 @pytest.mark.parametrize(('loss', 'accumulate'), [('ce', 1), ('balanced', 2)])
 def test_one_step_is_the_plain_version(loss, accumulate):
     net, learning = small(), dataclasses.replace(TOLD, loss=loss)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    leaves = {key: value.clone().requires_grad_() for key, value in before.items() if value.is_floating_point()}
+    leaves = {key: value.clone().requires_grad_() for key, value in before.items()
+              if value.is_floating_point()}
     outputs = [plain(leaves, image_batch(), False)]
     for scale in (0.75, 0.5):
-        outputs.append(plain(leaves, F.interpolate(image_batch(), scale_factor=scale, mode='bilinear'), False))
+        outputs.append(plain(leaves, F.interpolate(image_batch(), scale_factor=scale,
+                                                   mode='bilinear'), False))
     resized = [F.interpolate(logits, outputs[0].shape[2:], mode='bilinear') for logits in outputs]
     outputs.append(torch.stack(resized).max(0)[0])
     expected = plain_loss(outputs, label_batch(), loss == 'balanced')
     expected.backward()
 
     learnt = objectives.Segmentation(learning, CPU, [tuple(logits.shape[2:]) for logits in outputs])
-    job = training.Training('test', 'unused.pth', {}, 2, None, 0, CPU, 'fp32', 0, False, accumulate, steps=1)
-    values, names = training.step(objectives.Learner(net.train(), learnt), train_seg.sgd(net, learning),
-                                  torch.amp.GradScaler('cpu', enabled=False),
-                                  batch_of(), learnt, job)
+    job = training.Training('test', 'unused.pth', {}, 2, None, 0, CPU, 'fp32', 0, False, accumulate,
+                            steps=1)
+    values, names = training.step(objectives.Learner(net.train(), learnt),
+                                  train_seg.sgd(net, learning),
+                                  torch.amp.GradScaler('cpu', enabled=False), batch_of(), learnt,
+                                  job)
     assert names == ['loss', 'maximum']
     assert values[0].item() == pytest.approx(expected.item(), rel=1e-5)
     gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
@@ -305,12 +335,14 @@ def test_one_step_is_the_plain_version(loss, accumulate):
         if not key.startswith('classifier.') and 'conv' not in key and 'downsample.0' not in key:
             assert torch.equal(value, before[key]), key  # norms are as they were
             continue
-        rate, decay = (0.2, 0) if key.endswith('bias') else (0.1 if key.startswith('classifier') else 0.01, 0.1)
+        rate, decay = (0.2, 0) if key.endswith('bias') else (0.1 if key.startswith('classifier')
+                                                             else 0.01, 0.1)
         gradient = leaves[key].grad
         assert (gradients[key] - gradient).abs().max() <= 1e-3 * gradient.abs().max(), key
         assert gradient.any()
         update = rate * (gradient + decay * before[key])
-        torch.testing.assert_close(value, before[key] - update, rtol=1e-6, atol=1e-3 * float(update.abs().max()))
+        torch.testing.assert_close(value, before[key] - update, rtol=1e-6,
+                                   atol=1e-3 * float(update.abs().max()))
 
 
 def test_pixels_of_one_kind_and_of_none():
@@ -319,7 +351,8 @@ def test_pixels_of_one_kind_and_of_none():
     for name in ('ce', 'balanced'):
         loss_of = objectives.Segmentation(dataclasses.replace(TOLD, loss=name), CPU, []).of_output
         foreground = loss_of(logits, torch.full((1, 2, 2), 2), torch.tensor([0, 4]))
-        assert foreground.item() == pytest.approx(-logits.log_softmax(1)[:, 2].mean().item(), rel=1e-6)
+        assert foreground.item() == pytest.approx(-logits.log_softmax(1)[:, 2].mean().item(),
+                                                  rel=1e-6)
         nothing = loss_of(logits, ignored, torch.tensor([0, 0]))
         assert nothing.item() == 0
         nothing.backward()
@@ -328,7 +361,8 @@ def test_pixels_of_one_kind_and_of_none():
     assert losses.cross_entropy_loss(logits, ignored).item() == 0
     counts = objectives.Segmentation(TOLD, CPU, [(2, 2), (1, 1)]).counts
     assert counts({'label_map': ignored}) is None
-    assert counts({'label_map': torch.tensor([[[0, 1], [255, 3]]])}).tolist() == [[1, 2], [0, 1]]  # (1, 1) takes the last
+    # (1, 1) takes the last
+    assert counts({'label_map': torch.tensor([[[0, 1], [255, 3]]])}).tolist() == [[1, 2], [0, 1]]
 
 
 # crops
@@ -337,7 +371,8 @@ def test_crops_are_aligned_and_padded_at_the_right_and_bottom(tmp_path):
     source = Coordinates(tmp_path, 'ab', (30, 40))
     flips, offsets = set(), set()
     for crop_size in (17, 45):
-        crops = datasets.SegmentationCrops(source, ['a', 'b'], crop_size, 0, scales=[1.0], normalize=lambda image: image,
+        crops = datasets.SegmentationCrops(source, ['a', 'b'], crop_size, 0, scales=[1.0],
+                                           normalize=lambda image: image,
                                            label_dir=tmp_path / 'seeds')
         for epoch in range(12):
             item = crops((epoch, epoch % 2))
@@ -345,10 +380,12 @@ def test_crops_are_aligned_and_padded_at_the_right_and_bottom(tmp_path):
             assert item['image'].shape == (3, crop_size, crop_size)
             first, second = item['image'][1, 0, :2]
             flipped = bool(second < first or first == 0)
-            image, label_map = (item[name][..., ::-1 if flipped else 1] for name in ('image', 'label_map'))
+            image, label_map = (item[name][..., ::-1 if flipped else 1]
+                                for name in ('image', 'label_map'))
             inside = image[2] > 0
             assert inside.sum() == min(crop_size, 30) * min(crop_size, 40)
-            assert inside[:min(crop_size, 30), :min(crop_size, 40)].all()  # padded at the right and bottom alone
+            # padded at the right and bottom alone
+            assert inside[:min(crop_size, 30), :min(crop_size, 40)].all()
             assert (label_map[~inside] == 255).all()
             assert np.array_equal(label_map[inside], (image[0] + image[1] - 200)[inside])
             flips.add(flipped)
@@ -361,7 +398,8 @@ def test_scales_of_the_crops(tmp_path):
     source = Coordinates(tmp_path, 'a', (7, 9))
 
     def sizes(scales):
-        crops = datasets.SegmentationCrops(source, ['a'], 20, 0, scales=scales, normalize=lambda image: image,
+        crops = datasets.SegmentationCrops(source, ['a'], 20, 0, scales=scales,
+                                           normalize=lambda image: image,
                                            label_dir=tmp_path / 'seeds')
         shown = [crops((epoch, 0))['label_map'] != 255 for epoch in range(30)]
         return {(int(one.any(1).sum()), int(one.any(0).sum())) for one in shown}
@@ -374,14 +412,16 @@ def test_bilinear_does_not_smooth():
     image = np.zeros((8, 8, 3), np.uint8)
     image[::2] = 255
     ours = imutils.resize_bilinear(image, (4, 3))
-    theirs = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None].float(), (4, 3), mode='bilinear')
+    theirs = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None].float(), (4, 3),
+                           mode='bilinear')
     np.testing.assert_allclose(ours, theirs[0].permute(1, 2, 0), rtol=1e-5)
     assert imutils.resize_bilinear(image[:, :, ::-1], (8, 8)).dtype == np.float32
 
 
 def test_inputs():
     image = np.array([[[10, 20, 30]]], np.uint8)
-    np.testing.assert_allclose(imutils.INPUTS['caffe'](image)[0, 0], [30 - 104.008, 20 - 116.669, 10 - 122.675], rtol=1e-6)
+    np.testing.assert_allclose(imutils.INPUTS['caffe'](image)[0, 0],
+                               [30 - 104.008, 20 - 116.669, 10 - 122.675], rtol=1e-6)
     np.testing.assert_allclose(imutils.INPUTS['torchvision'](image), imutils.normalize(image))
     for normalize in imutils.INPUTS.values():  # of floats as of bytes
         np.testing.assert_allclose(normalize(image.astype(np.float32)), normalize(image), rtol=1e-6)
@@ -400,16 +440,22 @@ def test_recipes_and_the_flags_that_win():
     assert (args.seg_input, args.seg_stride, args.seg_ceil_mode, args.seg_steps, args.seg_loss) == (
         'torchvision', '3x3', False, 30_000, 'balanced')
     assert (min(args.seg_resize), max(args.seg_resize)) == (0.5, 2.0)
-    assert (args.seg_batch_size, args.seg_crop_size, args.seg_train_scales) == (10, 321, [1.0, 0.75, 0.5])
+    assert (args.seg_batch_size, args.seg_crop_size,
+            args.seg_train_scales) == (10, 321, [1.0, 0.75, 0.5])
     args = resolved('--seg_recipe', 'deeplab')
-    assert (args.seg_input, args.seg_stride, args.seg_ceil_mode, args.seg_steps, args.seg_loss, args.seg_resize) == (
+    assert (args.seg_input, args.seg_stride, args.seg_ceil_mode, args.seg_steps, args.seg_loss,
+            args.seg_resize) == (
         'caffe', '1x1', True, 20_000, 'ce', [0.5, 0.75, 1.0, 1.25, 1.5])
-    args = resolved('--seg_recipe', 'deeplab', '--seg_steps', '7', '--seg_ceil_mode', 'False', '--seg_loss', 'balanced')
-    assert (args.seg_steps, args.seg_ceil_mode, args.seg_loss, args.seg_stride) == (7, False, 'balanced', '1x1')
+    args = resolved('--seg_recipe', 'deeplab', '--seg_steps', '7', '--seg_ceil_mode', 'False',
+                    '--seg_loss', 'balanced')
+    assert (args.seg_steps, args.seg_ceil_mode, args.seg_loss,
+            args.seg_stride) == (7, False, 'balanced', '1x1')
     args = resolved('--sem_seg_out_dir', 'masks', '--pretrained', 'a.pth')
     assert (args.seg_label_dir, args.seg_pretrained) == ('masks', 'a.pth')
-    with pytest.raises(UserError, match="torchvision's ImageNet weights need --seg_input torchvision"):
-        train_seg.check(None, [], SegTraining.of(resolved('--seg_recipe', 'deeplab', '--pretrained', 'imagenet')))
+    with pytest.raises(UserError,
+                       match="torchvision's ImageNet weights need --seg_input torchvision"):
+        train_seg.check(None, [], SegTraining.of(resolved('--seg_recipe', 'deeplab', '--pretrained',
+                                                          'imagenet')))
 
 
 # the stages
@@ -423,17 +469,21 @@ def trained(command):
 
 def test_stages_on_true_masks(trained, capsys):
     assert trained('make_seg', 'eval_seg', seg_crf=True, **QUICK) == 0
-    folders = {name: {path.name for path in (trained.folder / name).iterdir()} for name in ('seg', 'seg_crf')}
-    assert folders['seg'] == {'_settings.json', '_inputs.jsonl', *(f'{image_id}.png' for image_id in IDS)}
+    folders = {name: {path.name for path in (trained.folder / name).iterdir()}
+               for name in ('seg', 'seg_crf')}
+    assert folders['seg'] == {'_settings.json', '_inputs.jsonl',
+                              *(f'{image_id}.png' for image_id in IDS)}
     assert folders['seg_crf'] == folders['seg'] | {'logits', '.logits.lock'}
-    assert [path.name for path in (trained.folder / 'seg_crf' / 'logits').iterdir()] == ['_settings.json']
+    assert [path.name for path
+            in (trained.folder / 'seg_crf' / 'logits').iterdir()] == ['_settings.json']
     scores = trained.scores()
     assert (scores['eval_seg']['split'], scores['eval_seg']['images']) == ('val', 4)
     assert (scores['eval_seg']['scales'], scores['eval_seg']['flip']) == ([1.0, 0.75, 0.5], False)
     assert 'miou' in scores['eval_seg_crf']
     record = json.loads((trained.folder / 'seg.json').read_text())
     assert (record['steps'], record['loss'], record['input']) == (2, 'balanced', 'torchvision')
-    net = make_seg.load_network(trained.folder / 'seg.pth', SegForm('tests.tiny.seg', 'caffe', '1x1', True), 20, '', CPU,
+    net = make_seg.load_network(trained.folder / 'seg.pth',
+                                SegForm('tests.tiny.seg', 'caffe', '1x1', True), 20, '', CPU,
                                 'fp32')[1]
     for image_id in IDS:
         image = imutils.read_image(trained.tree / 'JPEGImages' / f'{image_id}.jpg')
@@ -441,7 +491,9 @@ def test_stages_on_true_masks(trained, capsys):
         logits = segmentation.predict(net, x, [1.0, 0.75, 0.5], False, CPU, 'fp32')
         stored = labels.load(trained.folder / 'seg' / f'{image_id}.png')
         assert np.array_equal(stored, segmentation.label_map(logits, image.shape[:2]))
-        refined = crf.refine_probabilities(image, segmentation.probabilities(logits.half().float(), image.shape[:2]).numpy())
+        refined = crf.refine_probabilities(image,
+                                           segmentation.probabilities(logits.half().float(),
+                                                                      image.shape[:2]).numpy())
         assert np.array_equal(labels.load(trained.folder / 'seg_crf' / f'{image_id}.png'), refined)
 
 
@@ -468,18 +520,21 @@ def test_the_crf_is_taken_up_where_it_was_stopped(trained, monkeypatch, capsys):
         patch.setattr(crf, 'refine_probabilities', stop_at_the_third)
         assert trained('make_seg', seg_crf=True, overwrite=True, **QUICK) == 130
     assert sorted(path.stem for path in logits.glob('*.npz')) == IDS[2:]
-    (logits / f'{IDS[1]}.npz').write_bytes(b'stopped between the refined label map and the end of its logits')
+    (logits / f'{IDS[1]}.npz').write_bytes(b'stopped between the refined label map and the end of '
+                                           b'its logits')
     whole = (logits / f'{IDS[2]}.npz').read_bytes()
     for broken in (whole[:len(whole) // 2], b'no archive'):
         (logits / f'{IDS[2]}.npz').write_bytes(broken)
         with monkeypatch.context() as patch:
-            patch.setattr(segmentation, 'predict', stop_at_the_third)  # the network has nothing to do
+            # the network has nothing to do
+            patch.setattr(segmentation, 'predict', stop_at_the_third)
             assert trained('make_seg', seg_crf=True, **QUICK) == 1
         assert f'{IDS[2]}.npz: cannot be read' in capsys.readouterr().err
     assert [path.stem for path in logits.glob('*.npz')] == [IDS[2]]
     (logits / f'{IDS[2]}.npz').unlink()
     assert trained('make_seg', seg_crf=True, **QUICK) == 0
-    assert {path.name: path.read_bytes() for path in (trained.folder / 'seg_crf').glob('*.png')} == expected
+    assert {path.name: path.read_bytes()
+            for path in (trained.folder / 'seg_crf').glob('*.png')} == expected
     assert list(logits.glob('*.npz')) == []
 
 
@@ -501,7 +556,8 @@ def test_images_without_labels_and_the_servers_layout(trained):
     for name in ('seg', 'seg_crf'):
         folder = trained.folder / name / 'results' / 'VOC2012' / 'Segmentation' / 'comp6_test_cls'
         assert {path.name for path in folder.iterdir()} == {'_settings.json', '_inputs.jsonl',
-                                                            *(f'{image_id}.png' for image_id in IDS[:2])}
+                                                            *(f'{image_id}.png' for image_id
+                                                              in IDS[:2])}
 
 
 def test_missing_label_maps_are_told_of_before_the_first_stage(command, capsys):
@@ -520,11 +576,13 @@ def test_label_maps_of_another_folder_are_not_already_learnt(trained, tmp_path, 
     assert trained('train_seg', **flags) == 0
     assert 'already trained' in capsys.readouterr().out
     other = Path(shutil.copytree(trained.tree / 'SegmentationClass', tmp_path / 'other'))
-    assert trained('train_seg', **flags | {'seg_label_dir': other}) == 0  # what counts is their content
+    # what counts is their content
+    assert trained('train_seg', **flags | {'seg_label_dir': other}) == 0
     assert 'already trained' in capsys.readouterr().out
     labels.save(other / f'{IDS[1]}.png', np.zeros((3, 3)), VOC12.palette)
     assert trained('train_seg', **flags | {'seg_label_dir': other}) == 1
-    assert f'seg.pth: trained with other inputs (label maps of 1 image: {IDS[1]}.jpg): --overwrite' in capsys.readouterr().err
+    assert (f'seg.pth: trained with other inputs (label maps of 1 image: {IDS[1]}.jpg): --overwrite'
+            in capsys.readouterr().err)
 
 
 def test_the_positions_of_resized_are_made_once():
@@ -538,7 +596,8 @@ def test_the_refined_label_maps_are_asked_for_before_the_first_stage(trained, ca
     assert trained('make_seg', **QUICK) == 0
     assert trained('eval_seg', seg_crf=True, **QUICK) == 1
     told = capsys.readouterr()
-    assert f'eval_seg needs {trained.folder / "seg_crf"}: run --make_seg_pass True first' in told.err
+    assert (f'eval_seg needs {trained.folder / "seg_crf"}: run --make_seg_pass True first'
+            in told.err)
     assert '=== eval_seg' not in told.out
 
 
@@ -547,7 +606,8 @@ def test_labels_of_the_infer_list_are_for_trainings_that_need_them(command, tmp_
         (command.tree / 'Annotations' / f'{image_id}.xml').unlink()
     args = options.build_parser(STAGES).parse_args(command.words('make_sem_seg', 'train_seg'))
     options.resolve(STAGES, args)
-    job = job_of(VOC12(command.tree), tmp_path, lists={name: getattr(args, name) for name in options.LISTS})
+    job = job_of(VOC12(command.tree), tmp_path,
+                 lists={name: getattr(args, name) for name in options.LISTS})
     stages = {stage.name: stage for stage in STAGES}
     preflight.check_lists(args, job, [stages['make_sem_seg'], stages['train_seg']])
     with pytest.raises(UserError, match='xml'):
@@ -571,7 +631,8 @@ def test_what_is_read_is_pinned_for_the_device(trained, monkeypatch):
 
 
 @pytest.mark.parametrize('words', [
-    ['--num_workers', '-1'], ['--seg_scales', 'nan'], ['--seg_scales', '0'], ['--seg_scale', '1'], ['--precision', 'fp8']])
+    ['--num_workers', '-1'], ['--seg_scales', 'nan'], ['--seg_scales', '0'], ['--seg_scale', '1'],
+    ['--precision', 'fp8']])
 def test_segment_refuses_wrong_flags(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         segment.main(['photographs', '--out', 'x', *words])
@@ -583,8 +644,10 @@ def test_segment_refuses_wrong_flags(words, capsys):
 
 def test_segments_defaults(tmp_path, capsys):
     args = segment.parse(['photographs', '--work_dir', str(tmp_path)])
-    assert (args.seg_network, args.seg_scales, args.seg_weights_name) == (None, [1.0, 0.75, 0.5], None)
-    assert segment.main([str(GOLDEN / 'tree' / 'JPEGImages'), '--out', 'x', '--work_dir', str(tmp_path)]) == 1
+    assert (args.seg_network, args.seg_scales,
+            args.seg_weights_name) == (None, [1.0, 0.75, 0.5], None)
+    assert segment.main([str(GOLDEN / 'tree' / 'JPEGImages'), '--out', 'x', '--work_dir',
+                         str(tmp_path)]) == 1
     assert f'{tmp_path}/sess/seg.pth: no such weights' in capsys.readouterr().err
 
 
@@ -594,7 +657,8 @@ def test_scoring_needs_every_mask_of_the_list(trained, capsys):
     assert 'a score needs the mask of every image of --seg_list' in capsys.readouterr().err
 
 
-def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(command, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(command, tmp_path,
+                                                                             monkeypatch, capsys):
     flags = QUICK | {'seg_steps': 5, 'seg_label_dir': command.tree / 'SegmentationClass'}
     monkeypatch.setattr(training, 'ROUND', 2)
     assert command('train_seg', **flags) == 0
@@ -633,7 +697,8 @@ def test_a_checkpoint_of_the_last_step_is_only_written_out(command, monkeypatch,
 
 
 def test_a_loss_that_is_not_finite_stops(command, capsys):
-    flags = QUICK | {'seg_steps': 4, 'seg_learning_rate': 1e30, 'seg_label_dir': command.tree / 'SegmentationClass'}
+    flags = QUICK | {'seg_steps': 4, 'seg_learning_rate': 1e30,
+                     'seg_label_dir': command.tree / 'SegmentationClass'}
     assert command('train_seg', **flags) == 1
     assert 'lower the learning rate' in capsys.readouterr().err.splitlines()[-1]
     assert not (command.folder / 'seg.pth').exists()
@@ -641,7 +706,8 @@ def test_a_loss_that_is_not_finite_stops(command, capsys):
 
 def test_tensorboard_gets_pictures(command, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    assert command('train_seg', seg_label_dir=command.tree / 'SegmentationClass', tensorboard=tmp_path / 'events', **QUICK) == 0
+    assert command('train_seg', seg_label_dir=command.tree / 'SegmentationClass',
+                   tensorboard=tmp_path / 'events', **QUICK) == 0
     events = EventAccumulator(str(tmp_path / 'events'))
     events.Reload()
     assert [event.step for event in events.Scalars('train_seg/maximum')] == [1, 2]
@@ -653,11 +719,14 @@ def test_two_processes_train_and_segment_as_one(tmp_path):
 
     def run(processes):
         command = Command(tree, tmp_path / str(processes))
-        words = command.words('train_seg', 'make_seg', 'eval_seg', seg_label_dir=tree / 'SegmentationClass', device='cpu',
+        words = command.words('train_seg', 'make_seg', 'eval_seg',
+                              seg_label_dir=tree / 'SegmentationClass', device='cpu',
                               **QUICK | {'seg_batch_size': 4, 'seg_steps': 3}, accumulate=2)
-        start = [] if processes == 1 else ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone', '--']
-        done = subprocess.run([sys.executable, *start, 'run_sample.py', *words], cwd=ROOT, capture_output=True, text=True,
-                              timeout=200, env=os.environ | {'OMP_NUM_THREADS': '1'})
+        start = ([] if processes == 1 else ['-m', 'torch.distributed.run', '--nproc_per_node=2',
+                                            '--standalone', '--'])
+        done = subprocess.run([sys.executable, *start, 'run_sample.py', *words], cwd=ROOT,
+                              capture_output=True, text=True, timeout=200,
+                              env=os.environ | {'OMP_NUM_THREADS': '1'})
         assert done.returncode == 0, done.stderr
         return command
 
@@ -669,8 +738,8 @@ def test_two_processes_train_and_segment_as_one(tmp_path):
 
 
 def segmented(trained, *words):
-    return segment.main([*map(str, words), '--seg_weights_name', str(trained.folder / 'seg.pth'), '--device', 'cpu',
-                         '--num_workers', '0'])
+    return segment.main([*map(str, words), '--seg_weights_name', str(trained.folder / 'seg.pth'),
+                         '--device', 'cpu', '--num_workers', '0'])
 
 
 def test_segment_any_photograph(trained, tmp_path, capsys):
@@ -678,15 +747,19 @@ def test_segment_any_photograph(trained, tmp_path, capsys):
     folder, out = tmp_path / 'photographs', tmp_path / 'segmented'
     folder.mkdir()
     for image_id in IDS[:2]:
-        (folder / f'{image_id}.JPG').write_bytes((trained.tree / 'JPEGImages' / f'{image_id}.jpg').read_bytes())
+        (folder / f'{image_id}.JPG').write_bytes((trained.tree / 'JPEGImages' /
+                                                  f'{image_id}.jpg').read_bytes())
     (folder / 'notes.txt').write_text('no photograph')
     assert segmented(trained, folder, '--out', out) == 0
-    assert {path.name for path in out.iterdir()} == {'_settings.json', '_inputs.jsonl', 'overlay', 'segment.log',
+    assert {path.name for path in out.iterdir()} == {'_settings.json', '_inputs.jsonl', 'overlay',
+                                                     'segment.log',
                                                      *(f'{image_id}.png' for image_id in IDS[:2])}
     for image_id in IDS[:2]:
-        assert (out / f'{image_id}.png').read_bytes() == (trained.folder / 'seg' / f'{image_id}.png').read_bytes()
+        assert (out / f'{image_id}.png').read_bytes() == (trained.folder / 'seg' /
+                                                          f'{image_id}.png').read_bytes()
         image = imutils.read_image(folder / f'{image_id}.JPG')
-        expected = drawing.overlay_labels(image, labels.load(out / f'{image_id}.png'), VOC12.palette)
+        expected = drawing.overlay_labels(image, labels.load(out / f'{image_id}.png'),
+                                          VOC12.palette)
         assert np.array_equal(imutils.read_image(out / 'overlay' / f'{image_id}.png'), expected)
     (out / f'{IDS[1]}.png').unlink()  # as if stopped: the other is kept
     before = (out / f'{IDS[0]}.png').stat().st_mtime_ns
@@ -695,7 +768,8 @@ def test_segment_any_photograph(trained, tmp_path, capsys):
     assert (out / f'{IDS[1]}.png').is_file()
     assert segmented(trained, folder, '--out', out, '--seg_scales', '1') == 1
     assert 'scales: was [1.0, 0.75, 0.5], now [1.0]' in capsys.readouterr().err
-    assert segmented(trained, folder / f'{IDS[0]}.JPG', '--out', tmp_path / 'one', '--seg_crf', '--seg_flip') == 0
+    assert segmented(trained, folder / f'{IDS[0]}.JPG', '--out', tmp_path / 'one', '--seg_crf',
+                     '--seg_flip') == 0
     assert [path.name for path in (tmp_path / 'one').glob('*.png')] == [f'{IDS[0]}.png']
 
 
@@ -705,11 +779,14 @@ def test_segment_tells_what_is_wrong(trained, tmp_path, capsys):
     (tmp_path / 'twice').mkdir()
     for name in ('a.jpg', 'a.png'):
         (tmp_path / 'twice' / name).write_bytes(b'')
-    for words, expected in (((folder,), 'what to do?'), ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
-                        ((tmp_path / 'empty', '--out', 'x'), 'no photograph in it'), ((folder, '--out', folder), 'lie there'),
+    for words, expected in (((folder,), 'what to do?'),
+                            ((tmp_path / 'no', '--out', 'x'), 'neither a photograph nor a folder'),
+                        ((tmp_path / 'empty', '--out', 'x'), 'no photograph in it'),
+                            ((folder, '--out', folder), 'lie there'),
                         ((tmp_path / 'twice', '--out', 'x'), 'have one name'),
                         ((folder, '--out', 'x', '--seg_network', 'json'), '--seg_network json'),
-                        ((folder, '--out', 'x', '--seg_network', 'net.resnet50_deeplab'), 'not the weights of')):
+                        ((folder, '--out', 'x', '--seg_network', 'net.resnet50_deeplab'),
+                         'not the weights of')):
         assert segmented(trained, *words) == 1
         line = capsys.readouterr().err.splitlines()
         assert len(line) == 1
@@ -725,7 +802,8 @@ def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
     net = TinyNet(3)
     net.load_state_dict(formula_state(net))
     networks.prepare(net, CPU, 'fp32')
-    photographs = [np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8) for hw in ((40, 90), (131, 33))]
+    photographs = [np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
+                   for hw in ((40, 90), (131, 33))]
     segmentation.export(net, input_form, [1.0, 0.75, 0.5], str(tmp_path / 'net.pt'), photographs)
     exported = torch.jit.load(str(tmp_path / 'net.pt'))
     for image in photographs:
@@ -740,9 +818,12 @@ def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
 def test_an_export_that_differs_is_refused(tmp_path, monkeypatch):
     net = TinyNet(3)
     networks.prepare(net, CPU, 'fp32')
-    monkeypatch.setattr(segmentation, 'label_map', lambda logits, hw: torch.full(hw, 9, dtype=torch.uint8))
-    with pytest.raises(UserError, match='not written, because the exported network gives another label map .* 30 x 20'):
-        segmentation.export(net, 'torchvision', [1.0], str(tmp_path / 'net.pt'), [np.zeros((20, 30, 3), np.uint8)])
+    monkeypatch.setattr(segmentation, 'label_map', lambda logits,
+                        hw: torch.full(hw, 9, dtype=torch.uint8))
+    with pytest.raises(UserError, match='not written, because the exported network gives another '
+                                        'label map .* 30 x 20'):
+        segmentation.export(net, 'torchvision', [1.0], str(tmp_path / 'net.pt'),
+                            [np.zeros((20, 30, 3), np.uint8)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -761,12 +842,14 @@ def test_photographs_of_one_pixel(trained):
 
 
 def test_what_is_no_photograph_is_counted(tmp_path):
-    for name in ('a.jpg', 'c.JFIF', '._a.jpg', '.DS_Store', 'IMG_1.HEIC', 'more/b.jpg', 'more/deep/d.png', 'more/._b.jpg'):
+    for name in ('a.jpg', 'c.JFIF', '._a.jpg', '.DS_Store', 'IMG_1.HEIC', 'more/b.jpg',
+                 'more/deep/d.png', 'more/._b.jpg'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b'')
     found, others = segment.photographs(str(tmp_path))
     assert found == {'a': tmp_path / 'a.jpg', 'c': tmp_path / 'c.JFIF'}
     assert others == ['IMG_1.HEIC', 'more/ with 2 photographs', '._a.jpg']
-    with pytest.raises(UserError, match=r'no photograph in it .*; there are d.png/ with 0 photographs'):
+    with pytest.raises(UserError,
+                       match=r'no photograph in it .*; there are d.png/ with 0 photographs'):
         (tmp_path / 'empty' / 'd.png').mkdir(parents=True)
         segment.photographs(str(tmp_path / 'empty'))

@@ -32,7 +32,8 @@ def test_full_activation_has_the_colour_of_the_map_at_alpha():
     activation = np.zeros((6, 8), np.float32)
     activation[2, 3] = 1
     picture = drawing.overlay_activation(flat((100, 100, 100)), activation, alpha=0.5)
-    assert np.abs(picture[2, 3].astype(int) - (170, 174, 66)).max() <= 1  # half of 100, half of plasma's (240, 249, 33)
+    # half of 100, half of plasma's (240, 249, 33)
+    assert np.abs(picture[2, 3].astype(int) - (170, 174, 66)).max() <= 1
     assert (np.delete(picture.reshape(-1, 3), 2 * 8 + 3, axis=0) == 100).all()
 
 
@@ -54,7 +55,8 @@ def test_labels_blend_their_palette_colour_and_leave_the_background():
 
 def test_instances_have_colours_of_their_own():
     instance_map = np.zeros((20, 40), int)
-    instance_map[2:18, 2:12], instance_map[2:18, 12:30] = 2, 255  # 255 is an instance like any other
+    # 255 is an instance like any other
+    instance_map[2:18, 2:12], instance_map[2:18, 12:30] = 2, 255
     image = flat((100, 100, 100), 20, 40)
     picture = drawing.overlay_instances(image, instance_map, alpha=0.5)
     assert picture.dtype == np.uint8
@@ -150,14 +152,15 @@ def test_sheet_has_empty_cells_for_none_and_for_short_rows():
 def test_sheet_writes_headings_titles_and_captions_beside_the_images():
     rows = [[flat((255, 0, 0), 60, 80)], [flat((0, 0, 255), 60, 80)]]
     plain = drawing.contact_sheet(rows, [''], cell=(60, 80))
-    sheet = drawing.contact_sheet(rows, ['head'], ['one', 'two'], cell=(60, 80), captions=[['max 1.00'], [None]],
-                                  title='Seeds')
+    sheet = drawing.contact_sheet(rows, ['head'], ['one', 'two'], cell=(60, 80),
+                                  captions=[['max 1.00'], [None]], title='Seeds')
     red, blue = cell_at(sheet, (255, 0, 0)), cell_at(sheet, (0, 0, 255))
     assert red[2:] == blue[2:] == (60, 80)  # nothing is written on an image
     assert sheet.shape[0] > plain.shape[0] and sheet.shape[1] > plain.shape[1]
     dark = sheet.max(axis=2) < 150
     assert dark[:red[0], red[1]:red[1] + 80].any(), 'heading'
-    assert dark[red[0]:red[0] + 60, :red[1]].any() and dark[blue[0]:blue[0] + 60, :red[1]].any(), 'row titles'
+    assert dark[red[0]:red[0] + 60, :red[1]].any() and dark[blue[0]:blue[0] + 60,
+                                                            :red[1]].any(), 'row titles'
     assert dark[red[0] + 60:blue[0], red[1]:red[1] + 80].any(), 'caption'
     assert not dark[blue[0] + 60:].any(), 'the caption that is None'
 
@@ -212,12 +215,15 @@ def test_what_no_font_has_is_told_once_and_told_apart(monkeypatch, caplog):
     monkeypatch.setattr(drawing.log, 'propagate', True)
     monkeypatch.setattr(drawing, '_told', set())
     drawing._font_for.cache_clear()
-    for text, expected in (('cat \ue123', 'cat \\ue123'), ('\ue123\ue124', '\\ue123\\ue124'), ('a\udcff.jpg', 'a\\udcff.jpg')):
+    for text, expected in (('cat \ue123', 'cat \\ue123'), ('\ue123\ue124', '\\ue123\\ue124'),
+                           ('a\udcff.jpg', 'a\\udcff.jpg')):
         drawn, _ = drawing.drawable(text, 20)
         assert drawn == expected
-    told = list(dict.fromkeys(record.getMessage() for record in caplog.records))  # whatever handlers other tests left
+    # whatever handlers other tests left
+    told = list(dict.fromkeys(record.getMessage() for record in caplog.records))
     assert [message.count('written as') for message in told] == [1, 1, 1]
-    assert drawing.contact_sheet([[np.zeros((9, 9, 3), np.uint8)]], ['\ue123'], title='\udcff').dtype == np.uint8
+    assert drawing.contact_sheet([[np.zeros((9, 9, 3), np.uint8)]], ['\ue123'],
+                                 title='\udcff').dtype == np.uint8
     assert len({record.getMessage() for record in caplog.records}) == 3
 
 

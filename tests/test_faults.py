@@ -1,4 +1,6 @@
-"""Killed at any time, with the disk full, with damaged files: the same command goes on and ends with the same bytes."""
+"""Killed at any time, with the disk full, with damaged files: the same command goes on and ends
+with the same bytes.
+"""
 import logging
 import os
 import random
@@ -19,10 +21,13 @@ from tests.test_pipeline import ALL, files
 from tests.tiny import QUICK
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGER = QUICK | {'cam_num_epoches': 3, 'amn_num_epoches': 3, 'irn_num_epoches': 3, 'seg_steps': 6}  # six steps
+# six steps
+LONGER = QUICK | {'cam_num_epoches': 3, 'amn_num_epoches': 3, 'irn_num_epoches': 3, 'seg_steps': 6}
 MAKING = [name for name in ALL if not name.startswith(('eval', 'report'))]
-FILES = {'train_cam': 'cam.pth', 'train_amn': 'amn.pth', 'train_irn': 'irn.pth', 'make_cam': 'cam', 'make_amn_cam': 'amn_cam',
-         'cam_to_ir_label': 'ir_label', 'amn_cam_to_ir_label': 'amn_ir_label', 'make_sem_seg': 'sem_seg',
+FILES = {'train_cam': 'cam.pth', 'train_amn': 'amn.pth', 'train_irn': 'irn.pth', 'make_cam': 'cam',
+         'make_amn_cam': 'amn_cam',
+         'cam_to_ir_label': 'ir_label', 'amn_cam_to_ir_label': 'amn_ir_label',
+         'make_sem_seg': 'sem_seg',
          'make_ins_seg': 'ins_seg', 'train_seg': 'seg.pth', 'make_seg': 'seg'}
 
 
@@ -47,8 +52,8 @@ def without(command, stage, folder):
 
 def killed(command, what, number, stage, **flags):
     words = command.words(stage, **LONGER | flags)
-    return subprocess.run([sys.executable, '-m', 'tests.killed', what, str(number), *words], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120).returncode
+    return subprocess.run([sys.executable, '-m', 'tests.killed', what, str(number), *words],
+                          cwd=ROOT, capture_output=True, text=True, timeout=120).returncode
 
 
 def cases():
@@ -73,7 +78,8 @@ def test_killed_and_resumed_is_as_undisturbed(undisturbed, tmp_path, stage, what
         left.unlink()  # what a killed process cannot tidy up; nothing reads it
     assert command(stage, **LONGER) == 0
     ours, theirs = files(command.folder), files(undisturbed.folder)
-    assert {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)} == set()
+    assert {name for name in ours.keys() | theirs.keys() if ours.get(name)
+            != theirs.get(name)} == set()
 
 
 @pytest.fixture
@@ -85,7 +91,8 @@ def small_disk(tmp_path):
     def resize(size):
         subprocess.run(['mount', '-o', f'remount,size={size}', disk], check=True)
     try:
-        subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], check=True, capture_output=True)
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], check=True,
+                       capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip('only root may mount a file system')
     yield disk, resize
@@ -95,7 +102,8 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize('stage, name, size', [
     ('make_cam', 'cam_out_dir', '64k'), ('cam_to_ir_label', 'ir_label_out_dir', '8k'),
     ('make_sem_seg', 'sem_seg_out_dir', '8k'), ('train_cam', 'cam_weights_name', '24k')])
-def test_a_full_disk_ends_with_one_line_and_loses_nothing(undisturbed, tmp_path, small_disk, capsys, stage, name, size):
+def test_a_full_disk_ends_with_one_line_and_loses_nothing(undisturbed, tmp_path, small_disk, capsys,
+                                                          stage, name, size):
     disk, resize = small_disk
     resize(size)
     command = without(undisturbed, stage, tmp_path / 'run')
@@ -112,12 +120,15 @@ def test_a_full_disk_ends_with_one_line_and_loses_nothing(undisturbed, tmp_path,
 
 def check_same(disk, undisturbed, stage):
     made = files(disk)
-    assert made == {path: content for path, content in files(undisturbed.folder).items() if path in made}
+    assert made == {path: content for path, content in files(undisturbed.folder).items() if path
+                    in made}
     assert any(path.startswith(FILES[stage]) for path in made)
 
 
-@pytest.mark.parametrize(('stage', 'name', 'renamed'), [('make_cam', 'cam_out_dir', 3), ('train_irn', 'irn_weights_name', 2)])
-def test_a_folder_that_becomes_unwritable(undisturbed, tmp_path, monkeypatch, capsys, stage, name, renamed):
+@pytest.mark.parametrize(('stage', 'name', 'renamed'),
+                         [('make_cam', 'cam_out_dir', 3), ('train_irn', 'irn_weights_name', 2)])
+def test_a_folder_that_becomes_unwritable(undisturbed, tmp_path, monkeypatch, capsys, stage, name,
+                                          renamed):
     """In the middle of a stage a file takes the folder's place."""
     disk = tmp_path / 'disk'
     command = without(undisturbed, stage, tmp_path / 'run')
@@ -159,9 +170,11 @@ def test_two_damaged_checkpoints_are_told_of(tmp_path):
         training.read_checkpoint(tmp_path / 'cam.ckpt')
 
 
-@pytest.mark.parametrize(('stage', 'name'), [('make_cam', 'cam/2007_000002.npz'), ('make_sem_seg', 'sem_seg/2007_000002.png')])
+@pytest.mark.parametrize(('stage', 'name'), [('make_cam', 'cam/2007_000002.npz'),
+                                             ('make_sem_seg', 'sem_seg/2007_000002.png')])
 @pytest.mark.parametrize('length', [0, 30])
-def test_damaged_outputs_are_told_of_by_who_reads_them(undisturbed, tmp_path, capsys, stage, name, length):
+def test_damaged_outputs_are_told_of_by_who_reads_them(undisturbed, tmp_path, capsys, stage, name,
+                                                       length):
     command = Command(undisturbed.tree, Path(shutil.copytree(undisturbed.folder, tmp_path / 'run')))
     path = command.folder / name
     path.write_bytes(path.read_bytes()[:length])
@@ -173,9 +186,10 @@ def test_damaged_outputs_are_told_of_by_who_reads_them(undisturbed, tmp_path, ca
 
 
 def test_a_lock_keeps_a_second_run_out_and_dies_with_its_process(tmp_path):
-    holder = subprocess.Popen([sys.executable, '-c', 'import sys, time; from misc.pyutils import lock; lock(sys.argv[1], "x")\n'
-                               'print("held", flush=True); time.sleep(60)', str(tmp_path / 'lock')], cwd=ROOT,
-                              stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, '-c', 'import sys, time; from misc.pyutils import '
+                                                     'lock; lock(sys.argv[1], "x")\n'
+                               'print("held", flush=True); time.sleep(60)', str(tmp_path / 'lock')],
+                              cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == 'held\n'
     with pytest.raises(UserError, match='in use by another run'):
         lock(tmp_path / 'lock', 'result/cam')

@@ -1,5 +1,6 @@
-"""The way over a GPU, on a machine without one (pretend_cuda.py): every stage with the CPU's bytes, planted faults, how often
-the host waits."""
+"""The way over a GPU, on a machine without one (pretend_cuda.py): every stage with the CPU's bytes,
+planted faults, how often the host waits.
+"""
 import collections
 import contextlib
 import shutil
@@ -21,8 +22,10 @@ from tests.test_pipeline import IDS, files
 from tests.tiny import QUICK
 
 TRAININGS = ('train_cam', 'train_amn', 'train_irn', 'train_seg')
-INFERENCE = ('make_cam', 'cam_to_ir_label', 'make_amn_cam', 'amn_cam_to_ir_label', 'make_sem_seg', 'make_ins_seg', 'make_seg')
-MAKING = [stage for pair in zip(TRAININGS[:3], (INFERENCE[:2], INFERENCE[2:4], INFERENCE[4:6]), strict=True)
+INFERENCE = ('make_cam', 'cam_to_ir_label', 'make_amn_cam', 'amn_cam_to_ir_label', 'make_sem_seg',
+             'make_ins_seg', 'make_seg')
+MAKING = [stage for pair in zip(TRAININGS[:3], (INFERENCE[:2], INFERENCE[2:4], INFERENCE[4:6]),
+                                strict=True)
           for stage in (pair[0], *pair[1])] + ['train_seg', 'make_seg']
 WEIGHTS = {'train_cam': 'cam', 'train_amn': 'amn', 'train_irn': 'irn', 'train_seg': 'seg'}
 
@@ -48,21 +51,26 @@ def copied(command, folder, without=()):
     """A copy of a run in which some of its stages' files are not there."""
     fresh = Command(command.tree, Path(shutil.copytree(command.folder, folder)))
     for stage in without:
-        for path in fresh.folder.glob(f'{WEIGHTS[stage]}.*' if stage in WEIGHTS else f'{stage.removeprefix("make_")}/*'):
+        for path in fresh.folder.glob(f'{WEIGHTS[stage]}.*' if stage in WEIGHTS
+                                      else f'{stage.removeprefix("make_")}/*'):
             path.unlink()
     return fresh
 
 
 def differing(ours, theirs):
     ours, theirs = files(ours), files(theirs)
-    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    return sorted(name for name in ours.keys() | theirs.keys()
+                  if ours.get(name) != theirs.get(name))
 
 
 # the same bytes
 
-@pytest.mark.parametrize('stage', [pytest.param(stage, marks=[pytest.mark.slow] * (stage == 'train_irn')) for stage in MAKING])
+@pytest.mark.parametrize('stage',
+                         [pytest.param(stage, marks=[pytest.mark.slow] * (stage == 'train_irn'))
+                          for stage in MAKING])
 def test_a_stage_makes_the_cpus_files(made, tmp_path, stage):
-    """Each alone, from the CPU's inputs, with old pinning: a tuple that was read comes as a list."""
+    """Each alone, from the CPU's inputs, with old pinning: a tuple that was read comes as a list.
+    """
     command = copied(made, tmp_path / 'run')
     with pretend_cuda.device(old_pinning=True) as gpu:
         assert command(stage, device='cuda', overwrite=True, **QUICK) == 0
@@ -73,8 +81,10 @@ def test_a_stage_makes_the_cpus_files(made, tmp_path, stage):
 
 FLAGS = {
     'batches': {'inference_batch_size': 3, 'cam_dtype': 'float16'},
-    'kept': {'walked_out_dir': 'walked', 'cam_dtype': 'uint8', 'sem_seg_canvas': 0, 'cam_scales': [1.0]},
-    'segmentation': {'seg_crf': True, 'seg_flip': True, 'seg_scales': [1.0, 0.5], 'ins_seg_coco_json': 'instances.json'}}
+    'kept': {'walked_out_dir': 'walked', 'cam_dtype': 'uint8', 'sem_seg_canvas': 0,
+             'cam_scales': [1.0]},
+    'segmentation': {'seg_crf': True, 'seg_flip': True, 'seg_scales': [1.0, 0.5],
+                     'ins_seg_coco_json': 'instances.json'}}
 
 
 @pytest.mark.parametrize('flags', FLAGS.values(), ids=FLAGS)
@@ -83,15 +93,18 @@ def test_flags_and_workers_make_the_cpus_files(made, tmp_path, flags, old_pinnin
     if old_pinning and 'walked_out_dir' in flags:
         pytest.skip('the same as with new pinning')
     stages = {'batches': INFERENCE[:4], 'kept': (*INFERENCE[:5], INFERENCE[4]),
-              'segmentation': INFERENCE[5:]}[next(name for name, each in FLAGS.items() if each is flags)]
+              'segmentation': INFERENCE[5:]}[next(name for name, each in FLAGS.items()
+                                                  if each is flags)]
     runs = []
     for device in ('cpu', 'cuda'):
         runs.append(command := copied(made, tmp_path / device))
-        named = {name: command.folder / value if str(value) in ('walked', 'instances.json') else value
+        named = {name: command.folder / value if str(value) in ('walked', 'instances.json')
+                 else value
                  for name, value in flags.items()}
-        with pretend_cuda.device(old_pinning=old_pinning) if device == 'cuda' else contextlib.nullcontext():
-            assert command(*stages, device=device, num_workers=2 if device == 'cuda' else 0, overwrite=True,
-                           **QUICK | named) == 0
+        with pretend_cuda.device(
+            old_pinning=old_pinning) if device == 'cuda' else contextlib.nullcontext():
+            assert command(*stages, device=device, num_workers=2 if device == 'cuda' else 0,
+                           overwrite=True, **QUICK | named) == 0
     assert differing(*(command.folder for command in runs)) == []
     assert differing(runs[0].folder, made.folder)  # the flags do something
 
@@ -102,9 +115,10 @@ def test_trainings_in_parts_with_workers_make_the_cpus_files(made, tmp_path, sta
     runs = []
     for device in ('cpu', 'cuda'):
         runs.append(command := copied(made, tmp_path / device, [stage]))
-        with pretend_cuda.device(old_pinning=True) if device == 'cuda' else contextlib.nullcontext():
-            assert command(stage, device=device, num_workers=2 if device == 'cuda' else 0, accumulate=2,
-                           save_every=1e-9, **QUICK) == 0
+        with pretend_cuda.device(
+            old_pinning=True) if device == 'cuda' else contextlib.nullcontext():
+            assert command(stage, device=device, num_workers=2 if device == 'cuda' else 0,
+                           accumulate=2, save_every=1e-9, **QUICK) == 0
     assert differing(*(command.folder for command in runs)) == []
 
 
@@ -114,7 +128,8 @@ def test_repeats_make_the_cpus_files(made, tmp_path):
     for device in ('cpu', 'cuda'):
         runs.append(command := copied(made, tmp_path / device))
         with pretend_cuda.device() if device == 'cuda' else contextlib.nullcontext():
-            assert command('train_cam', 'make_cam', device=device, repeat=2, work_dir=command.folder, **QUICK) == 0
+            assert command('train_cam', 'make_cam', device=device, repeat=2,
+                           work_dir=command.folder, **QUICK) == 0
     assert differing(*(command.folder for command in runs)) == []
     assert any(name.startswith('seed_1/') for name in files(runs[1].folder))
 
@@ -126,15 +141,19 @@ def test_every_stage_in_half_precision(made, tmp_path, precision):
     with pretend_cuda.device():
         assert command(*MAKING, device='cuda', precision=precision, overwrite=True, **QUICK) == 0
     for image_id in IDS:
-        ours, theirs = (activations.load(folder / 'cam', image_id).high_res for folder in (command.folder, made.folder))
+        ours, theirs = (activations.load(folder / 'cam', image_id).high_res
+                        for folder in (command.folder, made.folder))
         assert 0 < np.abs(ours - theirs).max() < 0.2
 
 
 def test_only_kernels_that_do_not_vary(made, tmp_path):
-    """What torch refuses then is refused here too; the training loss of another objective goes another way."""
+    """What torch refuses then is refused here too; the training loss of another objective goes
+    another way.
+    """
     command = copied(made, tmp_path / 'run')
     with pretend_cuda.device():
-        assert command('train_cam', 'train_seg', device='cuda', deterministic=True, seg_loss='ce', overwrite=True, **QUICK) == 0
+        assert command('train_cam', 'train_seg', device='cuda', deterministic=True, seg_loss='ce',
+                       overwrite=True, **QUICK) == 0
         assert torch.are_deterministic_algorithms_enabled()
     assert command('make_cam', device='cpu', deterministic=True, **QUICK) == 0
     assert not torch.are_deterministic_algorithms_enabled()
@@ -161,12 +180,16 @@ def test_the_commands_compute_where_they_are_told_to(made, tmp_path, monkeypatch
     for device in ('cpu', 'cuda:1'):
         out = tmp_path / device.replace(':', '')
         words = [f'--{name}' if value is None else f'--{name}={value}' for name, value in {
-            'labels': 'aeroplane', 'out': out / 'sheet.png', 'mask_out': out / 'mask.png', 'device': device,
-            **{f'{name}_weights_name': made.folder / f'{name}.pth' for name in ('cam', 'amn', 'irn')},
-            **{name: QUICK[name] for name in ('cam_network', 'amn_network', 'irn_network', 'exp_times')}}.items()]
+            'labels': 'aeroplane', 'out': out / 'sheet.png', 'mask_out': out / 'mask.png',
+            'device': device,
+            **{f'{name}_weights_name': made.folder / f'{name}.pth'
+               for name in ('cam', 'amn', 'irn')},
+            **{name: QUICK[name] for name in ('cam_network', 'amn_network', 'irn_network',
+                                              'exp_times')}}.items()]
         with pretend_cuda.device(devices=2) as gpu:
             assert show.main([str(image), *map(str, words)]) == 0
-            assert segment.main([str(image), f'--out={out / "seg"}', f'--seg_weights_name={made.folder / "seg.pth"}',
+            assert segment.main([str(image), f'--out={out / "seg"}',
+                                 f'--seg_weights_name={made.folder / "seg.pth"}',
                                  f'--device={device}', '--num_workers=0']) == 0
         assert gpu.pinned_on == ({1} if device == 'cuda:1' else set())
         shown[device] = {path.relative_to(out): path.read_bytes() for path in out.rglob('*.png')}
@@ -181,7 +204,8 @@ def test_a_training_step_waits_for_none_but_the_step_before(made, tmp_path, monk
     real = training.step
 
     def step(*arguments):
-        seen.append(collections.Counter({kind: gpu.total(kind) for kind in ('kernel', 'wait', 'event')}))
+        seen.append(collections.Counter({kind: gpu.total(kind)
+                                         for kind in ('kernel', 'wait', 'event')}))
         return real(*arguments)
 
     monkeypatch.setattr(training, 'step', step)
@@ -189,21 +213,27 @@ def test_a_training_step_waits_for_none_but_the_step_before(made, tmp_path, monk
         seen.clear()
         command = copied(made, tmp_path / stage, [stage])
         with pretend_cuda.device() as gpu:
-            assert command(stage, device='cuda', **QUICK | {f'{WEIGHTS[stage]}_batch_size': 1, 'seg_steps': 4}) == 0
+            assert command(stage, device='cuda', **QUICK | {f'{WEIGHTS[stage]}_batch_size': 1,
+                                                            'seg_steps': 4}) == 0
         assert len(seen) == 4
         after = seen[3] - seen[2]
-        assert (after['wait'], after['event']) == (0, 1)  # the second: of the step before the one that is queued
+        # the second: of the step before the one that is queued
+        assert (after['wait'], after['event']) == (0, 1)
         assert 0 < after['kernel'] <= kernels
 
 
-STEP = {'train_cam': 200, 'train_amn': 260, 'train_seg': 470}  # kernels of a step of the small networks
-MADE = {'make_cam': (400, 0), 'make_amn_cam': (810, 0), 'make_sem_seg': (1730, 1), 'make_ins_seg': (300, 1),
+# kernels of a step of the small networks
+STEP = {'train_cam': 200, 'train_amn': 260, 'train_seg': 470}
+MADE = {'make_cam': (400, 0), 'make_amn_cam': (810, 0), 'make_sem_seg': (1730, 1),
+        'make_ins_seg': (300, 1),
         'make_seg': (390, 0)}  # for four images: kernels, those of loading included; waits
 
 
 @pytest.mark.parametrize('stage', MADE)
 def test_no_image_makes_the_host_wait(made, tmp_path, stage):
-    """But in the thread that saves, and for an image that is not the last: there is always something to do."""
+    """But in the thread that saves, and for an image that is not the last: there is always
+    something to do.
+    """
     command = copied(made, tmp_path / 'run')
     with pretend_cuda.device() as gpu:
         assert command(stage, device='cuda', overwrite=True, **QUICK) == 0
@@ -219,7 +249,8 @@ def test_a_loss_that_is_not_finite_is_told_of_as_on_the_cpu(made, tmp_path, caps
     for device in ('cpu', 'cuda'):
         command = copied(made, tmp_path / device, ['train_cam'])
         with pretend_cuda.device():
-            assert command('train_cam', device=device, **QUICK | {'cam_learning_rate': 1e30, 'cam_num_epoches': 3}) == 1
+            assert command('train_cam', device=device,
+                           **QUICK | {'cam_learning_rate': 1e30, 'cam_num_epoches': 3}) == 1
         told.append(capsys.readouterr().err.splitlines()[-1])
     assert told[0] == told[1]
     assert 'lower the learning rate' in told[0]
@@ -262,7 +293,8 @@ def changed_under_a_copy():
 def refused_kernel():
     torch.use_deterministic_algorithms(True)
     try:
-        pooled = torch.nn.functional.max_pool2d(torch.ones(1, 1, 4, 4, device='cuda', requires_grad=True), 3, 2, 1)
+        pooled = torch.nn.functional.max_pool2d(torch.ones(1, 1, 4, 4, device='cuda',
+                                                           requires_grad=True), 3, 2, 1)
         pooled.sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
@@ -272,24 +304,28 @@ FAULTS = {
     'two devices': (lambda: torch.ones(2, device='cuda') + torch.ones(2), 'at least two devices'),
     'a batch left on the host': (lambda: torch.nn.functional.conv2d(
         torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3, device='cuda')), 'at least two devices'),
-    'a target on the host': (lambda: torch.ones(2).add_(torch.ones(2, device='cuda')), 'at least two devices'),
+    'a target on the host': (lambda: torch.ones(2).add_(torch.ones(2, device='cuda')),
+                             'at least two devices'),
     "the CPU's generator": (lambda: torch.ones(2, device='cuda').bernoulli_(
         0.5, generator=torch.Generator().manual_seed(0)), "'cuda' device type for generator"),
     "the device's generator": (lambda: torch.ones(2).bernoulli_(
         0.5, generator=torch.Generator('cuda').manual_seed(0)), "'cpu' device type for generator"),
     'an array of the device': (lambda: torch.ones(2, device='cuda').numpy(), "can't convert cuda"),
     'numpy of the device': (lambda: np.asarray(torch.ones(2, device='cuda')), "can't convert cuda"),
-    'an index of the device': (lambda: torch.ones(2)[torch.zeros(1, dtype=torch.long, device='cuda')], 'indices should be'),
+    'an index of the device': (lambda: torch.ones(
+        2)[torch.zeros(1, dtype=torch.long, device='cuda')], 'indices should be'),
     'a copy that is read too early': (unfinished, 'non_blocking copy need not have ended'),
     'the same unseen by Python': (unfinished_in_c, 'read on the host'),
     'pinned memory that is changed': (changed_under_a_copy, 'changed while it was copied'),
     'a kernel that varies': (refused_kernel, 'does not have a deterministic'),
-    'the device in a worker': (lambda: list(datasets.read_ahead(faulty_reading, ['a'], 1)), 'Cannot re-initialize CUDA')}
+    'the device in a worker': (lambda: list(datasets.read_ahead(faulty_reading, ['a'], 1)),
+                               'Cannot re-initialize CUDA')}
 
 
 @pytest.mark.parametrize(('fault', 'told'), FAULTS.values(), ids=FAULTS)
 def test_a_planted_fault_is_refused(fault, told):
-    with pretend_cuda.device(), pytest.raises((RuntimeError, TypeError, AssertionError), match=told):
+    with pretend_cuda.device(), pytest.raises((RuntimeError, TypeError, AssertionError),
+                                              match=told):
         fault()
 
 
@@ -301,7 +337,8 @@ def test_waits_are_counted():
             before = gpu.total('wait')
             wait()
             assert gpu.total('wait') > before
-        for free in (lambda: x + 1, lambda: torch.stack([x[0], x[1]]), lambda: torchutils.to_device(torch.ones(2), CUDA),
+        for free in (lambda: x + 1, lambda: torch.stack([x[0], x[1]]),
+                     lambda: torchutils.to_device(torch.ones(2), CUDA),
                      lambda: torchutils.ToHost(x), lambda: torch.full((), 1.0, device='cuda')):
             before = gpu.total('wait'), gpu.total('copy')
             free()
@@ -364,7 +401,8 @@ def key_of_a_tuple(patch):
 
 def computed_in_the_worker(patch):
     real = datasets.scaled_images
-    patch.setattr(datasets, 'scaled_images', lambda image, scales: [each.to('cuda') for each in real(image, scales)])
+    patch.setattr(datasets, 'scaled_images', lambda image,
+                  scales: [each.to('cuda') for each in real(image, scales)])
 
 
 PLANTED = {
@@ -382,14 +420,16 @@ PLANTED = {
 def test_a_fault_in_a_stage_is_seen(made, tmp_path, monkeypatch, stage, plant, flags):
     command = copied(made, tmp_path / 'run')
     plant(monkeypatch)
-    with pretend_cuda.device(old_pinning=True), pytest.raises((RuntimeError, TypeError, AssertionError)):
+    with pretend_cuda.device(old_pinning=True), pytest.raises((RuntimeError, TypeError,
+                                                               AssertionError)):
         command(stage, device='cuda', overwrite=True, **QUICK | flags)
 
 
 def test_planes_are_chosen_as_an_index_chooses_them():
     planes = torch.rand(4, 2, 3)
     for numbers in ([], [2], [0, 3]):
-        assert torch.equal(maps.chosen_planes(planes, np.array(numbers, int)), planes[np.array(numbers, int)])
+        assert torch.equal(maps.chosen_planes(planes, np.array(numbers, int)),
+                           planes[np.array(numbers, int)])
     chosen = maps.chosen_planes(planes, np.array([1]))
     planes.zero_()
     assert chosen.any()

@@ -17,7 +17,8 @@ COLOURS = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
 @pytest.mark.parametrize(('hw', 'scale', 'expected'), [
     ((5, 7), 0.5, (2, 4)),  # 2.5 -> 2, 3.5 -> 4: half to even
     ((3, 9), 1.5, (4, 14)),  # 4.5 -> 4, 13.5 -> 14
-    ((1, 1), 0.25, (1, 1)), ((7, 900), 0.01, (1, 9)), ((333, 500), 1.0, (333, 500)), ((375, 500), 2.0, (750, 1000))])
+    ((1, 1), 0.25, (1, 1)), ((7, 900), 0.01, (1, 9)), ((333, 500), 1.0, (333, 500)),
+    ((375, 500), 2.0, (750, 1000))])
 def test_scaled_size_rounds_half_to_even_and_is_at_least_1(hw, scale, expected):
     assert imutils.scaled_hw(hw, scale) == expected
     assert imutils.rescale(np.zeros((*hw, 3), np.uint8), scale).shape == (*expected, 3)
@@ -41,7 +42,8 @@ def test_grey_palette_and_alpha_become_rgb(tmp_path):
     assert np.array_equal(saved(tmp_path, Image.fromarray(grey)), np.repeat(grey[:, :, None], 3, 2))
     palette = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8))
     palette.putpalette([10, 20, 30, 200, 100, 50, 7, 8, 9])
-    assert saved(tmp_path, palette).tolist() == [[[10, 20, 30], [200, 100, 50]], [[7, 8, 9], [200, 100, 50]]]
+    assert saved(tmp_path, palette).tolist() == [[[10, 20, 30], [200, 100, 50]],
+                                                 [[7, 8, 9], [200, 100, 50]]]
     alpha = np.dstack([COLOURS, np.full((7, 9), 3, np.uint8)])
     assert np.array_equal(saved(tmp_path, Image.fromarray(alpha)), COLOURS)
     assert np.array_equal(saved(tmp_path, Image.fromarray(np.dstack([grey, grey]))),
@@ -54,11 +56,16 @@ def test_16_bits_a_pixel_keep_their_high_byte(tmp_path):
 
 
 @pytest.mark.parametrize(('values', 'expected'), [
-    (np.array([[0, 255, 128]], np.uint16), [0, 255, 128]), (np.array([[0, 4080, 16]], np.uint16), [0, 255, 1]),
-    (np.array([[0, 256, 300]], np.uint16), [0, 128, 150]), (np.array([[0, 60000 * 255, 60000]], np.int32), [0, 233, 0]),
-    (np.array([[-1000, 0, 3095]], np.int32), [0, 62, 255]), (np.array([[0, 1, 0.5]], np.float32), [0, 255, 128]),
-    (np.array([[0, 255, 17]], np.float32), [0, 255, 17]), (np.array([[np.nan, 1, np.inf]], np.float32), [255, 255, 255]),
-    (np.array([[-1, 1, 0]], np.float32), [0, 255, 128]), (np.array([[np.nan] * 3], np.float32), [0, 0, 0]),
+    (np.array([[0, 255, 128]], np.uint16), [0, 255, 128]),
+    (np.array([[0, 4080, 16]], np.uint16), [0, 255, 1]),
+    (np.array([[0, 256, 300]], np.uint16), [0, 128, 150]),
+    (np.array([[0, 60000 * 255, 60000]], np.int32), [0, 233, 0]),
+    (np.array([[-1000, 0, 3095]], np.int32), [0, 62, 255]),
+    (np.array([[0, 1, 0.5]], np.float32), [0, 255, 128]),
+    (np.array([[0, 255, 17]], np.float32), [0, 255, 17]),
+    (np.array([[np.nan, 1, np.inf]], np.float32), [255, 255, 255]),
+    (np.array([[-1, 1, 0]], np.float32), [0, 255, 128]),
+    (np.array([[np.nan] * 3], np.float32), [0, 0, 0]),
     (np.zeros((1, 3), np.float32), [0, 0, 0])], ids=range(11))
 def test_numbers_of_any_kind_fill_8_bits(tmp_path, values, expected):
     assert saved(tmp_path, Image.fromarray(values), 'image.tif')[0, :, 0].tolist() == expected
@@ -103,7 +110,8 @@ def test_remarks_on_photographs(tmp_path):
 
     colours = Image.fromarray(COLOURS)
     alpha = np.dstack([COLOURS, np.full((7, 9), 255, np.uint8)])
-    assert remarks(colours) == remarks(Image.fromarray(alpha)) == remarks(colours, 'image.jpg') == []
+    assert remarks(colours) == remarks(Image.fromarray(alpha)) == remarks(colours,
+                                                                          'image.jpg') == []
     alpha[2, 3, 3] = 0
     assert remarks(Image.fromarray(alpha)) == ['transparent']
     dark = np.zeros((20, 20), np.uint8)
@@ -113,7 +121,8 @@ def test_remarks_on_photographs(tmp_path):
     dark[0, :4] = 255
     assert remarks(Image.fromarray(dark)) == []
     assert remarks(colours, 'image.tif', save_all=True, append_images=[colours]) == ['pages']
-    assert remarks(colours, 'image.jpg', format='MPO', save_all=True, append_images=[colours]) == []  # a phone's preview
+    # a phone's preview
+    assert remarks(colours, 'image.jpg', format='MPO', save_all=True, append_images=[colours]) == []
     assert set(imutils.REMARKS) == {'transparent', 'dark', 'pages'}
 
 
@@ -140,8 +149,9 @@ def test_normalize_by_hand():
     pixels = np.array([[[0, 0, 0], [255, 255, 255], [124, 116, 104]]], np.uint8)
     ours = imutils.normalize(pixels)
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours[0], [[-2.117904, -2.035714, -1.804444], [2.248908, 2.428571, 2.64],
-                                         [0.005565, -0.004902, 0.008192]], atol=2e-6)
+    np.testing.assert_allclose(ours[0],
+                               [[-2.117904, -2.035714, -1.804444], [2.248908, 2.428571, 2.64],
+                                [0.005565, -0.004902, 0.008192]], atol=2e-6)
     chw = imutils.to_chw(ours)
     assert chw.shape == (3, 1, 3)
     assert chw.flags['C_CONTIGUOUS']
@@ -161,7 +171,9 @@ def test_crop_windows_stay_inside_and_show_all_they_can(hw):
 
 
 def test_crop_windows_reach_both_ends_evenly():
-    """A side of 11 and one of 5 on a canvas of 8: starts 0..3 in the first, offsets 0..3 of the second."""
+    """A side of 11 and one of 5 on a canvas of 8: starts 0..3 in the first, offsets 0..3 of the
+    second.
+    """
     rng = np.random.default_rng(2)
     drawn = [imutils.crop_window((11, 5), 8, rng) for _ in range(2000)]
     starts = np.bincount([taken[0].start for taken, _ in drawn], minlength=4)
@@ -183,7 +195,8 @@ def test_the_last_window_is_drawn_too():
 
 def test_place_and_top_left():
     piece = np.arange(1, 7, dtype=np.uint8).reshape(2, 3)
-    assert imutils.place(piece, (slice(1, 3), slice(0, 3)), 3, 255).tolist() == [[255] * 3, [1, 2, 3], [4, 5, 6]]
+    assert imutils.place(piece, (slice(1, 3), slice(0, 3)), 3,
+                         255).tolist() == [[255] * 3, [1, 2, 3], [4, 5, 6]]
     assert imutils.top_left(piece, 3, 9).tolist() == [[1, 2, 3], [4, 5, 6], [9, 9, 9]]
     assert imutils.top_left(piece, 1, 9).tolist() == [[1]]
     wide = imutils.top_left(np.ones((7, 900, 3), np.float32), 16, 0)

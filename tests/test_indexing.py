@@ -32,7 +32,8 @@ def test_offsets_sources_and_destinations_are_the_authors(radius):
     assert counts.tolist() == g['counts'].tolist()
     positions = flat_positions(*g['size'])
     assert indexing.shifted(positions, radius).flatten().tolist() == g['src'].tolist()
-    ends = [indexing.shifted(positions, radius, offset).flatten() for offset in indexing.offsets(radius)]
+    ends = [indexing.shifted(positions, radius, offset).flatten()
+            for offset in indexing.offsets(radius)]
     assert np.array_equal(torch.stack(ends).numpy(), g['dst'])
 
 
@@ -47,7 +48,8 @@ def test_paths_are_the_authors_in_their_order():
         taken += size
         for one in expected:
             path = indexing.path(*next(paths))
-            assert np.array_equal(torch.stack([indexing.shifted(positions, 5, step).flatten() for step in path]), one)
+            assert np.array_equal(torch.stack([indexing.shifted(positions, 5, step).flatten()
+                                               for step in path]), one)
     assert taken == g['paths_flat'].size
 
 
@@ -68,7 +70,8 @@ def test_pair_labels_are_the_authors():
 def test_pair_labels_by_hand():
     # Radius 2 on one row of sources: rows 0..0, columns 1..2 of a 2 x 4 map.
     label_map = torch.tensor([[[9, 0, 3, 3], [0, 255, 3, 9]]])
-    background, foreground, negative = indexing.pair_labels(label_map, 2)  # offsets (0,1) (1,0) (1,-1) (1,1)
+    # offsets (0,1) (1,0) (1,-1) (1,1)
+    background, foreground, negative = indexing.pair_labels(label_map, 2)
     assert background[0].int().tolist() == [[0, 0], [0, 0], [1, 0], [0, 0]]
     assert foreground[0].int().tolist() == [[0, 1], [0, 1], [0, 0], [0, 0]]
     assert negative[0].int().tolist() == [[1, 0], [0, 0], [0, 0], [1, 1]]
@@ -96,16 +99,20 @@ def test_a_part_of_the_offsets_is_that_part_of_the_whole():
     field = torch.randn(2, 2, 7, 11, generator=generator)
     label_map = torch.randint(0, 3, (2, 7, 11), generator=generator)
     part = slice(5, 9)
-    assert torch.equal(indexing.pair_affinities(edge, 4, part), indexing.pair_affinities(edge, 4)[:, part])
-    assert torch.equal(indexing.pair_displacements(field, 4, part), indexing.pair_displacements(field, 4)[:, :, part])
+    assert torch.equal(indexing.pair_affinities(edge, 4, part),
+                       indexing.pair_affinities(edge, 4)[:, part])
+    assert torch.equal(indexing.pair_displacements(field, 4, part),
+                       indexing.pair_displacements(field, 4)[:, :, part])
     whole = indexing.pair_labels(label_map, 4)
     for mask, all_of_it in zip(indexing.pair_labels(label_map, 4, part), whole, strict=True):
         assert torch.equal(mask, all_of_it[:, part])
 
 
 def test_gradient_of_the_path_maximum():
-    # Distinct values 0.01 apart: the finite differences of gradcheck do not change which one is the largest.
-    edge = torch.randperm(2 * 4 * 6, generator=torch.Generator().manual_seed(1)).double().view(2, 1, 4, 6) / 100
+    # Distinct values 0.01 apart: the finite differences of gradcheck do not change which one is the
+    # largest.
+    edge = torch.randperm(
+        2 * 4 * 6, generator=torch.Generator().manual_seed(1)).double().view(2, 1, 4, 6) / 100
     edge.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: indexing.pair_affinities(x, 3), (edge,))
     assert torch.autograd.gradcheck(lambda x: indexing.pair_affinities(x, 3, slice(2, 6)), (edge,))
@@ -135,7 +142,8 @@ def dense_walk(x, edge, radius, beta, exp_times):
     for source in np.ndindex(h, w):
         for dy, dx in indexing.offsets(radius):
             if source[0] + dy < h and 0 <= source[1] + dx < w:
-                affinity = 1 - max(edge[source[0] + y, source[1] + x] for y, x in indexing.path(dy, dx))
+                affinity = 1 - max(edge[source[0] + y, source[1] + x]
+                                   for y, x in indexing.path(dy, dx))
                 i, j = source[0] * w + source[1], (source[0] + dy) * w + source[1] + dx
                 matrix[i, j] = matrix[j, i] = affinity ** beta
     matrix /= matrix.sum(axis=0)
@@ -155,22 +163,27 @@ def test_walk_is_the_authors(name):
     assert np.abs(walked.numpy() - g['out_float64']).max() < 1e-9 * largest
     walked = indexing.propagate_to_edge(x.float(), edge.float())
     assert walked.dtype == torch.float32
-    assert np.abs(walked.numpy() - g['out_float64']).max() < 1e-6 * largest  # walked in float64 all the same
+    # walked in float64 all the same
+    assert np.abs(walked.numpy() - g['out_float64']).max() < 1e-6 * largest
     assert np.abs(walked.numpy() - g['out_float32']).max() < 1e-4 * largest
 
 
-@pytest.mark.parametrize('size', [(1, 1), (2, 60), (60, 2), (1, 7), (3, 3), (4, 5), (5, 4), (8, 8), (11, 7)])
+@pytest.mark.parametrize('size', [(1, 1), (2, 60), (60, 2), (1, 7), (3, 3), (4, 5), (5, 4), (8, 8),
+                                  (11, 7)])
 @pytest.mark.parametrize('settings', [(5, 10, 8), (3, 2.5, 0), (2, 1, 3), (7, 4, 2)])
 def test_walk_equals_the_dense_one(size, settings):
     generator = np.random.default_rng(size)
     x, edge = generator.random((2, *size)), generator.random((1, *size)) ** 2
     edge[0, 0, -1] = 1  # a wall that nothing crosses
     expected = dense_walk(x, edge[0], *settings)
-    walked = indexing.propagate_to_edge(torch.from_numpy(x), torch.from_numpy(edge), *settings).numpy()
+    walked = indexing.propagate_to_edge(torch.from_numpy(x), torch.from_numpy(edge),
+                                        *settings).numpy()
     assert walked.shape == (2, 1, *size)
     assert np.abs(walked - expected).max() <= 1e-9 * expected.max()
-    walked = indexing.propagate_to_edge(torch.from_numpy(x).float(), torch.from_numpy(edge).float(), *settings).numpy()
-    assert np.abs(walked - expected).max() <= 1e-5 * expected.max()  # the input is rounded, the walk is not
+    walked = indexing.propagate_to_edge(torch.from_numpy(x).float(), torch.from_numpy(edge).float(),
+                                        *settings).numpy()
+    # the input is rounded, the walk is not
+    assert np.abs(walked - expected).max() <= 1e-5 * expected.max()
 
 
 def test_walk_does_not_depend_on_the_other_planes_and_takes_none():
@@ -185,23 +198,27 @@ def test_walk_does_not_depend_on_the_other_planes_and_takes_none():
 def test_walk_between_walls_stays_where_it_is():
     x = torch.tensor([[[1., 0., 0., 0., 2.]]])
     edge = torch.tensor([[[0., 0., 1., 0., 0.]]])
-    walked = indexing.propagate_to_edge(x, edge)  # two positions on either side of a wall share what there was
+    # two positions on either side of a wall share what there was
+    walked = indexing.propagate_to_edge(x, edge)
     assert walked[0, 0, 0].tolist() == pytest.approx([0.5, 0.5, 0, 1, 1])
 
 
 def test_walk_is_the_same_with_any_number_of_threads():
-    # More than 32,768 positions: torch gives smaller maps to a single thread anyway. In float64, as it is walked.
+    # More than 32,768 positions: torch gives smaller maps to a single thread anyway. In float64, as
+    # it is walked.
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(2, 201, 203, generator=generator, dtype=torch.float64)
     edge = torch.rand(1, 201, 203, generator=generator, dtype=torch.float64) ** 3
-    powers = [1.1, 2.5]  # of a dozen tried, those that torch's pow rounds otherwise where a thread's share ends
+    # of a dozen tried, those that torch's pow rounds otherwise where a thread's share ends
+    powers = [1.1, 2.5]
     threads = torch.get_num_threads()
     results = []
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
             walks = [indexing.propagate_to_edge(x, edge, exp_times=2)]
-            walks += [indexing.propagate_to_edge(x, edge, radius=2, beta=beta, exp_times=0) for beta in powers]
+            walks += [indexing.propagate_to_edge(x, edge, radius=2, beta=beta, exp_times=0)
+                      for beta in powers]
             results.append(torch.stack(walks))
     finally:
         torch.set_num_threads(threads)
@@ -219,7 +236,8 @@ def test_walk_takes_half_precision_and_warns_of_nothing():
     finally:
         torch.set_warn_always(False)
     assert walked.dtype == torch.float32
-    assert torch.equal(walked, indexing.propagate_to_edge(x.half().float(), edge.bfloat16().float()))
+    assert torch.equal(walked,
+                       indexing.propagate_to_edge(x.half().float(), edge.bfloat16().float()))
 
 
 def test_planes_that_fall_too_low_are_given_up():

@@ -51,7 +51,8 @@ def make(source, folder, workers=0, overwrite=False, ids=None, **parts):
     ids, made_ids = list(ids or source.ids), folder.parent / 'made ids'
     folder.parent.mkdir(exist_ok=True)
     made_ids.write_text('')
-    made = records.open_folder(folder, SETTINGS, ('.txt',), overwrite, inputs=Inputs(source, **parts), ids=ids)
+    made = records.open_folder(folder, SETTINGS, ('.txt',), overwrite,
+                               inputs=Inputs(source, **parts), ids=ids)
 
     def read(image_id):
         (folder / f'{image_id}.txt').parent.mkdir(exist_ok=True)
@@ -59,7 +60,8 @@ def make(source, folder, workers=0, overwrite=False, ids=None, **parts):
         with open(made_ids, 'a') as stream:
             stream.write(f'{image_id}\n')
 
-    with inference.Images(ids, lambda image_id: (folder / f'{image_id}.txt').is_file(), workers, made=[made]) as images:
+    with inference.Images(ids, lambda image_id: (folder / f'{image_id}.txt').is_file(), workers,
+                          made=[made]) as images:
         images.make(read)
     unlock()
     return sorted(made_ids.read_text().split())
@@ -90,12 +92,14 @@ def test_changes_are_made_anew_and_told(source, tmp_path, caplog):
 @pytest.mark.parametrize('workers', [0, 2])
 def test_the_record_is_the_same_for_any_number_of_workers(source, tmp_path, workers):
     make(source, tmp_path / 'cam', workers)
-    lines = [json.loads(line) for line in (tmp_path / 'cam' / '_inputs.jsonl').read_text().splitlines()]
+    lines = [json.loads(line)
+             for line in (tmp_path / 'cam' / '_inputs.jsonl').read_text().splitlines()]
     assert [line['image'] for line in lines] == ['a', 'c', 'deep/b']
     assert all(line.keys() == {'image', 'labels', 'photograph'} for line in lines)
     assert lines[0]['labels'] == ['cat']
-    assert sorted(path.name for path in (tmp_path / 'cam').iterdir()) == ['_inputs.jsonl', '_settings.json', 'a.txt', 'c.txt',
-                                                                         'deep']
+    assert sorted(path.name for path in (
+        tmp_path / 'cam').iterdir()) == ['_inputs.jsonl', '_settings.json', 'a.txt', 'c.txt',
+                                        'deep']
 
 
 def test_content_is_read_where_size_or_time_differ_alone(source, tmp_path, monkeypatch):
@@ -144,7 +148,8 @@ def test_outputs_without_a_line_are_used(source, tmp_path, caplog):
 def test_a_run_that_was_killed_leaves_no_output_with_a_wrong_line(source, tmp_path):
     """Noted and not made: the photograph changes before the run goes on."""
     folder = tmp_path / 'cam'
-    made = records.open_folder(folder, SETTINGS, ('.txt',), False, inputs=Inputs(source), ids=source.ids)
+    made = records.open_folder(folder, SETTINGS, ('.txt',), False, inputs=Inputs(source),
+                               ids=source.ids)
     made.note('a')
     unlock()
     with open(next(tmp_path.glob('.cam.inputs.*')), 'a') as stream:
@@ -166,11 +171,13 @@ def test_overwrite_reaches_ids_in_folders(source, tmp_path):
 
 def test_what_is_read_must_be_up_to_date(source, tmp_path):
     cam, seeds = tmp_path / 'cam', tmp_path / 'seeds'
-    part = Part(str(cam), lambda folder, image_id: cam / f'{image_id}.txt', 'run --make_cam_pass True first')
+    part = Part(str(cam), lambda folder, image_id: cam / f'{image_id}.txt',
+                'run --make_cam_pass True first')
     make(source, cam)
     make(source, seeds, activation=part)
     source.image_path('a').write_text('another one')
-    with pytest.raises(UserError, match=r'cam was made from other inputs \(photographs of 1 image: a.jpg\): run --make_cam'):
+    with pytest.raises(UserError, match=r'cam was made from other inputs \(photographs of 1 image: '
+                                        r'a.jpg\): run --make_cam'):
         make(source, seeds, activation=part)
     unlock()
     assert (seeds / 'a.txt').is_file()  # nothing goes before it can be made anew
@@ -185,7 +192,8 @@ def test_another_data_set_does_not_cost_a_large_folder(source, tmp_path, monkeyp
     make(source, tmp_path / 'cam')
     for image_id in ('a', 'c'):
         source.image_path(image_id).write_text('another one')
-    with pytest.raises(UserError, match='photographs of 2 images: a.jpg, c.jpg.*--overwrite makes it anew'):
+    with pytest.raises(UserError,
+                       match='photographs of 2 images: a.jpg, c.jpg.*--overwrite makes it anew'):
         make(source, tmp_path / 'cam')
     assert (tmp_path / 'cam' / 'a.txt').is_file()
 
@@ -213,12 +221,14 @@ def test_labels_and_a_photograph_mended(mine, capsys):
     assert mine('train_cam', 'make_cam', 'cam_to_ir_label', **QUICK) == 0
     before = {path.name: path.read_bytes() for path in (mine.folder / 'ir_label').glob('*.png')}
     table = mine.tree / 'labels.csv'
-    table.write_text(table.read_text().replace('a.jpg,cat', 'a.jpg,cat;dog').replace('d.jpg,dog', 'd.jpg,cat'))
-    Image.open(mine.tree / 'images' / 'c.jpg').rotate(90, expand=True).save(mine.tree / 'images' / 'c.jpg')
+    table.write_text(table.read_text().replace('a.jpg,cat',
+                                               'a.jpg,cat;dog').replace('d.jpg,dog', 'd.jpg,cat'))
+    Image.open(
+        mine.tree / 'images' / 'c.jpg').rotate(90, expand=True).save(mine.tree / 'images' / 'c.jpg')
     capsys.readouterr()
     assert mine('train_cam', **QUICK) == 1
-    assert 'cam.pth: trained with other inputs (labels of 2 images: a.jpg, d.jpg; photographs of 1 image: c.jpg): --overwrite' \
-        in capsys.readouterr().err
+    assert ('cam.pth: trained with other inputs (labels of 2 images: a.jpg, d.jpg; photographs of '
+            '1 image: c.jpg): --overwrite') in capsys.readouterr().err
     assert mine('eval_cam') == 0
     assert 'cam was made from other inputs (labels of 2 images' in capsys.readouterr().out
     assert mine('cam_to_ir_label', **QUICK) == 1
@@ -244,7 +254,8 @@ def test_an_earlier_record_without_inputs_is_used(mine, capsys):
     assert 'has no record of what it was made from' in capsys.readouterr().out
 
 
-def test_label_maps_may_be_moved_while_a_training_is_unfinished(mine, tmp_path, capsys, monkeypatch):
+def test_label_maps_may_be_moved_while_a_training_is_unfinished(mine, tmp_path, capsys,
+                                                                monkeypatch):
     from misc import training
     flags = QUICK | {'seg_steps': 4, 'save_every': 1e-9, 'seg_label_dir': mine.tree / 'masks'}
 
@@ -260,7 +271,8 @@ def test_label_maps_may_be_moved_while_a_training_is_unfinished(mine, tmp_path, 
     flags['seg_label_dir'] = moved.tree / 'masks'
     labels.save(moved.tree / 'masks' / 'b.png', np.ones((72, 96)), labels.PALETTE)
     assert moved('train_seg', **flags) == 1
-    assert 'unfinished training with other inputs (label maps of 1 image: b.jpg)' in capsys.readouterr().err
+    assert ('unfinished training with other inputs (label maps of 1 image: b.jpg)'
+            in capsys.readouterr().err)
     values = np.zeros((72, 96), np.uint8)
     values[20:50, 30:60] = 2
     labels.save(moved.tree / 'masks' / 'b.png', values, labels.PALETTE)
@@ -272,8 +284,8 @@ def test_a_replaced_photograph_is_segmented_again(mine, tmp_path, capsys):
     from step import segment
     net = importlib.import_module(QUICK['seg_network']).Net(2)
     weights.save_state(net, tmp_path / 'seg.pth')
-    words = [str(mine.tree / 'images'), '--out', str(tmp_path / 'segmented'), '--seg_weights_name', str(tmp_path / 'seg.pth'),
-             '--seg_network', QUICK['seg_network'], '--num_workers', '0']
+    words = [str(mine.tree / 'images'), '--out', str(tmp_path / 'segmented'), '--seg_weights_name',
+             str(tmp_path / 'seg.pth'), '--seg_network', QUICK['seg_network'], '--num_workers', '0']
     assert segment.main(words) == 0
     photograph(mine.tree / 'images' / 'a.jpg', 7, (40, 120))
     capsys.readouterr()
@@ -288,24 +300,31 @@ def test_a_replaced_photograph_is_segmented_again(mine, tmp_path, capsys):
 
 def of(**shown):
     """Masks by id: (values, labels)."""
-    return [masks.Seen(name, frozenset(values), frozenset(labelled)) for name, (values, labelled) in shown.items()]
+    return [masks.Seen(name, frozenset(values), frozenset(labelled))
+            for name, (values, labelled) in shown.items()]
 
 
 def test_masks_that_cannot_be_meant():
-    assert masks.odd(('cat', 'dog'), of(a=({1, 255}, {1, 2}), b=({2}, {2}), c=(set(), {1}))) == ([], [])
+    assert masks.odd(('cat', 'dog'), of(a=({1, 255}, {1, 2}), b=({2}, {2}), c=(set(), {1}))) == ([],
+                                                                                                 [])
     (line,), notes = masks.odd(('thing',), of(a=({255}, {1}), b=({255}, {1})))
-    assert 'the masks of 2 images (a, b) hold nothing but 0 and 255: 255 is left out, it is no class; write 1 (thing)' in line
+    assert ('the masks of 2 images (a, b) hold nothing but 0 and 255: 255 is left out, it is no '
+            'class; write 1 (thing)' in line)
     assert notes == []
     wrong, (note,) = masks.odd(('cat', 'dog'), of(a=({255}, {1}), b=({2}, {2})))
     assert wrong == []
     assert 'of 1 images (a) hold nothing but 0 and 255' in note
     wrong, (note,) = masks.odd(('cat', 'dog'), of(a=({2}, {1}), b=({1}, {2}), c=({1, 2}, {1, 2})))
-    assert 'the masks of 2 images (a, b) show classes that the labels of the image deny (a: 2, which is dog)' in note
+    assert ('the masks of 2 images (a, b) show classes that the labels of the image deny (a: 2, '
+            'which is dog)' in note)
     wrong, (note,) = masks.odd(('cat', 'dog', 'cow'), of(a=({2}, {1}), b=({3}, {2})))
     assert 'It looks like another numbering: 2 stands for cat (1), 3 stands for dog (2)' in note
-    (line,), notes = masks.odd(('cat', 'dog'), of(a=({17}, {1}), b=({17, 18, 255}, {1, 2}), c=({18}, {2})))
-    assert line.startswith('the masks of 3 images (a, b, c) hold labels above 2, the number of classes (a: 17): write 1, 2, ')
-    assert line.endswith('It looks like another numbering: 17 stands for cat (1), 18 stands for dog (2)')
+    (line,), notes = masks.odd(('cat', 'dog'),
+                               of(a=({17}, {1}), b=({17, 18, 255}, {1, 2}), c=({18}, {2})))
+    assert line.startswith('the masks of 3 images (a, b, c) hold labels above 2, the number of '
+                           'classes (a: 17): write 1, 2, ')
+    assert line.endswith('It looks like another numbering: 17 stands for cat (1), 18 stands for '
+                         'dog (2)')
     assert notes == []
 
 
@@ -341,8 +360,10 @@ def test_a_training_goes_on_without_damaged_photographs(mine, capsys):
     truncate(mine.tree / 'images' / 'b.jpg')
     states = []
     for workers in (0, 2):
-        assert mine('train_cam', **QUICK, on_damaged='skip', num_workers=workers, overwrite=True) == 0
-        assert '1 images were left out, because they cannot be decoded: b' in capsys.readouterr().out
+        assert mine('train_cam', **QUICK, on_damaged='skip', num_workers=workers,
+                    overwrite=True) == 0
+        assert ('1 images were left out, because they cannot be decoded: b'
+                in capsys.readouterr().out)
         states.append(torch.load(mine.folder / 'cam.pth', weights_only=True))
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -350,10 +371,13 @@ def test_a_training_goes_on_without_damaged_photographs(mine, capsys):
 def test_a_photograph_ten_times_as_large_and_the_memory(mine, capsys):
     photograph(mine.tree / 'images' / 'a.jpg', 1, (960, 720))
     labels.save(mine.tree / 'masks' / 'a.png', np.ones((720, 960)), labels.PALETTE)
-    assert run_sample.main(['--dataset', 'folder', '--data_root', str(mine.tree), '--check_data', '--num_workers', '0']) == 0
+    assert run_sample.main(['--dataset', 'folder', '--data_root', str(mine.tree), '--check_data',
+                            '--num_workers', '0']) == 0
     out = capsys.readouterr().out
-    assert '1 photographs have 10 times the pixels of the median one, or more (a; a is 960 x 720)' in out
-    assert 'train_cam 3.7 GB, train_amn 8.7 GB, train_irn 8.7 GB; make_cam and make_amn_cam 2.0 GB for the largest' in out
+    assert ('1 photographs have 10 times the pixels of the median one, or more (a; a is 960 x 720)'
+            in out)
+    assert ('train_cam 3.7 GB, train_amn 8.7 GB, train_irn 8.7 GB; make_cam and make_amn_cam 2.0 '
+            'GB for the largest' in out)
 
 
 def test_a_voc_root_of_other_classes(tree, command, capsys):
@@ -361,8 +385,8 @@ def test_a_voc_root_of_other_classes(tree, command, capsys):
         path.unlink()
         path.write_text('<annotation></annotation>')
     assert command(check_data=True) == 1
-    assert '- no image of any list shows one of the 20 classes of voc12; for classes of your own take --dataset folder' \
-        in capsys.readouterr().out
+    assert ('- no image of any list shows one of the 20 classes of voc12; for classes of your own '
+            'take --dataset folder') in capsys.readouterr().out
     for path in (tree / 'Annotations').iterdir():
         path.write_text('<annotation><object><name>zebra</name></object></annotation>')
     assert command(check_data=True) == 1

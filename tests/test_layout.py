@@ -1,13 +1,16 @@
-"""The layout that the README draws: each room of misc/ imports only those above it, and nothing of misc/ knows a stage."""
+"""The layout that the README draws: each room of misc/ imports only those above it, and nothing of
+misc/ knows a stage.
+"""
 import ast
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'contract', 'files', 'indexing', 'data', 'method',
-          'networks', 'training', 'inference', 'score', 'draw', 'command')
-FILES = sorted(path for path in (ROOT / 'misc').rglob('*.py') if path.parent.name != 'misc' or path.stem in FLOORS)
+FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'contract', 'files', 'indexing',
+          'data', 'method', 'networks', 'training', 'inference', 'score', 'draw', 'command')
+FILES = sorted(path for path in (ROOT / 'misc').rglob('*.py') if path.parent.name != 'misc'
+               or path.stem in FLOORS)
 
 
 def room_of(module):
@@ -19,7 +22,8 @@ def imported(path):
     """The modules that a file names in its imports, those inside functions too."""
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.ImportFrom):
-            yield from ([f'misc.{alias.name}' for alias in node.names] if node.module == 'misc' else [node.module])
+            yield from ([f'misc.{alias.name}' for alias in node.names] if node.module == 'misc'
+                        else [node.module])
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
@@ -35,6 +39,7 @@ def test_a_room_imports_only_those_above_it(path):
 
 
 def test_every_module_has_its_floor():
-    found = {path.stem for path in (ROOT / 'misc').iterdir() if path.is_dir() and path.name != '__pycache__'
+    found = {path.stem for path in (ROOT / 'misc').iterdir() if path.is_dir()
+             and path.name != '__pycache__'
              or path.suffix == '.py' and path.stem != '__init__'}
     assert found == set(FLOORS)

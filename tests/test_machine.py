@@ -33,14 +33,16 @@ V1_CPU = 'sys/fs/cgroup/cpu,cpuacct'
     ({}, math.inf),
     ({'proc/self/cgroup': '0::/\n', 'sys/fs/cgroup/cpu.max': '150000 100000\n'}, 1.5),
     ({'proc/self/cgroup': V2, 'sys/fs/cgroup/user/mine/cpu.max': 'max 100000\n'}, math.inf),
-    ({'proc/self/cgroup': V2, 'sys/fs/cgroup/user/mine/cpu.max': 'max 100000\n',  # the group above limits
+    # the group above limits
+    ({'proc/self/cgroup': V2, 'sys/fs/cgroup/user/mine/cpu.max': 'max 100000\n',
       'sys/fs/cgroup/user/cpu.max': '300000 100000\n'}, 3),
     ({'proc/self/cgroup': V2, 'sys/fs/cgroup/user/mine/cpu.max': '50000 100000\n',
       'sys/fs/cgroup/user/cpu.max': '300000 100000\n'}, 0.5),
     ({'proc/self/cgroup': V2, 'sys/fs/cgroup/others/cpu.max': '50000 100000\n'}, math.inf),
     ({'proc/self/cgroup': V1, f'{V1_CPU}/docker/x/cpu.cfs_quota_us': '-1\n',
       f'{V1_CPU}/docker/x/cpu.cfs_period_us': '100000\n'}, math.inf),
-    ({'proc/self/cgroup': V1, f'{V1_CPU}/cpu.cfs_quota_us': '200000\n',  # seen from within: its own is what is mounted
+    # seen from within: its own is what is mounted
+    ({'proc/self/cgroup': V1, f'{V1_CPU}/cpu.cfs_quota_us': '200000\n',
       f'{V1_CPU}/cpu.cfs_period_us': '100000\n'}, 2),
     ({'proc/self/cgroup': '1:cpu:/a\n', 'sys/fs/cgroup/cpu/a/cpu.cfs_quota_us': '70000\n',
       'sys/fs/cgroup/cpu/a/cpu.cfs_period_us': '10000\n'}, 7),
@@ -57,7 +59,8 @@ def test_cores_are_what_affinity_and_quota_allow(monkeypatch, quota, cores):
     assert torchutils.cores() == cores
 
 
-@pytest.mark.parametrize(('environment', 'threads'), [({}, 1), ({'OMP_NUM_THREADS': '2'}, 2), ({'MKL_NUM_THREADS': '2'}, 2)])
+@pytest.mark.parametrize(('environment', 'threads'),
+                         [({}, 1), ({'OMP_NUM_THREADS': '2'}, 2), ({'MKL_NUM_THREADS': '2'}, 2)])
 def test_threads_follow_the_quota_unless_the_user_says(monkeypatch, environment, threads):
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
         monkeypatch.delenv(name, raising=False)
@@ -73,7 +76,8 @@ def test_threads_follow_the_quota_unless_the_user_says(monkeypatch, environment,
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(('kernel', 'version'), [('x86_64 Kernel Module', '535.183.01'), ('aarch64 Kernel Module', '470.57'),
+@pytest.mark.parametrize(('kernel', 'version'), [('x86_64 Kernel Module', '535.183.01'),
+                                                 ('aarch64 Kernel Module', '470.57'),
                                                  ('Open Kernel Module for x86_64', '580.65.06')])
 def test_version_of_the_driver(tmp_path, kernel, version):
     assert machine.driver(tmp_path) is None
@@ -83,7 +87,8 @@ def test_version_of_the_driver(tmp_path, kernel, version):
 
 def with_driver(monkeypatch, tmp_path, version, cuda):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
-    lay_out(tmp_path, {'proc/driver/nvidia/version': DRIVER.format('x86_64 Kernel Module', version)})
+    lay_out(tmp_path, {'proc/driver/nvidia/version': DRIVER.format('x86_64 Kernel Module',
+                                                                   version)})
     monkeypatch.setattr(machine.no_cuda, '__defaults__', (tmp_path,))
     monkeypatch.setattr(torch.version, 'cuda', cuda)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
@@ -95,7 +100,8 @@ def with_driver(monkeypatch, tmp_path, version, cuda):
     ('390.157', '13.0', ['390.157', 'needs 580 or newer. Update the driver;']),
     ('580.65.06', '13.0', ['new enough', '--gpus all'])])
 @pytest.mark.parametrize('device', ['auto', 'cuda'])
-def test_a_driver_without_a_device_is_no_reason_to_take_the_cpu(monkeypatch, tmp_path, device, version, cuda, told):
+def test_a_driver_without_a_device_is_no_reason_to_take_the_cpu(monkeypatch, tmp_path, device,
+                                                                version, cuda, told):
     with_driver(monkeypatch, tmp_path, version, cuda)
     with pytest.raises(UserError) as error:
         torchutils.choose_device(device)
@@ -124,21 +130,25 @@ def watched(name, *arguments, **options):
 builtins.__import__ = watched
 what = sys.argv[1]
 sys.argv = [what, '--help']
-runpy.run_path(what, run_name='__main__') if what.endswith('.py') else runpy.run_module(what, run_name='__main__')
+run = runpy.run_path if what.endswith('.py') else runpy.run_module
+run(what, run_name='__main__')
 '''
 
 
 @pytest.mark.parametrize('what', COMMANDS)
 def test_openmp_is_told_before_torch_is_there(what):
-    environment = {name: value for name, value in os.environ.items() if name not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
-    done = subprocess.run([sys.executable, '-c', IMPORT, what], cwd=ROOT, capture_output=True, text=True,
-                          env=environment | {'PYTHONPATH': str(ROOT)})
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
+    done = subprocess.run([sys.executable, '-c', IMPORT, what], cwd=ROOT, capture_output=True,
+                          text=True, env=environment | {'PYTHONPATH': str(ROOT)})
     assert done.stdout.splitlines()[0] == '1000 None', done.stderr
 
 
 def test_a_user_who_tells_openmp_is_obeyed():
     for name, value in (('OMP_WAIT_POLICY', 'ACTIVE'), ('GOMP_SPINCOUNT', '7')):
-        done = subprocess.run([sys.executable, '-c', 'import misc, os; print(os.environ.get("OMP_WAIT_POLICY"), '
-                               'os.environ.get("GOMP_SPINCOUNT"))'], cwd=ROOT, capture_output=True, text=True,
-                              env={'PATH': os.environ['PATH'], name: value})
-        assert done.stdout.split() == (['ACTIVE', 'None'] if name == 'OMP_WAIT_POLICY' else ['None', '7'])
+        done = subprocess.run([sys.executable, '-c', 'import misc, os; '
+                                                     'print(os.environ.get("OMP_WAIT_POLICY"), '
+                               'os.environ.get("GOMP_SPINCOUNT"))'], cwd=ROOT, capture_output=True,
+                              text=True, env={'PATH': os.environ['PATH'], name: value})
+        assert done.stdout.split() == (['ACTIVE', 'None'] if name == 'OMP_WAIT_POLICY'
+                                       else ['None', '7'])

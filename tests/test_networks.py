@@ -30,7 +30,8 @@ def test_every_alias_leads_to_its_canonical_name(name):
 @pytest.mark.golden
 @pytest.mark.parametrize('name', NETWORKS)
 def test_golden_forward(name):
-    assert not tolerances.exceeded(authors.forward(name, authors.formula_net(name).eval()), tolerances.FORWARD['fp32'])
+    assert not tolerances.exceeded(authors.forward(name, authors.formula_net(name).eval()),
+                                   tolerances.FORWARD['fp32'])
 
 
 @pytest.mark.parametrize('mode', [pytest.param('fp32', marks=pytest.mark.golden), 'tf32',

@@ -1,4 +1,6 @@
-"""All stages one after the other: what they leave, running again, going on, images and class lists of every kind."""
+"""All stages one after the other: what they leave, running again, going on, images and class lists
+of every kind.
+"""
 import importlib
 import json
 import shutil
@@ -25,12 +27,15 @@ from tests.conftest import GOLDEN, Command, job_of, told
 from tests.tiny import QUICK
 from voc12.dataloader import VOC12
 
-ALL = [stage.name for stage in STAGES if not stage.name.startswith('analyze')]  # has tests of its own
+# has tests of its own
+ALL = [stage.name for stage in STAGES if not stage.name.startswith('analyze')]
 IDS = [f'2007_00000{number}' for number in range(1, 5)]
 
 
 def files(folder):
-    """Content of every file that a run leaves, but the log and the times in the scores and in the report's page."""
+    """Content of every file that a run leaves, but the log and the times in the scores and in the
+    report's page.
+    """
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*'))
             if path.is_file() and path.name not in ('run.log', 'scores.jsonl', 'index.html')
             and not path.name.endswith('.lock')}
@@ -50,17 +55,19 @@ def copy_of(command, folder, tree=None):
 
 
 def test_all_stages_leave_all_files(whole):
-    expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn', 'seg') for ending in ('pth', 'json', 'inputs.jsonl')}
-    for folder, ending in (('cam', 'npz'), ('ir_label', 'png'), ('amn_cam', 'npz'), ('amn_ir_label', 'png'),
-                           ('sem_seg', 'png'), ('ins_seg', 'npz'), ('seg', 'png')):
+    expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn', 'seg')
+                for ending in ('pth', 'json', 'inputs.jsonl')}
+    for folder, ending in (('cam', 'npz'), ('ir_label', 'png'), ('amn_cam', 'npz'),
+                           ('amn_ir_label', 'png'), ('sem_seg', 'png'), ('ins_seg', 'npz'),
+                           ('seg', 'png')):
         expected |= {f'{folder}/{image_id}.{ending}' for image_id in IDS} | {
             f'{folder}/_{name}' for name in ('settings.json', 'inputs.jsonl')}
     expected |= {'report/_settings.json'} | {f'report/data/{number}.js' for number in range(4)} | {
         f'report/images/{number}_{name}' for number in range(4)
         for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png')}
     assert files(whole.folder).keys() == expected
-    assert list(whole.scores()) == ['eval_cam', 'eval_ir_label', 'eval_amn_cam', 'eval_amn_ir_label', 'eval_sem_seg',
-                                    'eval_ins_seg', 'eval_seg']
+    assert list(whole.scores()) == ['eval_cam', 'eval_ir_label', 'eval_amn_cam',
+                                    'eval_amn_ir_label', 'eval_sem_seg', 'eval_ins_seg', 'eval_seg']
     for image_id in IDS:
         with Image.open(whole.tree / 'JPEGImages' / f'{image_id}.jpg') as picture:
             hw = picture.height, picture.width
@@ -97,14 +104,16 @@ def test_a_second_run_makes_nothing_anew(whole, tmp_path):
     command = copy_of(whole, tmp_path / 'copy')
     before = {path: path.stat().st_mtime_ns for path in command.folder.rglob('*') if path.is_file()}
     assert command(*ALL, **QUICK) == 0
-    changed = {path.name for path in command.folder.rglob('*') if path.is_file() and 'report' not in path.parts
+    changed = {path.name for path in command.folder.rglob('*') if path.is_file()
+               and 'report' not in path.parts
                and path.suffix != '.lock' and path.stat().st_mtime_ns != before.get(path)}
     assert changed == {'run.log', 'scores.jsonl'}
 
 
 @pytest.mark.parametrize(('stage', 'flags', 'told'), [
     ('train_cam', {'cam_learning_rate': 0.2}, 'learning_rate: was 0.1, now 0.2'),
-    ('train_amn', {'eps': 0.1}, 'eps: was 0.4, now 0.1'), ('train_irn', {'seed': 3}, 'seed: was 0, now 3'),
+    ('train_amn', {'eps': 0.1}, 'eps: was 0.4, now 0.1'), ('train_irn', {'seed': 3}, 'seed: was 0, '
+                                                                                     'now 3'),
     ('train_seg', {'seg_loss': 'ce'}, 'loss: was balanced, now ce'),
     ('make_seg', {'seg_flip': True}, 'flip: was False, now True'),
     ('make_cam', {'cam_scales': [1.0]}, r'scales: was [1.0, 0.5], now [1.0]'),
@@ -120,11 +129,14 @@ def test_other_settings_are_refused_by_name(whole, tmp_path, capsys, stage, flag
 
 
 def test_amn_without_its_parts(whole, tmp_path, capsys):
-    """Trained and used without conditioning and balance; the flag must be the same in both stages."""
+    """Trained and used without conditioning and balance; the flag must be the same in both stages.
+    """
     command = copy_of(whole, tmp_path / 'copy')
-    less = QUICK | {'amn_label_conditioning': False, 'amn_balanced': False, 'eps': 0, 'overwrite': True}
+    less = QUICK | {'amn_label_conditioning': False, 'amn_balanced': False, 'eps': 0,
+                    'overwrite': True}
     assert command('train_amn', 'make_amn_cam', 'eval_amn_cam', **less) == 0
-    assert not any(key.startswith('label_enc') for key in weights.read_state(command.folder / 'amn.pth'))
+    assert not any(key.startswith('label_enc')
+                   for key in weights.read_state(command.folder / 'amn.pth'))
     assert activations.load(command.folder / 'amn_cam', IDS[0]).high_res.max() > 0
     assert command('make_amn_cam', **QUICK, overwrite=True) == 1
     assert 'label_enc.weight' in capsys.readouterr().err.splitlines()[-1]
@@ -132,16 +144,19 @@ def test_amn_without_its_parts(whole, tmp_path, capsys):
 
 @pytest.mark.parametrize('batch', [2, 3])
 def test_images_in_batches_of_like_size(odd_tree, whole, tmp_path, batch):
-    """Odd images (several sizes, one without a class): the same to rounding as one after the other."""
+    """Odd images (several sizes, one without a class): the same to rounding as one after the other.
+    """
     made = {}
     for size in (1, batch):
         command = made[size] = Command(odd_tree, tmp_path / f'by_{size}')
         command.folder.mkdir()
         for name in ('cam', 'amn'):
             shutil.copy(whole.folder / f'{name}.pth', command.folder / f'{name}.pth')
-        assert command('make_cam', 'cam_to_ir_label', 'make_amn_cam', **QUICK, inference_batch_size=size) == 0
+        assert command('make_cam', 'cam_to_ir_label', 'make_amn_cam', **QUICK,
+                       inference_batch_size=size) == 0
     for path in sorted(made[1].folder.glob('*cam/*.npz')):
-        one, many = (activations.load(command.folder / path.parent.name, path.stem) for command in made.values())
+        one, many = (activations.load(command.folder / path.parent.name, path.stem)
+                     for command in made.values())
         assert one.keys.tolist() == many.keys.tolist()
         for ours, theirs in zip(one[1:], many[1:], strict=True):
             assert np.abs(ours - theirs).max(initial=0) <= 1e-5
@@ -152,15 +167,19 @@ def test_batches_wait_for_their_like_but_not_for_long():
     batches = list(inference._batches(iter(items), 2, lambda kind: kind))
     assert sorted(sum(batches, [])) == sorted(items)
     assert all(len({kind for _, kind in batch}) == 1 and len(batch) <= 2 for batch in batches)
-    assert [[name for name, _ in batch] for batch in batches[:3]] == [['0', '2'], ['1', '5'], ['4', '6']]
+    assert [[name for name, _ in batch] for batch in batches[:3]] == [['0', '2'], ['1', '5'],
+                                                                      ['4', '6']]
     waited = [number for number, batch in enumerate(batches) if batch == [('3', 'c')]]
     assert waited == [len(batches) - 3]  # nothing was in its way: with what is left at the end
     many = [(str(number), number) for number in range(20)]
-    assert [batch for batch in inference._batches(iter(many), 2, lambda kind: kind)][0] == [('0', 0)]
+    assert [batch for batch in inference._batches(iter(many), 2,
+                                                  lambda kind: kind)][0] == [('0', 0)]
 
 
 def test_repeats_with_other_seeds(whole, tmp_path, capsys):
-    """Outputs of the chosen stages in a folder a seed, inputs from where they are; the same as runs of their own."""
+    """Outputs of the chosen stages in a folder a seed, inputs from where they are; the same as runs
+    of their own.
+    """
     command = copy_of(whole, tmp_path / 'copy')
     stages = ['train_irn', 'make_sem_seg', 'eval_sem_seg', 'eval_cam']
     before = files(command.folder)
@@ -168,7 +187,8 @@ def test_repeats_with_other_seeds(whole, tmp_path, capsys):
     out = capsys.readouterr().out
     after = files(command.folder)
     assert {name for name in after if name not in before} >= {
-        f'seed_{seed}/{name}' for seed in (4, 5) for name in ('irn.pth', 'sem_seg/_settings.json', f'sem_seg/{IDS[0]}.png')}
+        f'seed_{seed}/{name}' for seed in (4, 5) for name in ('irn.pth', 'sem_seg/_settings.json',
+                                                              f'sem_seg/{IDS[0]}.png')}
     assert {name: after[name] for name in before} == before
     assert after['seed_4/irn.pth'] != after['seed_5/irn.pth']
     scores = [read_scores(command.folder / f'seed_{seed}' / 'scores.jsonl') for seed in (4, 5)]
@@ -187,8 +207,8 @@ def test_what_does_not_change_the_files_may_change(whole, tmp_path):
     """Lists of inference stages, workers, paths."""
     command = copy_of(whole, tmp_path / 'copy')
     (tmp_path / 'two.txt').write_text('\n'.join(IDS[:2]))
-    assert command('make_cam', 'make_sem_seg', train_list=tmp_path / 'two.txt', infer_list=tmp_path / 'two.txt',
-                   **QUICK) == 0
+    assert command('make_cam', 'make_sem_seg', train_list=tmp_path / 'two.txt',
+                   infer_list=tmp_path / 'two.txt', **QUICK) == 0
 
 
 def test_overwrite_trains_anew(whole, tmp_path):
@@ -207,8 +227,8 @@ class Stop(Exception):
 @pytest.mark.parametrize(('stage', 'module', 'hook'), [
     ('train_cam', train_cam, 'log_validation_loss'), ('train_amn', train_amn, 'log_score'),
     ('train_irn', train_irn, 'store_mean_displacement')])
-def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(whole, tmp_path, monkeypatch, stage, module,
-                                                                             hook):
+def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
+        whole, tmp_path, monkeypatch, stage, module, hook):
     flags = QUICK | {f'{name}_num_epoches': 2 for name in ('cam', 'amn', 'irn')}
     name = stage.removeprefix('train_')
     runs = [copy_of(whole, tmp_path / which) for which in ('undisturbed', 'interrupted')]
@@ -244,20 +264,23 @@ def test_an_unfinished_training_with_other_settings_is_refused(tmp_path, capsys,
         with pytest.raises(Stop):
             command('train_cam', **QUICK)
     assert command('train_cam', **QUICK, momentum=0.9) == 1
-    assert 'cam.ckpt: an unfinished training with other settings (momentum: was 0.0001, now 0.9)' in capsys.readouterr().err
+    assert ('cam.ckpt: an unfinished training with other settings (momentum: was 0.0001, now 0.9)'
+            in capsys.readouterr().err)
     (tmp_path / 'cam.ckpt').write_bytes(b'broken')
     assert command('train_cam', **QUICK) == 1
     assert 'cam.ckpt: not a readable checkpoint' in capsys.readouterr().err
     assert command('train_cam', **QUICK, overwrite=True) == 0
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch,
+                                                                       capsys):
     command = Command(GOLDEN / 'tree', tmp_path)
     real, calls = objectives.losses.classification_loss, []
 
     def nan_in_the_second_epoch(logits, *targets):
         calls.append(logits.requires_grad)
-        return real(logits, *targets) * (float('nan') if sum(calls) == 4 else 1)  # the last of two epochs of two steps
+        # the last of two epochs of two steps
+        return real(logits, *targets) * (float('nan') if sum(calls) == 4 else 1)
 
     monkeypatch.setattr(objectives.losses, 'classification_loss', nan_in_the_second_epoch)
     assert command('train_cam', **QUICK | {'cam_num_epoches': 2}) == 1
@@ -349,8 +372,10 @@ def add_image(tree, image_id, hw, names):
         labels.save(tree / folder / f'{image_id}.png', np.full(hw, value, np.uint8), VOC12.palette)
 
 
-ODD = {'one_pixel': ((1, 1), ['cat']), 'a_strip': ((7, 900), ['dog', 'sofa']), 'a_column': ((300, 3), ['bus']),
-       'five_classes': ((40, 50), ['bird', 'cat', 'dog', 'person', 'tvmonitor']), 'no_class': ((33, 47), [])}
+ODD = {'one_pixel': ((1, 1), ['cat']), 'a_strip': ((7, 900), ['dog', 'sofa']),
+       'a_column': ((300, 3), ['bus']),
+       'five_classes': ((40, 50), ['bird', 'cat', 'dog', 'person', 'tvmonitor']),
+       'no_class': ((33, 47), [])}
 
 
 @pytest.fixture
@@ -389,18 +414,21 @@ def test_odd_images_go_through_every_stage(odd_tree, tmp_path):
 
 
 def test_odd_images_with_the_real_networks(odd_tree, tmp_path, formula_weights):
-    """One image of a kind is enough here; a small canvas is: its size is the golden tests' matter."""
+    """One image of a kind is enough here; a small canvas is: its size is the golden tests' matter.
+    """
     command = Command(odd_tree, tmp_path / 'out')
-    assert command('make_cam', 'cam_to_ir_label', 'make_amn_cam', 'amn_cam_to_ir_label', 'make_sem_seg', 'eval_sem_seg',
-                   cam_scales=[1.0, 0.5], sem_seg_canvas=64,
-                   **{f'{name}_weights_name': formula_weights / f'res50_{name}.pth' for name in ('cam', 'amn', 'irn')}) == 0
+    assert command('make_cam', 'cam_to_ir_label', 'make_amn_cam', 'amn_cam_to_ir_label',
+                   'make_sem_seg', 'eval_sem_seg', cam_scales=[1.0, 0.5], sem_seg_canvas=64,
+                   **{f'{name}_weights_name': formula_weights / f'res50_{name}.pth'
+                      for name in ('cam', 'amn', 'irn')}) == 0
     check_odd(command.folder)
 
 
 @pytest.mark.parametrize('n_classes', [1, 3, 30])
 def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
     """The small tree's own classes first, as many as fit; the XML's other objects are left out."""
-    shown = sorted({VOC12.classes[key] for image_id in IDS for key in np.flatnonzero(VOC12(tree).labels(image_id))})
+    shown = sorted({VOC12.classes[key] for image_id in IDS
+                    for key in np.flatnonzero(VOC12(tree).labels(image_id))})
     names = (shown + [f'class {number}' for number in range(30)])[:n_classes]
 
     class Other(VOC12):
@@ -440,30 +468,35 @@ def test_a_training_with_the_real_networks(formula_weights, tmp_path, monkeypatc
     (tmp_path / 'two.txt').write_text('\n'.join(IDS[:2]))
     shutil.copytree(GOLDEN / 'expected' / 'ir_label', tmp_path / 'ir_label')
     monkeypatch.setattr(train_amn, 'log_score', lambda job, told, net: None)
-    assert command('train_amn', train_list=tmp_path / 'two.txt', amn_batch_size=2, amn_crop_size=32, amn_num_epoches=1) == 0
+    assert command('train_amn', train_list=tmp_path / 'two.txt', amn_batch_size=2, amn_crop_size=32,
+                   amn_num_epoches=1) == 0
     trained = weights.read_state(tmp_path / 'amn.pth')
     torch.manual_seed(0)
     untrained = resnet50_amn.Net(20).state_dict()
     assert trained.keys() == untrained.keys()
     moved = {key for key in trained if not torch.equal(trained[key], untrained[key])}
     assert {'label_enc.weight', 'resnet50.layer1.0.conv1.weight'} <= moved
-    assert not any(key.startswith(('resnet50.conv1', 'resnet50.bn1')) or 'running' in key for key in moved)
+    assert not any(key.startswith(('resnet50.conv1', 'resnet50.bn1')) or 'running' in key
+                   for key in moved)
 
 
 # the loop
 
 def test_steps_and_schedules():
     assert training.steps_of(10, 3, 5, 'x') == 15
-    with pytest.raises(UserError, match='train_x: a batch of 4 is larger than the list of 3 images: give --x_batch_size 3'):
+    with pytest.raises(UserError, match='train_x: a batch of 4 is larger than the list of 3 '
+                                        'images: give --x_batch_size 3'):
         training.steps_of(3, 4, 5, 'train_x')
     assert [training.polynomial(step, 4) for step in (0, 2)] == [1, pytest.approx(0.5358867)]
     assert training.constant(3, 4) == 1
 
 
 def test_sgd_gives_the_second_group_ten_times_the_rate():
-    first, second, frozen = (torch.nn.Parameter(torch.ones(1), requires_grad=flag) for flag in (True, True, False))
+    first, second, frozen = (torch.nn.Parameter(torch.ones(1), requires_grad=flag)
+                             for flag in (True, True, False))
     groups = training.sgd(([first, frozen], [second]), 0.1, 1e-4, 0.9).param_groups
-    assert [(group['lr'], group['params'], group['weight_decay'], group['momentum']) for group in groups] == [
+    assert [(group['lr'], group['params'], group['weight_decay'], group['momentum'])
+            for group in groups] == [
         (0.1, [first], 1e-4, 0.9), (1.0, [second], 1e-4, 0.9)]
 
 
@@ -477,9 +510,10 @@ def test_layers_without_a_gradient_are_not_moved_by_weight_decay():
             return net[0](torch.ones(1, 2)).sum()
 
     objective = Sum(None, torch.device('cpu'))
-    job = training.Training('test', 'unused.pth', {}, 1, 1, 0, torch.device('cpu'), 'fp32', 0, False)
-    training.step(Learner(net, objective), optimizer, torch.amp.GradScaler('cpu', enabled=False), {'index': torch.zeros(1)},
-                  objective, job)
+    job = training.Training('test', 'unused.pth', {}, 1, 1, 0, torch.device('cpu'), 'fp32', 0,
+                            False)
+    training.step(Learner(net, objective), optimizer, torch.amp.GradScaler('cpu', enabled=False),
+                  {'index': torch.zeros(1)}, objective, job)
     assert torch.equal(net[1].weight, before)
     assert net[1].weight.grad is None
 
@@ -492,7 +526,8 @@ def test_mean_displacement_of_less_than_a_batch(whole, tmp_path):
     net.load_state_dict(trained)
     net.eval()
     train_irn.store_mean_displacement(job, told(IrnTraining, batch_size=32, crop_size=64), net)
-    images = torch.stack([torch.from_numpy(datasets.top_left_crop(job.source, image_id, 64)['image']) for image_id in IDS])
+    images = torch.stack([torch.from_numpy(
+        datasets.top_left_crop(job.source, image_id, 64)['image']) for image_id in IDS])
     with torch.no_grad():
         raw = net.train()(images)[1].mean((0, 2, 3))
     torch.testing.assert_close(net.mean_shift.running_mean, raw)

@@ -1,4 +1,6 @@
-"""Figures: all there, the same bytes each time, every method told apart, what is not defined left out."""
+"""Figures: all there, the same bytes each time, every method told apart, what is not defined left
+out.
+"""
 import itertools
 
 import matplotlib
@@ -13,16 +15,20 @@ from misc.draw import plots
 def method(title, number, **other):
     """A method as in analysis.json."""
     curve = np.interp(np.linspace(0, 1, 101), [0, 0.1 * number + 0.1, 1], [0.3, 0.5, 0]).tolist()
-    return {'title': title, 'threshold_used': 0.15, 'miou_used': curve[15], 'best_threshold': 0.1 * number + 0.1,
-            'best_miou': 0.5, 'within_1_point': [0.2, 0.2], 'within_5_points': [0.1, 0.4], 'curve': curve,
-            'precision': np.linspace(0.3, 0.9, 101).tolist(), 'recall': np.linspace(0.9, 0, 101).tolist(),
+    return {'title': title, 'threshold_used': 0.15, 'miou_used': curve[15],
+            'best_threshold': 0.1 * number + 0.1,
+            'best_miou': 0.5, 'within_1_point': [0.2, 0.2], 'within_5_points': [0.1, 0.4],
+            'curve': curve,
+            'precision': np.linspace(0.3, 0.9, 101).tolist(),
+            'recall': np.linspace(0.9, 0, 101).tolist(),
             'own_thresholds': {'mean': 0.3, 'std': 0.1, 'images': 40, 'twentieths': [2] * 20},
             'cv': 0.5, 'gap': 0.2, 'auc': 0.8, 'foreground_mean': 0.4, 'background_mean': 0.2,
             'histograms': {'foreground': list(range(50)), 'background': [5] * 50}, **other}
 
 
 METHODS = {'cam': method('CAM', 0), 'amn_cam': method('AMN', 1)}
-UNDEFINED = {'cam': method('CAM', 0, precision=[0.4] * 90 + [None] * 11, background_mean=None, gap=None, auc=None, cv=None,
+UNDEFINED = {'cam': method('CAM', 0, precision=[0.4] * 90 + [None] * 11, background_mean=None,
+                           gap=None, auc=None, cv=None,
                            histograms={'foreground': [1] * 50, 'background': [0] * 50})}
 
 
@@ -44,13 +50,15 @@ def test_every_figure_is_written_twice_and_always_the_same(tmp_path):
 
 
 @pytest.mark.parametrize('draw', plots.FIGURES.values())
-@pytest.mark.parametrize('methods', [METHODS, UNDEFINED, {str(number): method(str(number), number) for number in range(7)}])
+@pytest.mark.parametrize('methods', [METHODS, UNDEFINED, {str(number): method(str(number), number)
+                                                          for number in range(7)}])
 def test_figures_of_any_number_of_methods_can_be_drawn(draw, methods, recwarn):
     figure = draw(methods)
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     assert not [str(warning.message) for warning in recwarn]
-    texts = [text.get_text() for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    texts = [text.get_text() for axes in figure.axes
+             for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
     assert any(text.endswith('(%)') for text in texts)
     assert all(text and 'None' not in text and 'nan' not in text for text in texts if text)
 
@@ -74,6 +82,7 @@ def test_the_lines_are_the_numbers():
         (found[where], pytest.approx(100 * found[what])) for found in METHODS.values()
         for where, what in (('best_threshold', 'best_miou'), ('threshold_used', 'miou_used'))]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend[1] == f'AMN: {100 * METHODS["amn_cam"]["miou_used"]:.1f} at 0.15, best 50.0 at 0.20'
+    assert (legend[1] == f'AMN: {100 * METHODS["amn_cam"]["miou_used"]:.1f} at 0.15, best 50.0 at '
+                         f'0.20')
     bars = plots.best_thresholds(METHODS).axes[0].patches
     assert [bar.get_height() for bar in bars] == [5] * 20

@@ -9,7 +9,8 @@ from voc12.dataloader import VOC12, read_list
 
 XML = '<annotation><object><name>{}</name></object></annotation>'
 IDS = ['2007_000001', '2007_000002', '2007_000003', '2007_000004', '2008_000005', '2008_000006']
-TRAIN, VAL, TRAIN_AUG = IDS[:2], IDS[2:4], ['2007_000001', '2007_000002', '2008_000005', '2008_000006']
+TRAIN, VAL, TRAIN_AUG = IDS[:2], IDS[2:4], ['2007_000001', '2007_000002', '2008_000005',
+                                            '2008_000006']
 
 
 def write_list(path: Path, ids: list[str]) -> None:
@@ -25,7 +26,9 @@ def touch(folder: Path, names: list[str]) -> None:
 
 @pytest.fixture
 def root(tmp_path):
-    """Two images of train, two of val and two more, complete; what is never decoded is an empty file."""
+    """Two images of train, two of val and two more, complete; what is never decoded is an empty
+    file.
+    """
     root = tmp_path / 'VOC2012'
     write_list(root / 'ImageSets' / 'Segmentation' / 'train.txt', TRAIN)
     write_list(root / 'ImageSets' / 'Segmentation' / 'val.txt', VAL)
@@ -61,7 +64,8 @@ def test_sbd_united_with_train_without_val(root, sbd, below):
 
 
 def test_masks_without_val(root, tmp_path):
-    touch(tmp_path / 'aug', [f'{image_id}.png' for image_id in reversed(IDS)] + ['._2007_000001.png', 'readme.txt'])
+    touch(tmp_path / 'aug', [f'{image_id}.png' for image_id in reversed(IDS)] +
+          ['._2007_000001.png', 'readme.txt'])
     assert prepare.train_aug_of_masks(VOC12(root), tmp_path / 'aug') == TRAIN_AUG
 
 
@@ -93,7 +97,8 @@ def test_other_counts_are_reported_and_nothing_is_written(root, sbd, tmp_path, c
     said = capsys.readouterr()
     assert said.out.splitlines() == ['train: 2 images, not 1464', 'val: 2 images, not 1449',
                                      'train_aug: 4 images, not 10582']
-    assert said.err.startswith('error: ') and '--allow_other_counts' in said.err and said.err.count('\n') == 1
+    assert (said.err.startswith('error: ') and '--allow_other_counts' in said.err
+            and said.err.count('\n') == 1)
     assert out.read_text() == 'as it was'
 
 
@@ -106,7 +111,8 @@ def test_other_counts_may_be_allowed(root, sbd, tmp_path, capsys):
 def test_train_must_be_part_of_train_aug(root, tmp_path, capsys):
     touch(tmp_path / 'aug', [f'{IDS[0]}.png'])
     out = tmp_path / 'list.txt'
-    assert command(root, '--segmentation_class_aug', tmp_path / 'aug', '--out', out, '--allow_other_counts') == 1
+    assert command(root, '--segmentation_class_aug', tmp_path / 'aug', '--out', out,
+                   '--allow_other_counts') == 1
     said = capsys.readouterr()
     assert said.out == f'1 image of train not in train_aug: {IDS[1]}\n'
     assert 'allow_other_counts' not in said.err  # it was given already
@@ -115,7 +121,8 @@ def test_train_must_be_part_of_train_aug(root, tmp_path, capsys):
 
 def test_images_of_val_in_train_aug_are_named():
     lists = {'train': ['a'], 'val': ['b', 'c'], 'train_aug': ['a', 'c']}
-    assert prepare.wrong_lists(lists, allow_other_counts=True) == ['1 image of val in train_aug too: c']
+    assert prepare.wrong_lists(lists,
+                               allow_other_counts=True) == ['1 image of val in train_aug too: c']
 
 
 def test_missing_data_is_named_and_the_list_written(root, sbd, tmp_path, counts, capsys):
@@ -146,14 +153,16 @@ def test_without_a_source_the_lists_are_checked(root, tmp_path, counts, monkeypa
     for split, ids in (('train', TRAIN), ('val', VAL), ('train_aug', TRAIN_AUG)):
         write_list(tmp_path / 'lists' / f'{split}.txt', ids)
     assert command(root) == 0
-    assert capsys.readouterr().out.startswith(f'checked the lists in {tmp_path / "lists"} (train 2, val 2, train_aug 4')
+    assert capsys.readouterr().out.startswith(f'checked the lists in {tmp_path / "lists"} (train '
+                                              f'2, val 2, train_aug 4')
     write_list(tmp_path / 'lists' / 'train_aug.txt', [*TRAIN_AUG[:3], VAL[0]])
     assert command(root) == 1
     assert capsys.readouterr().out.startswith(f'1 image of val in train_aug too: {VAL[0]}\n')
 
 
 def test_the_shipped_lists_are_the_known_ones():
-    lists = {split: read_list(prepare.LISTS / f'{split}.txt') for split in ('train', 'val', 'train_aug')}
+    lists = {split: read_list(prepare.LISTS / f'{split}.txt')
+             for split in ('train', 'val', 'train_aug')}
     assert prepare.wrong_lists(lists, allow_other_counts=False) == []
     assert lists['train_aug'] == sorted(lists['train_aug'])
 
@@ -161,10 +170,12 @@ def test_the_shipped_lists_are_the_known_ones():
 def test_a_wrong_root_is_one_line(tmp_path, capsys):
     assert command(tmp_path / 'nowhere') == 1
     said = capsys.readouterr()
-    assert said.out == '' and said.err.startswith('error: ') and said.err.count('\n') == 1 and 'nowhere' in said.err
+    assert (said.out == '' and said.err.startswith('error: ') and said.err.count('\n') == 1
+            and 'nowhere' in said.err)
 
 
-@pytest.mark.parametrize('flags', [['--out', 'x'], ['--sbd', 'a', '--segmentation_class_aug', 'b'], ['--nonsense']])
+@pytest.mark.parametrize('flags', [['--out', 'x'], ['--sbd', 'a', '--segmentation_class_aug', 'b'],
+                                   ['--nonsense']])
 def test_wrong_flags_exit_with_2(root, flags):
     with pytest.raises(SystemExit) as exit_:
         command(root, *flags)
@@ -174,15 +185,19 @@ def test_wrong_flags_exit_with_2(root, flags):
 # what tools write: lists and XML
 
 @pytest.mark.parametrize(('names', 'text', 'expected'), [
-    (['frame', 'frame.1'], 'frame.1\n', ['frame.1']), (['frame', 'frame.1'], 'frame.1.jpg\nframe\n', ['frame.1', 'frame']),
+    (['frame', 'frame.1'], 'frame.1\n', ['frame.1']), (['frame', 'frame.1'], 'frame.1.jpg\nframe\n',
+                                                       ['frame.1', 'frame']),
     (['a_jpg.rf.0b31'], 'a_jpg.rf.0b31\n', ['a_jpg.rf.0b31']),
     (['my cat 1', 'my cat 2'], 'my cat 1\nmy cat 2', ['my cat 1', 'my cat 2']),
-    (['a', 'b'], '\ufeffa\r\nb\r\n', ['a', 'b']), (['a', 'b'], 'JPEGImages\\a.jpg\r\nJPEGImages\\b.jpg\r\n', ['a', 'b']),
+    (['a', 'b'], '\ufeffa\r\nb\r\n', ['a', 'b']),
+    (['a', 'b'], 'JPEGImages\\a.jpg\r\nJPEGImages\\b.jpg\r\n', ['a', 'b']),
     (['a', 'b'], '/JPEGImages/a.jpg /SegmentationClassAug/a.png\n', ['a']),
     (['my cat'], '/J/my cat.jpg /S/my cat.png\n', ['my cat']),
-    (['a', 'b', 'c'], 'a  1\nb -1\nc  0\n', ['a', 'c']), (['a', 'a 1', 'b'], 'a 1\nb\n', ['a 1', 'b']),
+    (['a', 'b', 'c'], 'a  1\nb -1\nc  0\n', ['a', 'c']),
+    (['a', 'a 1', 'b'], 'a 1\nb\n', ['a 1', 'b']),
     (['a', 'a 1', 'b', 'b -1'], 'a 1\nb -1\n', ['a 1', 'b -1']),
-    (['a'], 'a a\n', ['a']), (['Stra\u00dfe \u00e9'], 'Stra\u00dfe e\u0301\n', ['Stra\u00dfe \u00e9']),
+    (['a'], 'a a\n', ['a']), (['Stra\u00dfe \u00e9'], 'Stra\u00dfe e\u0301\n',
+                              ['Stra\u00dfe \u00e9']),
     (['Stra\u00dfe e\u0301'], 'Stra\u00dfe \u00e9\n', ['Stra\u00dfe e\u0301'])], ids=range(14))
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])
 def test_lists_as_tools_write_them(root, names, text, expected, encoding):
@@ -193,13 +208,15 @@ def test_lists_as_tools_write_them(root, names, text, expected, encoding):
     assert source.names(path) == expected
     assert source.image_path(expected[0]).is_file()
     marked = 'b -1' in text and 'b -1' not in names
-    assert [note.startswith(f'{path}: as in ImageSets/Main, -1') for note in source.check(()).notes] == [True] * marked
+    assert [note.startswith(f'{path}: as in ImageSets/Main, -1')
+            for note in source.check(()).notes] == [True] * marked
 
 
 @pytest.mark.parametrize(('text', 'told'), [
     ('my cat 3\n', 'are not in .*JPEGImages: my cat 3;'), ('frame.2\n', 'JPEGImages: frame.2;'),
     ('frame 2\nframe 1', 'JPEGImages: frame 2, frame 1;'),
-    ('frame 1\nframe 0', 'line 2: frame is listed twice .line 1'), ('frame -1\n', 'an empty list.*marks all 1 with -1')])
+    ('frame 1\nframe 0', 'line 2: frame is listed twice .line 1'),
+    ('frame -1\n', 'an empty list.*marks all 1 with -1')])
 def test_no_other_image_is_taken_for_one_that_is_missing(root, text, told):
     touch(root / 'JPEGImages', ['frame.jpg', 'my.jpg', 'my cat.jpg'])
     (root / 'list.txt').write_text(text)
@@ -222,7 +239,8 @@ def test_lists_of_the_project_are_found_from_any_folder(root, tmp_path, monkeypa
     '<Annotation><Object><Name>cat</Name></Object></Annotation>',
     '<root><annotation><object><name>cat</name></object></annotation></root>',
     '<annotations><object><name>cat</name></object></annotations>',
-    '\ufeff<?xml version="1.0" encoding="utf-8"?><annotation><!-- x --><object><name>cat</name></object></annotation>',
+    '\ufeff<?xml version="1.0" encoding="utf-8"?><annotation><!-- x '
+    '--><object><name>cat</name></object></annotation>',
     '<annotation><object><part><name>head</name></part><name>cat</name></object></annotation>'])
 def test_xml_as_tools_write_it(root, text):
     (root / 'Annotations' / f'{IDS[0]}.xml').write_text(text, encoding='utf-8')
@@ -231,9 +249,10 @@ def test_xml_as_tools_write_it(root, text):
 
 
 @pytest.mark.parametrize(('text', 'told'), [
-    ('<svg><g/></svg>', 'no annotation of VOC .<svg>, without an object'), ('', 'not readable as XML'),
-    ('<annotation>', 'not readable as XML'),
-    ('<annotation><object><name>Cat</name></object></annotation>', "'Cat' is not one of the 20 classes; is it 'cat'"),
+    ('<svg><g/></svg>', 'no annotation of VOC .<svg>, without an object'),
+    ('', 'not readable as XML'), ('<annotation>', 'not readable as XML'),
+    ('<annotation><object><name>Cat</name></object></annotation>', "'Cat' is not one of the 20 "
+                                                                   "classes; is it 'cat'"),
     ('<annotation><object name="cat"/></annotation>', 'an object without a <name>')])
 def test_xml_that_is_none_is_told(root, text, told):
     (root / 'Annotations' / f'{IDS[0]}.xml').write_text(text)

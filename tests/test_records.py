@@ -36,7 +36,8 @@ def test_an_empty_folder_takes_other_settings(tmp_path):
 def test_other_settings_are_refused_by_name(tmp_path):
     open_folder(tmp_path)
     (tmp_path / 'x.npz').write_text('1')
-    with pytest.raises(UserError, match=r'made with other settings \(scales: was \[1.0, 0.5\], now \[1.0\]; '
+    with pytest.raises(UserError,
+                       match=r'made with other settings \(scales: was \[1.0, 0.5\], now \[1.0\]; '
                                         'weights: was 00ff, now 11ff'):
         open_folder(tmp_path, scales=[1.0], weights='11ff')
     with pytest.raises(UserError, match='power: was not set, now 2'):
@@ -50,7 +51,8 @@ def test_overwrite_removes_the_files_of_the_stage_only(tmp_path):
     for name in ('x.npz', 'y.npy', 'notes.txt', '.hidden.npz'):
         (tmp_path / name).write_text('1')
     open_folder(tmp_path, overwrite=True, scales=[2.0])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['.hidden.npz', '_settings.json', 'notes.txt']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.hidden.npz', '_settings.json',
+                                                                'notes.txt']
     assert stored(tmp_path)['scales'] == [2.0]
 
 
@@ -67,7 +69,8 @@ def test_what_another_stage_made_is_left_alone(tmp_path, overwrite, name):
 
 def test_overwrite_and_files_made_elsewhere(tmp_path):
     (tmp_path / 'x.npz').write_text('1')
-    with pytest.raises(UserError, match='holds 1 files without a record .* which --overwrite would delete'):
+    with pytest.raises(UserError,
+                       match='holds 1 files without a record .* which --overwrite would delete'):
         records.open_folder(tmp_path, SETTINGS, ('.npz',), overwrite=True, only_own=True)
     assert [path.name for path in tmp_path.iterdir()] == ['x.npz']
     open_folder(tmp_path, overwrite=True)
@@ -127,17 +130,21 @@ def test_difference_names_every_setting():
 def test_difference_of_long_lists_is_short():
     names = [f'class {number}' for number in range(80)]
     swapped = [*names[:41], names[42], names[41], *names[43:]]
-    assert records.difference({'classes': names}, {'classes': swapped}) == 'classes: number 42 of 80 was class 41, now class 42'
-    assert records.difference({'classes': names}, {'classes': names[:3]}) == 'classes: were 80, now 3'
+    difference = records.difference({'classes': names}, {'classes': swapped})
+    assert difference == 'classes: number 42 of 80 was class 41, now class 42'
+    assert records.difference({'classes': names},
+                              {'classes': names[:3]}) == 'classes: were 80, now 3'
 
 
 def test_folders_of_other_classes_are_refused(tmp_path):
     records.check_classes(tmp_path, 'ab')  # no record
     open_folder(tmp_path)
     records.check_classes(tmp_path, ('a', 'b'))
-    with pytest.raises(UserError, match='made for 2 classes, this data set has 20: give it another --work_dir'):
+    with pytest.raises(UserError, match='made for 2 classes, this data set has 20: give it another '
+                                        '--work_dir'):
         records.check_classes(tmp_path, [str(number) for number in range(20)])
-    with pytest.raises(UserError, match="made for other classes: number 1 of 2 is 'a' there and 'b' in this data set"):
+    with pytest.raises(UserError, match="made for other classes: number 1 of 2 is 'a' there and "
+                                        "'b' in this data set"):
         records.check_classes(tmp_path, ('b', 'a'))
 
 

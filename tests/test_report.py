@@ -1,4 +1,6 @@
-"""The report's data are the evaluator's, to the digit; names are escaped; what is missing is left out; it is made anew."""
+"""The report's data are the evaluator's, to the digit; names are escaped; what is missing is left
+out; it is made anew.
+"""
 import base64
 import json
 import re
@@ -22,7 +24,8 @@ from tests.tiny import QUICK
 from voc12.dataloader import PALETTE
 
 HOSTILE = '<img src=x onerror=window.hacked=1>'
-CLASSES = ('cat', '<script>window.hacked=1</script>', '"dog\' onclick="window.hacked=1', '{{ 7 * 7 }}')
+CLASSES = ('cat', '<script>window.hacked=1</script>', '"dog\' onclick="window.hacked=1',
+           '{{ 7 * 7 }}')
 IDS = ['plain', HOSTILE, 'a b%20c#d?e.f', 'quotes"\'&amp;', 'one_pixel', 'no_class', 'ignored']
 THRESHOLDS = {'cam': 0.15, 'amn_cam': 0.255}  # one of them is not on the grid
 
@@ -46,23 +49,30 @@ class Source:
 
 
 def draw(folder):
-    """Images, truths and what the stages make of them: smooth activations, so that masks shrink with the threshold."""
+    """Images, truths and what the stages make of them: smooth activations, so that masks shrink
+    with the threshold.
+    """
     source, rng = Source(folder), np.random.default_rng(5)
     (folder / 'images').mkdir(parents=True)
     for number, image_id in enumerate(IDS):
         hw = (1, 1) if image_id == 'one_pixel' else (40 + 8 * number, 56)
         Image.fromarray(rng.integers(0, 256, (*hw, 3), np.uint8)).save(source.image_path(image_id))
-        keys = np.array([] if image_id == 'no_class' else sorted({number % 4, (number + 1) % 4}), np.int64)
+        keys = np.array([] if image_id == 'no_class' else sorted({number % 4, (number + 1) % 4}),
+                        np.int64)
         y, x = np.indices(hw)
-        planes = np.array([np.exp(-((y / hw[0] - 0.5) ** 2 + (x / hw[1] - 0.3 - 0.3 * place) ** 2) * 8)
+        planes = np.array([np.exp(-((y / hw[0] - 0.5) ** 2 + (x / hw[1] - 0.3 - 0.3 * place) ** 2) *
+                                  8)
                            for place in range(len(keys))], np.float32).reshape(-1, *hw)
         truth = seeds.class_ids(keys)[seeds.arg_max(planes, 0.4)]
         truth[:, :2] = 255
-        labels.save(source.mask_path(image_id), np.full(hw, 255) if image_id == 'ignored' else truth, PALETTE)
+        labels.save(source.mask_path(image_id), np.full(hw, 255) if image_id == 'ignored'
+                    else truth, PALETTE)
         for name, power in (('cam', 2), ('amn_cam', 1)):
-            noisy = np.clip(planes ** power + rng.normal(0, 0.1, planes.shape).astype(np.float32), 0, 1)
+            noisy = np.clip(planes ** power + rng.normal(0, 0.1, planes.shape).astype(np.float32),
+                            0, 1)
             noisy[:, ::3] = np.round(noisy[:, ::3], 2)  # at a threshold of the grid, and ties
-            activations.save(folder / name, image_id, activations.Activation(keys, noisy[:, ::4, ::4], noisy))
+            activations.save(folder / name, image_id,
+                             activations.Activation(keys, noisy[:, ::4, ::4], noisy))
         seed = np.where(rng.random(hw) < 0.3, 255, truth)
         for name in ('ir_label', 'amn_ir_label'):
             labels.save(folder / name / f'{image_id}.png', seed, PALETTE)
@@ -76,21 +86,26 @@ def report_on(folder, images=0, lists=None, files=None, thresholds=None, **run):
 
 
 def the_job(folder, lists=None, files=None, thresholds=None, **run):
-    return job_of(Source(folder), folder, lists={'eval_set': '<i>split</i>', 'infer_list': 'inferred', 'seg_list': 'val'} | (
+    return job_of(Source(folder), folder, lists={'eval_set': '<i>split</i>',
+                                                 'infer_list': 'inferred', 'seg_list': 'val'} | (
         lists or {}), files=files, **run, thresholds={
-            'eval_cam_thres': THRESHOLDS['cam'], 'eval_amn_cam_thres': THRESHOLDS['amn_cam']} | (thresholds or {}))
+            'eval_cam_thres': THRESHOLDS['cam'], 'eval_amn_cam_thres': THRESHOLDS['amn_cam']} |
+                  (thresholds or {}))
 
 
 def page(folder, name='report'):
     """index.html, and the data in it."""
     text = (folder / name / 'index.html').read_text()
-    return text, json.loads(re.search(r'<script type="application/json" id="report-data">(.*?)</script>', text, re.S)[1])
+    return text, json.loads(re.search(r'<script type="application/json" '
+                                      r'id="report-data">(.*?)</script>', text, re.S)[1])
 
 
 def planes_of(path, hw):
     """The number and the planes (P, H, W) of a data file."""
-    number, text = re.fullmatch(r'amnReport\.arrived\((\d+), "([A-Za-z0-9+/=]*)"\);\n', path.read_text()).groups()
-    return int(number), np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(-1, *hw)
+    number, text = re.fullmatch(r'amnReport\.arrived\((\d+), "([A-Za-z0-9+/=]*)"\);\n',
+                                path.read_text()).groups()
+    return int(number), np.frombuffer(zlib.decompress(base64.b64decode(text)),
+                                      np.uint8).reshape(-1, *hw)
 
 
 @pytest.fixture(autouse=True)
@@ -136,8 +151,10 @@ def test_scores_of_each_image_are_the_evaluators(made):
         if item['id'] == 'one_pixel':  # its only pixel is 255
             continue
         for name in THRESHOLDS:
-            curve = scores.score_activations(source, [item['id']], lambda image_id, name=name: load(image_id, name), 0.5, 0)
-            assert [f'{value / 10:.1f}' for value in item['miou'][name]] == [f'{100 * value:.1f}' for value in curve.curve()]
+            curve = scores.score_activations(source, [item['id']], lambda image_id,
+                                             name=name: load(image_id, name), 0.5, 0)
+            assert [f'{value / 10:.1f}' for value
+                    in item['miou'][name]] == [f'{100 * value:.1f}' for value in curve.curve()]
         mask = labels.load(made / 'sem_seg' / f'{item["id"]}.png')
         counts = scores.count_label_maps(source, [item['id']], lambda image_id, mask=mask: mask, 0)
         expected = scores.score(scores.ignored_as_background(counts), 1).miou
@@ -150,11 +167,13 @@ def test_scores_of_an_image_by_hand(tmp_path):
     (tmp_path / 'images').mkdir()
     Image.fromarray(np.zeros((1, 6, 3), np.uint8)).save(source.image_path('x'))
     labels.save(source.mask_path('x'), np.array([[0, 0, 1, 1, 1, 255]]), PALETTE)
-    plane = np.array([[[0.1, 0.1, 0.9, 0.1, 0.9, 0.1]], [[0.1, 0.1, 0.1, 0.9, 0.1, 0.9]]], np.float32)
+    plane = np.array([[[0.1, 0.1, 0.9, 0.1, 0.9, 0.1]], [[0.1, 0.1, 0.1, 0.9, 0.1, 0.9]]],
+                     np.float32)
     activations.save(tmp_path / 'cam', 'x', activations.Activation(np.array([0, 1]), plane, plane))
     method = gallery.Method('cam', 'CAM', str(tmp_path / 'cam'), 'activation', 0.15)
     image = gallery.measure(source, 'x', [method])
-    # predicted at 0.50: 0 0 1 2 1; at 0.00: 1 1 1 2 1 (the first wins a tie); at 0.95: background alone
+    # predicted at 0.50: 0 0 1 2 1; at 0.00: 1 1 1 2 1 (the first wins a tie); at 0.95: background
+    # alone
     at = dict(zip(scores.GRID, image.miou['cam'], strict=True))
     assert at[0.5] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert at[0.0] == pytest.approx((0 + 2 / 5 + 0) / 3)
@@ -173,12 +192,14 @@ def test_scores_of_all_images_are_the_evaluators(made):
             activation = activations.load(made / name, image_id)
             return activation.keys, activation.high_res
         result = scores.score_activations(source, IDS, load, THRESHOLDS[name], 0)
-        on_grid = [value for value, at in zip(result.curve(), result.thresholds, strict=True) if at in scores.GRID]
+        on_grid = [value for value, at in zip(result.curve(), result.thresholds, strict=True)
+                   if at in scores.GRID]
         method = next(method for method in data['methods'] if method['name'] == name)
         assert method['curve'] == [int(f'{100 * value:.1f}'.replace('.', '')) for value in on_grid]
         iou = result.at(THRESHOLDS[name]).iou
         assert [row[1 + column] for row in rows.values()] == [f'{100 * value:.1f}' for value in iou]
-    assert {method['name']: method['position'] for method in data['methods'] if method['kind'] == 'activation'} == {
+    assert {method['name']: method['position'] for method in data['methods'] if method['kind']
+            == 'activation'} == {
         'cam': 15, 'amn_cam': 25}
     truths = [labels.load(source.mask_path(image_id)) for image_id in IDS]
     assert [int(row[0]) for row in rows.values()] == [len(IDS)] + [
@@ -186,7 +207,8 @@ def test_scores_of_all_images_are_the_evaluators(made):
 
 
 @pytest.mark.parametrize(('number', 'expected'), [
-    (0, dict.fromkeys(range(6), '')), (6, dict.fromkeys(range(6), '')), (9, dict.fromkeys(range(6), '')), (1, {2: 'best'}),
+    (0, dict.fromkeys(range(6), '')), (6, dict.fromkeys(range(6), '')),
+    (9, dict.fromkeys(range(6), '')), (1, {2: 'best'}),
     (2, {2: 'best', 4: 'worst'}), (5, {0: 'best', 2: 'best', 3: 'worst', 4: 'worst'})])
 def test_choice_of_images(number, expected):
     """Of the order 2, 0, 5, 3, 4 (equals in the list's order); 1 has no score."""
@@ -205,7 +227,8 @@ def test_choice_without_scores_is_drawn(made):
 
 def test_files_do_not_depend_on_workers_and_are_made_anew(made, tmp_path):
     def content(folder):
-        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*')
+                if path.is_file()}
 
     target = tmp_path / 'report'
     report_on(made, files={'report_out_dir': str(target)}, num_workers=2)
@@ -220,7 +243,8 @@ def test_files_do_not_depend_on_workers_and_are_made_anew(made, tmp_path):
 def test_a_folder_of_other_things_is_left_alone(made, tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / 'mine.jpg').write_text('mine')
-    with pytest.raises(UserError, match='holds other things than a report; name another --report_out_dir'):
+    with pytest.raises(UserError,
+                       match='holds other things than a report; name another --report_out_dir'):
         report_on(made, files={'report_out_dir': str(tmp_path)})
     assert [path.name for path in tmp_path.rglob('*') if path.is_file()] == ['mine.jpg']
 
@@ -233,9 +257,11 @@ def test_names_are_escaped(made):
     assert '{{ 7 * 7 }}' in text
     assert '>49<' not in text
     assert not re.search(r'https?://(?!www\.w3\.org)', text)  # nothing from a network
-    assert {path.name for path in (made / 'report').rglob('*') if path.is_file()} <= {'index.html', '_settings.json'} | {
+    assert {path.name for path in (made / 'report').rglob('*')
+            if path.is_file()} <= {'index.html', '_settings.json'} | {
         f'{number}{name}' for number in range(len(IDS))
-        for name in ('.js', '_image.jpg', '_truth.png', '_ir_label.png', '_amn_ir_label.png', '_sem_seg.png')}
+        for name in ('.js', '_image.jpg', '_truth.png', '_ir_label.png', '_amn_ir_label.png',
+                     '_sem_seg.png')}
 
 
 def test_overlays_are_those_of_drawing(made):
@@ -270,7 +296,8 @@ def test_what_is_missing_is_left_out(made, tmp_path):
     assert '--amn_cam_to_ir_label_pass' in text
     assert 'No plots. Run <code>--analyze_threshold_pass True</code>' in text
     assert 'No scores of this split' in text
-    plain, no_class = (next(item for item in data['images'] if item['id'] == name) for name in ('plain', 'no_class'))
+    plain, no_class = (next(item for item in data['images'] if item['id'] == name)
+                       for name in ('plain', 'no_class'))
     assert plain['made'] == ['cam', 'ir_label']
     assert 'sem_seg' not in plain['miou']
     assert (no_class['truth'], no_class['miou']) == (False, {})
@@ -306,7 +333,8 @@ def test_nothing_at_all(tmp_path, empty):
 def test_damaged_inputs_are_named(made, tmp_path):
     folder = damaged(made, tmp_path)
     activations.save(folder / 'cam', 'plain', activations.load(folder / 'cam', 'quotes"\'&amp;'))
-    with pytest.raises(UserError, match=r'plain\.npz: 64 x 56, its image is 40 x 56: made from another image'):
+    with pytest.raises(UserError,
+                       match=r'plain\.npz: 64 x 56, its image is 40 x 56: made from another image'):
         report_on(folder)
     small = np.zeros((1, 40, 56), np.float32)
     activations.save(folder / 'cam', 'plain', activations.Activation(np.array([4]), small, small))
@@ -320,29 +348,38 @@ def test_damaged_inputs_are_named(made, tmp_path):
 def test_scores_plots_and_settings(made, tmp_path):
     folder = damaged(made, tmp_path)
     job = the_job(folder)
-    line = {'split': job.lists['eval_set'], 'data': Source.name, 'version': '1', 'commit': 'abc', 'images': 7}
+    line = {'split': job.lists['eval_set'], 'data': Source.name, 'version': '1', 'commit': 'abc',
+            'images': 7}
     for stage, time, more in (
             ('eval_sem_seg', '2026-01-02T00:00:00', {'miou': 0.5, 'threshold': 0.25}),
             ('eval_cam', '2026-01-01T00:00:00', {'miou': 0.1, 'threshold': 0.15}),
-            ('eval_cam', '2026-01-03T00:00:00', {'miou': 0.3894, 'threshold': 0.15, 'best_miou': 0.4, 'best_threshold': 0.16,
-                                                  'within_3_points': [0.06, 0.31]}),
-            ('eval_ir_label', '2026-01-01T00:00:00', {'miou': None, 'labelled': 0.562, 'fg_threshold': 0.3,
-                                                       'bg_threshold': 0.05}),
+            ('eval_cam', '2026-01-03T00:00:00',
+             {'miou': 0.3894, 'threshold': 0.15, 'best_miou': 0.4, 'best_threshold': 0.16,
+               'within_3_points': [0.06, 0.31]}),
+            ('eval_ir_label', '2026-01-01T00:00:00',
+             {'miou': None, 'labelled': 0.562, 'fg_threshold': 0.3,
+               'bg_threshold': 0.05}),
             ('eval_else', '2026-01-01T00:00:00', {})):
         append_json_line(job.files['scores_file'], {'stage': stage, 'time': time} | line | more)
-    append_json_line(job.files['scores_file'], {'stage': 'eval_cam', 'time': 'x'} | line | {'split': 'other', 'miou': 0.9})
-    append_json_line(job.files['scores_file'], {'stage': 'eval_cam', 'time': 'x'} | line | {'data': 'other', 'miou': 0.9})
-    for stage, more in (('eval_seg', {'miou': 0.61, 'scales': [1.0]}), ('eval_seg', {'miou': 0.62, 'scales': [0.5, 1.0]}),
-                        ('eval_ins_seg', {'map': 0.377, 'threshold': 0.25, 'split': job.lists['eval_set']})):
+    append_json_line(job.files['scores_file'],
+                     {'stage': 'eval_cam', 'time': 'x'} | line | {'split': 'other', 'miou': 0.9})
+    append_json_line(job.files['scores_file'],
+                     {'stage': 'eval_cam', 'time': 'x'} | line | {'data': 'other', 'miou': 0.9})
+    for stage, more in (('eval_seg', {'miou': 0.61, 'scales': [1.0]}),
+                        ('eval_seg', {'miou': 0.62, 'scales': [0.5, 1.0]}),
+                        ('eval_ins_seg', {'map': 0.377, 'threshold': 0.25,
+                                          'split': job.lists['eval_set']})):
         append_json_line(job.files['scores_file'], {
             'stage': stage, 'time': '2026-01-02T00:00:00'} | line | {'split': 'val'} | more)
-    found = results.last_lines(job.files['scores_file'], STAGES.rows(), (job.lists['eval_set'], 'val'), Source.name)
+    found = results.last_lines(job.files['scores_file'], STAGES.rows(),
+                               (job.lists['eval_set'], 'val'), Source.name)
     assert [row.title for row, _ in found] == [
-        'CAM seed', 'CAM seed, refined', 'pseudo-mask', 'instance masks (mean AP)', 'segmentation, one scale',
-        'segmentation, multi-scale', 'eval_else']
+        'CAM seed', 'CAM seed, refined', 'pseudo-mask', 'instance masks (mean AP)',
+        'segmentation, one scale', 'segmentation, multi-scale', 'eval_else']
     analysed(folder, job.lists['eval_set'])
     write_json(folder / 'seg.json', {'loss': 'balanced'})
-    (folder / 'cam' / '_settings.json').write_text(json.dumps({'network': '<net>', 'scales': [1.0, 0.5]}))
+    (folder / 'cam' / '_settings.json').write_text(json.dumps({'network': '<net>',
+                                                               'scales': [1.0, 0.5]}))
     report.run(job, Report(0))
     text, _ = page(folder)
     table = table_of_scores(text)
@@ -350,7 +387,8 @@ def test_scores_plots_and_settings(made, tmp_path):
     assert 'CAM seed, refined 0.30, 0.05 – – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
     assert 'eval_else – – – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
     assert 'instance masks (mean AP) 0.25 37.7 – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
-    assert 'segmentation, one scale – 61.0 – – – val (7) segmentation, multi-scale – 62.0 – – – val (7)' in table
+    assert ('segmentation, one scale – 61.0 – – – val (7) segmentation, multi-scale – 62.0 – – – '
+            'val (7)' in table)
     assert 'refined 56.2%' in table
     assert 'scored <b>2026-01-03 00:00:00</b>' in text
     assert re.findall(r'alt="Plot: ([^"]*)"', text) == ['mIoU against the global threshold']
@@ -362,17 +400,20 @@ def analysed(folder, split, data=Source.name):
     (folder / 'analysis').mkdir(exist_ok=True)
     write_json(folder / 'analysis' / 'analysis.json', {'split': split, 'data': data})
     for name in ('other', 'curves'):  # one of them is not the analysis's
-        (folder / 'analysis' / f'{name}.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+        (folder / 'analysis' / f'{name}.svg').write_text(
+            '<svg xmlns="http://www.w3.org/2000/svg"/>')
 
 
 def table_of_scores(text):
-    return ' '.join(re.sub(r'<[^>]*>', ' ', text[text.index('>Scores<'):text.index('Thresholds</h2>')]).split())
+    return ' '.join(re.sub(r'<[^>]*>', ' ',
+                           text[text.index('>Scores<'):text.index('Thresholds</h2>')]).split())
 
 
 @pytest.mark.parametrize(('split', 'data'), [('val', Source.name), ('<i>split</i>', 'voc12')])
 def test_plots_of_another_split_or_data_set_are_left_out(made, tmp_path, split, data):
     analysed(tmp_path, split, data)
-    job = the_job(made, files={'analysis_out_dir': str(tmp_path / 'analysis'), 'report_out_dir': str(tmp_path / 'report')})
+    job = the_job(made, files={'analysis_out_dir': str(tmp_path / 'analysis'),
+                               'report_out_dir': str(tmp_path / 'report')})
     report.run(job, Report(0))
     text, _ = page(tmp_path)
     assert 'alt="Plot' not in text
@@ -386,9 +427,10 @@ def test_the_plots_are_those_of_the_analysis():
     assert list(report.PLOTS) == list(plots.FIGURES)
 
 
-@pytest.mark.parametrize(('content', 'what'), [('{"stage"', 'Expecting'), ('{"split": "val"}', "a line without 'stage'"),
-                                               ('7', 'int'), ('{"stage": "eval_seg"}', "a line without 'scales'"),
-                                               ('{"stage": "eval_cam"}', "a line without 'split'")])
+@pytest.mark.parametrize(('content', 'what'),
+                         [('{"stage"', 'Expecting'), ('{"split": "val"}', "a line without 'stage'"),
+                          ('7', 'int'), ('{"stage": "eval_seg"}', "a line without 'scales'"),
+                          ('{"stage": "eval_cam"}', "a line without 'split'")])
 def test_broken_scores_are_told(tmp_path, content, what):
     (tmp_path / 'scores.jsonl').write_text(content + '\n')
     with pytest.raises(UserError, match=rf'scores\.jsonl: not a file of scores \(.*{what}'):
@@ -404,7 +446,8 @@ def test_auto_is_chosen_from_what_is_there(made, tmp_path):
     text, data = page(folder)
     assert data['methods'][0]['position'] == round(100 * expected)
     assert f'CAM at {expected:.2f} (6 of 7)' in text
-    assert report.all_methods(the_job(folder, thresholds={'eval_amn_cam_thres': 'auto'}), IDS)[1].threshold == 0
+    assert report.all_methods(the_job(folder, thresholds={'eval_amn_cam_thres': 'auto'}),
+                              IDS)[1].threshold == 0
 
 
 def test_without_an_image_to_score_it_is_of_the_masks_to_make(made, tmp_path, caplog):
@@ -418,7 +461,9 @@ def test_without_an_image_to_score_it_is_of_the_masks_to_make(made, tmp_path, ca
 
 
 def test_through_the_command(command, capsys):
-    """On the small tree, with a mask and labels of the split missing: only scores and trainings need them."""
+    """On the small tree, with a mask and labels of the split missing: only scores and trainings
+    need them.
+    """
     assert command('report') == 1
     assert 'nothing to report on: none of' in capsys.readouterr().err.splitlines()[-1]
     for path in ('SegmentationClass/2007_000001.png', 'Annotations/2007_000001.xml'):

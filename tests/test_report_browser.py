@@ -19,7 +19,8 @@ from misc.score import scores
 from step import report
 from tests.test_report import HOSTILE, IDS, THRESHOLDS, Source, draw, report_on, the_job
 
-pytestmark = pytest.mark.skipif(os.environ.get('AMN_NO_BROWSER', '') != '', reason='AMN_NO_BROWSER: tests in a browser')
+pytestmark = pytest.mark.skipif(os.environ.get('AMN_NO_BROWSER', '') != '',
+                                reason='AMN_NO_BROWSER: tests in a browser')
 MANY = 2000
 
 
@@ -27,10 +28,12 @@ MANY = 2000
 def browser():
     """Chromium without a window."""
     programs = [shutil.which(name) for name in ('chromium', 'chromedriver')]
-    assert all(programs), 'no chromium and chromedriver: bash script/need_browser.sh, or AMN_NO_BROWSER=1'
+    assert all(
+        programs), 'no chromium and chromedriver: bash script/need_browser.sh, or AMN_NO_BROWSER=1'
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
-    for flag in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--window-size=1400,900'):
+    for flag in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage',
+                 '--window-size=1400,900'):
         options.add_argument(flag)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
@@ -49,7 +52,8 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, made):
-    """The page, opened anew from disk; at the end, nothing was complained of and no name was run."""
+    """The page, opened anew from disk; at the end, nothing was complained of and no name was run.
+    """
     browser.get((made / 'report' / 'index.html').as_uri())
     browser.get_log('browser')
     yield browser
@@ -89,7 +93,8 @@ def pixels(browser, root, name):
 
 def move(browser, slider, position):
     """By keys, as a person without a mouse does."""
-    slider.send_keys(Keys.HOME, *[Keys.PAGE_UP] * (position // 10), *[Keys.ARROW_RIGHT] * (position % 10))
+    slider.send_keys(Keys.HOME, *[Keys.PAGE_UP] * (position // 10),
+                     *[Keys.ARROW_RIGHT] * (position % 10))
     assert int(slider.get_property('value')) == position
     browser.execute_async_script('requestAnimationFrame(() => requestAnimationFrame(arguments[0]))')
 
@@ -104,7 +109,8 @@ def evaluators(folder, image_ids, name, threshold):
     def load(image_id):
         activation = activations.load(folder / name, image_id)
         return activation.keys, activation.high_res
-    return f'{100 * scores.score_activations(Source(folder), image_ids, load, threshold, 0).at(threshold).miou:.1f}'
+    score = scores.score_activations(Source(folder), image_ids, load, threshold, 0)
+    return f'{100 * score.at(threshold).miou:.1f}'
 
 
 def test_the_slider_moves_masks_and_scores(opened, made):
@@ -128,12 +134,14 @@ def test_the_slider_moves_masks_and_scores(opened, made):
             strongest = activation.keys[activation.high_res.argmax(0)] + 1
             colours = Source.palette[np.where(above, strongest, 0)]
             inside = above & ~white
-            assert np.abs(drawn[..., :3] - colours)[inside].max(initial=0) <= 2  # a canvas stores colour times opacity
+            # a canvas stores colour times opacity
+            assert np.abs(drawn[..., :3] - colours)[inside].max(initial=0) <= 2
     assert (pixels(opened, first, 'cam') != before).any()
     find(opened, '#own').click()
     assert told(first, 'cam') == evaluators(made, [IDS[0]], 'cam', THRESHOLDS['cam'])
     find(opened, '#mode').click()
-    until(opened, lambda: 'activation' in first.find_element(By.CSS_SELECTOR, 'canvas').get_attribute('aria-label'))
+    until(opened, lambda: 'activation' in first.find_element(By.CSS_SELECTOR,
+                                                             'canvas').get_attribute('aria-label'))
 
 
 def test_filters_and_orders(opened, made):
@@ -141,7 +149,8 @@ def test_filters_and_orders(opened, made):
     of_image = {image_id: evaluators(made, [image_id], 'amn_cam', 0.25) for image_id in IDS
                 if image_id not in ('one_pixel', 'ignored')}
     shown = [image_id for image_id in ids(opened) if image_id in of_image]
-    assert [of_image[image_id] for image_id in shown] == sorted(of_image.values(), key=float, reverse=True)
+    assert [of_image[image_id] for image_id in shown] == sorted(of_image.values(), key=float,
+                                                                reverse=True)
     find(opened, '#direction').click()
     assert ids(opened)[-1] == shown[0]
     Select(find(opened, '#sort')).select_by_visible_text('place in the list')
@@ -156,7 +165,8 @@ def test_filters_and_orders(opened, made):
     assert ids(opened) == IDS
     Select(find(opened, '#class')).select_by_index(2)
     label = int(find(opened, '#class').get_property('value'))
-    with_class = [image_id for image_id in IDS if label in set(np.unique(labels.load(Source(made).mask_path(image_id))))
+    with_class = [image_id for image_id in IDS
+                  if label in set(np.unique(labels.load(Source(made).mask_path(image_id))))
                   | set(activations.load(made / 'cam', image_id).keys + 1)]
     assert ids(opened) == with_class
     assert find(opened, '#found').text == f'{len(with_class)} of {len(IDS)}'
@@ -188,7 +198,8 @@ def test_one_image_large_by_keys(opened, made):
     assert told(viewer, 'amn_cam') == evaluators(made, [HOSTILE], 'amn_cam', 0.62)
     find(opened, '#close').send_keys(Keys.ARROW_RIGHT)
     assert title.text == IDS[2]
-    find(opened, '#close').send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)  # no further than the first
+    # no further than the first
+    find(opened, '#close').send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
     assert title.text == IDS[0]
     assert find(opened, '#place').text == f'1 of {len(IDS)}'
     until(opened, lambda: len(viewer.find_elements(By.CSS_SELECTOR, 'canvas[aria-label]')) == 2)
@@ -207,16 +218,19 @@ def test_pictures_load_and_have_texts(opened):
         shown = card(opened, image_id)
         images = shown.find_elements(By.CSS_SELECTOR, 'img')
         until(opened, lambda images=images: all(opened.execute_script(
-            'return arguments[0].complete && arguments[0].naturalWidth > 0', image) for image in images))
+            'return arguments[0].complete && arguments[0].naturalWidth > 0', image)
+                                                for image in images))
         texts = [image.get_attribute('alt') for image in images]
-        assert sum(image_id in text for text in texts) == 5  # the photograph and four maps; under a canvas it is decoration
+        # the photograph and four maps; under a canvas it is decoration
+        assert sum(image_id in text for text in texts) == 5
         assert set(texts) >= {'', f'Photograph {image_id}'}
 
 
 def test_table_of_classes(opened):
     def column(number):
         return [row.find_elements(By.CSS_SELECTOR, 'th, td')[number].text
-                for row in opened.find_elements(By.CSS_SELECTOR, '#classes tbody tr') if row.is_displayed()]
+                for row in opened.find_elements(By.CSS_SELECTOR, '#classes tbody tr')
+                if row.is_displayed()]
 
     names = column(0)
     assert names == ['background', *Source.classes]
@@ -243,7 +257,8 @@ def test_light_and_dark(opened):
     assert colour() != before  # kept
     find(opened, '#theme').click()
     assert colour() == before
-    opened.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [{'name': 'prefers-color-scheme', 'value': 'dark'}]})
+    opened.execute_cdp_cmd('Emulation.setEmulatedMedia',
+                           {'features': [{'name': 'prefers-color-scheme', 'value': 'dark'}]})
     opened.execute_script('localStorage.clear()')
     opened.refresh()
     assert colour() != before
@@ -273,7 +288,8 @@ def test_a_missing_data_file_is_told_of(browser, made, tmp_path):
 def test_data_that_come_late_do_not_touch_the_next_image(browser, made, tmp_path, whole):
     folder = shutil.copytree(made / 'report', tmp_path / 'report')
     late = folder / 'data' / '0.js'
-    late.write_text('window.late = () => { ' + (late.read_text() if whole else 'amnReport.arrived(0, "!");') + ' };')
+    late.write_text('window.late = () => { ' + (late.read_text() if whole
+                                                else 'amnReport.arrived(0, "!");') + ' };')
     browser.get((folder / 'index.html').as_uri())
     Select(find(browser, '#sort')).select_by_visible_text('place in the list')
     assert ids(browser) == IDS
@@ -287,7 +303,8 @@ def test_data_that_come_late_do_not_touch_the_next_image(browser, made, tmp_path
     until(browser, lambda: browser.execute_script(
         'return document.querySelector(".card").querySelectorAll(arguments[0]).length === 2',
         'canvas[aria-label]' if whole else '.picture .missing'))
-    told = [canvas.get_attribute('aria-label') for canvas in viewer.find_elements(By.CSS_SELECTOR, 'canvas')]
+    told = [canvas.get_attribute('aria-label')
+            for canvas in viewer.find_elements(By.CSS_SELECTOR, 'canvas')]
     assert len(told) == 2
     assert all(HOSTILE in text for text in told)
     assert (pixels(browser, viewer, 'cam') == before).all()
@@ -298,7 +315,8 @@ def test_what_serves_nothing_is_hidden(browser, made, tmp_path):
     browser.get((made / 'report' / 'index.html').as_uri())
     assert find(browser, '#gallery .threshold').is_displayed()
     assert not find(browser, '#group-field').is_displayed()
-    report_on(made, files={'cam_out_dir': str(tmp_path / 'none'), 'amn_cam_out_dir': str(tmp_path / 'none'),
+    report_on(made, files={'cam_out_dir': str(tmp_path / 'none'),
+                           'amn_cam_out_dir': str(tmp_path / 'none'),
                            'report_out_dir': str(tmp_path / 'report')})
     unlock()
     browser.get((tmp_path / 'report' / 'index.html').as_uri())
@@ -330,10 +348,13 @@ def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
     report.run(dataclasses.replace(job, source=Many(made)), Report(0))
     unlock()
     browser.get((tmp_path / 'report' / 'index.html').as_uri())
-    until(browser, lambda: browser.execute_script('return document.querySelectorAll(".card").length') == MANY)
+    until(browser, lambda: browser.execute_script(
+        'return document.querySelectorAll(".card").length') == MANY)
     built = 'return document.querySelectorAll(".card canvas").length / 2'
-    drawn = 'return document.querySelectorAll(".card")[arguments[0]].querySelectorAll("canvas[aria-label]").length'
+    drawn = ('return document.querySelectorAll(".card")[arguments[0]]'
+             '.querySelectorAll("canvas[aria-label]").length')
     for position in (0, 1000, 1500):
-        browser.execute_script('document.querySelectorAll(".card")[arguments[0]].scrollIntoView()', position)
+        browser.execute_script('document.querySelectorAll(".card")[arguments[0]].scrollIntoView()',
+                               position)
         until(browser, lambda position=position: browser.execute_script(drawn, position) == 2)
         until(browser, lambda: 0 < browser.execute_script(built) < 30)

@@ -43,7 +43,8 @@ def test_same_seed_same_bytes(root, tmp_path):
 
 def test_scene_does_not_depend_on_how_many_are_drawn(root, tmp_path):
     fewer = contents(sample.draw(tmp_path / 'fewer', n_train=2, n_train_aug=3, n_val=1))
-    pictures = {name: digest for name, digest in fewer.items() if name.endswith(('.jpg', '.png', '.xml'))}
+    pictures = {name: digest for name, digest in fewer.items()
+                if name.endswith(('.jpg', '.png', '.xml'))}
     assert len(pictures) == 4 * 4
     assert pictures.items() <= contents(root).items()
 
@@ -56,7 +57,8 @@ def test_layout(root):
     assert val == [f'2012_{number:06d}' for number in range(500001, 500008)]
     check = source.check(train_aug + val)
     assert check.images == 21
-    assert (check.missing_image, check.missing_annotation, check.missing_mask, check.no_class) == ([], [], [], [])
+    assert (check.missing_image, check.missing_annotation, check.missing_mask,
+            check.no_class) == ([], [], [], [])
     for folder in ('JPEGImages', 'Annotations', 'SegmentationClass', 'SegmentationObject'):
         assert len(list((root / folder).iterdir())) == 21
 
@@ -71,23 +73,27 @@ def test_every_class_occurs_in_every_split(root):
 def test_annotations_agree_with_masks(root):
     source = VOC12(root)
     for name in all_names(root):
-        classes, objects = labels.load(source.mask_path(name)), labels.load(source.object_mask_path(name))
+        classes, objects = (labels.load(source.mask_path(name)),
+                            labels.load(source.object_mask_path(name)))
         with Image.open(source.image_path(name)) as picture:
             w, h = picture.size
             assert picture.mode == 'RGB'
         assert classes.shape == objects.shape == (h, w)
         annotation = ElementTree.parse(source.xml_path(name))
-        assert (annotation.findtext('size/width'), annotation.findtext('size/height')) == (str(w), str(h))
+        assert (annotation.findtext('size/width'),
+                annotation.findtext('size/height')) == (str(w), str(h))
         assert annotation.findtext('filename') == f'{name}.jpg'
         assert set(np.unique(classes)) - {0, 255} == set(np.flatnonzero(source.labels(name)) + 1)
-        assert ((classes == 255) == (objects == 255)).all() and ((classes == 0) == (objects == 0)).all()
+        assert ((classes == 255) == (objects == 255)).all() and ((classes == 0)
+                                                                 == (objects == 0)).all()
         found = annotation.findall('object')
         assert 1 <= len(found) <= 3
         assert set(np.unique(objects)) == {0, 255, *range(1, len(found) + 1)}
         for number, item in enumerate(found, start=1):
             rows, columns = np.nonzero(objects == number)
             assert set(classes[rows, columns]) == {CLASSES.index(item.findtext('name')) + 1}
-            box = [int(item.findtext(f'bndbox/{side}')) for side in ('xmin', 'ymin', 'xmax', 'ymax')]
+            box = [int(item.findtext(f'bndbox/{side}'))
+                   for side in ('xmin', 'ymin', 'xmax', 'ymax')]
             assert box == [columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1]
             assert item.findtext('difficult') == str(int(len(rows) < 0.02 * h * w))
 
@@ -103,7 +109,9 @@ def test_masks_have_the_palette(root):
 
 
 def test_objects_are_fenced_by_their_border(root):
-    """Wherever two neighbours differ, one of them is 255: no object touches the background or another object."""
+    """Wherever two neighbours differ, one of them is 255: no object touches the background or
+    another object.
+    """
     source = VOC12(root)
     for name in all_names(root):
         objects = labels.load(source.object_mask_path(name)).astype(int)
@@ -116,7 +124,8 @@ def test_objects_are_fenced_by_their_border(root):
 def test_borders_by_hand():
     index = np.zeros((3, 5), np.uint8)
     index[1, 2] = 1
-    assert sample._borders(index, False).tolist() == [[0, 0, 255, 0, 0], [0, 255, 1, 255, 0], [0, 0, 255, 0, 0]]
+    assert sample._borders(index, False).tolist() == [[0, 0, 255, 0, 0], [0, 255, 1, 255, 0],
+                                                      [0, 0, 255, 0, 0]]
     assert sample._borders(index, True)[1].tolist() == [0, 255, 255, 255, 0]
 
 
@@ -132,14 +141,17 @@ def test_every_object_has_a_telling_and_a_plain_part():
 
 
 def test_plain_parts_share_their_colours():
-    """The same body colour reaches a plain part of every class, so that it says nothing about the class."""
+    """The same body colour reaches a plain part of every class, so that it says nothing about the
+    class.
+    """
     body = sample.BODY_COLOURS[0]
     for name in sample.NAMES:
         parts = sample.SHAPES[name](body)
         assert any(part.colour == body for part in parts if not part.telling), name
         assert not any(part.colour == body for part in parts if part.telling), name
         # the telling part is the same whatever the colour of the body
-        other = [part.colour for part in sample.SHAPES[name](sample.BODY_COLOURS[1]) if part.telling]
+        other = [part.colour for part in sample.SHAPES[name](sample.BODY_COLOURS[1])
+                 if part.telling]
         assert other == [part.colour for part in parts if part.telling]
 
 
@@ -160,7 +172,8 @@ def test_size_of_scenes():
 def test_large_scenes_have_wide_borders(monkeypatch):
     wide = []
     draw_borders = sample._borders
-    monkeypatch.setattr(sample, '_borders', lambda index, flag: wide.append(flag) or draw_borders(index, flag))
+    monkeypatch.setattr(sample, '_borders', lambda index,
+                        flag: wide.append(flag) or draw_borders(index, flag))
     for size in (112, 223, 224):
         sample.scene(0, size=size)
     assert wide == [False, False, True]
@@ -214,7 +227,8 @@ def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('wrong', [{'n_train': 0}, {'n_train': 15}, {'n_val': 0}, {'size': 20}, {'seed': -1}])
+@pytest.mark.parametrize('wrong', [{'n_train': 0}, {'n_train': 15}, {'n_val': 0}, {'size': 20},
+                                   {'seed': -1}])
 def test_senseless_numbers_are_refused(tmp_path, wrong):
     with pytest.raises(UserError, match='cannot draw'):
         sample.draw(tmp_path / 'VOC2012', **{**COUNTS, **wrong})
@@ -222,7 +236,8 @@ def test_senseless_numbers_are_refused(tmp_path, wrong):
 
 
 def test_command_line(tmp_path, capsys):
-    arguments = [str(tmp_path / 'VOC2012'), '--n_train', '1', '--n_train_aug', '2', '--n_val', '1', '--size', '64']
+    arguments = [str(tmp_path / 'VOC2012'), '--n_train', '1', '--n_train_aug', '2', '--n_val', '1',
+                 '--size', '64']
     assert sample.main(arguments) == 0
     assert len(VOC12(tmp_path / 'VOC2012').names('train_aug')) == 2
     assert sample.main([*arguments, '--seed', '5']) == 1
@@ -237,7 +252,8 @@ def test_object_crops():
     assert images.shape == (20, 48, 48, 3) and images.dtype == np.uint8
     assert targets.shape == (20, 2) and targets.dtype == np.int64
     assert targets[:, 0].tolist() == [*range(10), *range(10)]
-    assert set(targets[:, 1]) <= set(range(len(sample.BODY_COLOURS))) and len(set(targets[:, 1])) > 3
+    assert set(targets[:, 1]) <= set(range(len(sample.BODY_COLOURS))) and len(set(targets[:,
+                                                                                          1])) > 3
     assert len(sample.NAMES + sample.DISTRACTORS) == 10
     np.testing.assert_array_equal(images, again)
     np.testing.assert_array_equal(images[:10], fewer)
@@ -264,18 +280,23 @@ def test_pretraining_counts_class_and_colour():
     labels_of = torch.tensor([[3, 2], [9, 0], [0, 1]])
     loss, right = pretrain_backbone.loss_and_right(logits, labels_of)
     assert right.tolist() == [[True, True], [True, False], [False, True]]
-    high, low = np.log(np.exp(5) + np.array([9, 6])) - 5, np.log(np.exp(5) + np.array([9, 6]))  # right, wrong
-    assert loss.item() == pytest.approx(((2 * high[0] + low[0]) + (2 * high[1] + low[1])) / 3, rel=1e-5)
+    # right, wrong
+    high, low = np.log(np.exp(5) + np.array([9, 6])) - 5, np.log(np.exp(5) + np.array([9, 6]))
+    assert loss.item() == pytest.approx(((2 * high[0] + low[0]) + (2 * high[1] + low[1])) / 3,
+                                        rel=1e-5)
 
 
 def test_pretraining_writes_a_backbone(tmp_path, capsys):
-    """One tiny epoch: the file loads as torchvision's would, and its statistics are measured ones."""
+    """One tiny epoch: the file loads as torchvision's would, and its statistics are measured ones.
+    """
     out = tmp_path / 'backbone.pth'
-    tiny = ['--images', '8', '--batch_size', '4', '--size', '32', '--epochs', '1', '--device', 'cpu']
+    tiny = ['--images', '8', '--batch_size', '4', '--size', '32', '--epochs', '1', '--device',
+            'cpu']
     assert pretrain_backbone.main(['--out', str(out), *tiny]) == 0
     assert 'right on 400 held-out crops: class ' in capsys.readouterr().out
     state = torch.load(out, weights_only=True)
-    assert state['fc.weight'].shape == (17, 2048) and state['fc.bias'].shape == (17,)  # 10 classes, 7 colours
+    # 10 classes, 7 colours
+    assert state['fc.weight'].shape == (17, 2048) and state['fc.bias'].shape == (17,)
     backbone = ResNet50()
     assert set(state) == {*backbone.state_dict(), 'fc.weight', 'fc.bias'}
     assert weights.load_pretrained(backbone, str(out)) == weights.digest(backbone.state_dict())
@@ -285,6 +306,7 @@ def test_pretraining_writes_a_backbone(tmp_path, capsys):
 
 
 def test_pretraining_refuses_senseless_numbers(tmp_path, capsys):
-    assert pretrain_backbone.main(['--out', str(tmp_path / 'x'), '--images', '3', '--batch_size', '4']) == 1
+    assert pretrain_backbone.main(['--out', str(tmp_path / 'x'), '--images', '3', '--batch_size',
+                                   '4']) == 1
     assert capsys.readouterr().err.startswith('error: at least')
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
-"""Every stage, run through the command on the small tree, against what the authors' stages made of it."""
+"""Every stage, run through the command on the small tree, against what the authors' stages made of
+it.
+"""
 import json
 import shutil
 
@@ -14,13 +16,16 @@ EXPECTED = GOLDEN / 'expected'
 
 @pytest.fixture(scope='module')
 def made(formula_weights, tmp_path_factory):
-    """All stages that need no training, with the formula's weights; 'max' apart, as the authors': full settings."""
+    """All stages that need no training, with the formula's weights; 'max' apart, as the authors':
+    full settings.
+    """
     folder = tmp_path_factory.mktemp('made')
     command = Command(GOLDEN / 'tree', folder)
     for name in ('cam', 'amn', 'irn'):
         shutil.copy(formula_weights / f'res50_{name}.pth', folder / f'{name}.pth')
-    assert command('make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'make_amn_cam', 'eval_amn_cam',
-                   'amn_cam_to_ir_label', 'eval_amn_ir_label', 'make_sem_seg', 'eval_sem_seg') == 0
+    assert command('make_cam', 'eval_cam', 'cam_to_ir_label', 'eval_ir_label', 'make_amn_cam',
+                   'eval_amn_cam', 'amn_cam_to_ir_label', 'eval_amn_ir_label', 'make_sem_seg',
+                   'eval_sem_seg') == 0
     return command
 
 

@@ -1,4 +1,6 @@
-"""Wants of the machine, planted: one line with the remedy from every command, and what can be made is made."""
+"""Wants of the machine, planted: one line with the remedy from every command, and what can be made
+is made.
+"""
 import errno
 import fcntl
 import os
@@ -21,13 +23,20 @@ from tests.test_command import last_error
 from tests.tiny import QUICK
 from voc12 import prepare as voc_prepare
 
-GPU_TEXTS = ['CUDA out of memory. Tried to allocate 2.00 GiB', 'CUDA error: out of memory\nCUDA kernel errors might be',
-             'cuDNN error: CUDNN_STATUS_ALLOC_FAILED', 'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`',
-             'CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED', 'CUDA error: insufficient: CUSPARSE_STATUS_ALLOC_FAILED']
-OUT_ON_GPU = ([RuntimeError(text) for text in GPU_TEXTS] + [torch.OutOfMemoryError(GPU_TEXTS[0]), torch.OutOfMemoryError('')]
-              + ([torch.AcceleratorError(GPU_TEXTS[1])] if hasattr(torch, 'AcceleratorError') else []))
-OUT_ON_HOST = [RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
-               MemoryError(), np._core._exceptions._ArrayMemoryError((10 ** 9, 10 ** 3), np.dtype(float)),
+GPU_TEXTS = ['CUDA out of memory. Tried to allocate 2.00 GiB',
+             'CUDA error: out of memory\nCUDA kernel errors might be',
+             'cuDNN error: CUDNN_STATUS_ALLOC_FAILED',
+             'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`',
+             'CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED',
+             'CUDA error: insufficient: CUSPARSE_STATUS_ALLOC_FAILED']
+OUT_ON_GPU = ([RuntimeError(text) for text in GPU_TEXTS] + [torch.OutOfMemoryError(GPU_TEXTS[0]),
+                                                            torch.OutOfMemoryError('')]
+              + ([torch.AcceleratorError(GPU_TEXTS[1])] if hasattr(torch, 'AcceleratorError')
+                 else []))
+OUT_ON_HOST = [RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't "
+                            "allocate memory: you tried"),
+               MemoryError(), np._core._exceptions._ArrayMemoryError((10 ** 9, 10 ** 3),
+                                                                     np.dtype(float)),
                OSError(errno.ENOMEM, 'Cannot allocate memory')]
 
 
@@ -38,7 +47,8 @@ def raising(error):
 
 
 @pytest.mark.parametrize(('error', 'what'), [(error, ends.GPU) for error in OUT_ON_GPU]
-                         + [(error, ends.HOST) for error in OUT_ON_HOST], ids=lambda value: str(value)[:40])
+                         + [(error, ends.HOST) for error in OUT_ON_HOST],
+                         ids=lambda value: str(value)[:40])
 def test_a_training_without_memory(command, monkeypatch, capsys, error, what):
     monkeypatch.setattr(training, 'step', raising(error))
     assert command('train_cam', **QUICK) == 1
@@ -50,8 +60,10 @@ def test_a_training_without_memory(command, monkeypatch, capsys, error, what):
     assert '--device cpu' not in line
 
 
-@pytest.mark.parametrize(('error', 'what'), [(OUT_ON_GPU[1], ends.GPU), (OUT_ON_HOST[0], ends.HOST)])
-def test_an_image_without_memory_is_named_and_the_others_are_made(command, monkeypatch, capsys, error, what):
+@pytest.mark.parametrize(('error', 'what'),
+                         [(OUT_ON_GPU[1], ends.GPU), (OUT_ON_HOST[0], ends.HOST)])
+def test_an_image_without_memory_is_named_and_the_others_are_made(command, monkeypatch, capsys,
+                                                                  error, what):
     assert command('train_cam', **QUICK) == 0
     cams_of, calls = activating.cams_of, []
 
@@ -64,7 +76,8 @@ def test_an_image_without_memory_is_named_and_the_others_are_made(command, monke
     capsys.readouterr()
     assert command('make_cam', **QUICK) == 1
     line = last_error(capsys)
-    assert f'1 of 4 images failed, the others are done; first 2007_000002: {what} is not enough: smaller --cam_scales' in line
+    assert (f'1 of 4 images failed, the others are done; first 2007_000002: {what} is not enough: '
+            f'smaller --cam_scales' in line)
     assert '--accumulate' not in line
     assert len(list((command.folder / 'cam').glob('*.npz'))) == 3
 
@@ -84,7 +97,8 @@ def test_memory_of_reading_and_saving(where, num_workers):
             raise MemoryError
         made.append(name)
 
-    with pytest.raises(ends.OutOfMemory, match=r"1 of 3 images failed.*first b: the machine's memory"), \
+    with pytest.raises(ends.OutOfMemory,
+                       match=r"1 of 3 images failed.*first b: the machine's memory"), \
             inference.Images(['a', 'b', 'c'], lambda name: False, num_workers) as images:
         for name, _ in images.todo(read):
             images.save(name, save, name)
@@ -94,26 +108,34 @@ def test_memory_of_reading_and_saving(where, num_workers):
 def test_only_advice_that_can_work(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: False)
-    args = Namespace(precision='fp32', num_workers=0, cam_batch_size=4, cam_crop_size=512, accumulate=4,
-                     inference_batch_size=2)
-    assert ends.remedy_of('train_cam', args)(ends.GPU) == '--cam_crop_size below 512 or --precision fp16'
+    args = Namespace(precision='fp32', num_workers=0, cam_batch_size=4, cam_crop_size=512,
+                     accumulate=4, inference_batch_size=2)
+    assert ends.remedy_of('train_cam',
+                          args)(ends.GPU) == '--cam_crop_size below 512 or --precision fp16'
     assert ends.remedy_of('make_cam', args)(ends.HOST) == \
         '--inference_batch_size 1, smaller --cam_scales or smaller photographs'
-    args = Namespace(precision='bf16', num_workers=2, seg_batch_size=9, seg_crop_size=321, accumulate=3)
-    assert ends.remedy_of('train_seg', args)(ends.HOST) == '--accumulate 6, --seg_crop_size below 321 or --num_workers below 2'
+    args = Namespace(precision='bf16', num_workers=2, seg_batch_size=9, seg_crop_size=321,
+                     accumulate=3)
+    remedy = ends.remedy_of('train_seg', args)(ends.HOST)
+    assert remedy == '--accumulate 6, --seg_crop_size below 321 or --num_workers below 2'
     assert ends.remedy_of('make_sem_seg', args)(ends.GPU) == '--device cpu or smaller photographs'
 
 
 SHM = 'unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)'
-BUS = ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared "
+BUS = ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's "
+       "workers are out of shared "
        'memory.')
 
 
 @pytest.mark.parametrize(('text', 'parts'), [
-    (SHM, ['/dev/shm', '--shm-size', '--ipc=host', '--num_workers 0']), (BUS, ['/dev/shm', '--shm-size', '--num_workers 0']),
-    ('DataLoader worker (pid 7) is killed by signal: Killed. ', ['a worker process was ended', 'smaller --num_workers']),
-    ('unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)', ['ulimit -n']),
-    ('Caught MemoryError in DataLoader worker process 0.', ["the machine's memory", '--accumulate'])])
+    (SHM, ['/dev/shm', '--shm-size', '--ipc=host', '--num_workers 0']),
+    (BUS, ['/dev/shm', '--shm-size', '--num_workers 0']),
+    ('DataLoader worker (pid 7) is killed by signal: Killed. ',
+     ['a worker process was ended', 'smaller --num_workers']),
+    ('unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)',
+     ['ulimit -n']),
+    ('Caught MemoryError in DataLoader worker process 0.',
+     ["the machine's memory", '--accumulate'])])
 def test_what_workers_want(command, monkeypatch, capsys, text, parts):
     monkeypatch.setattr(datasets.data.DataLoader, '__iter__', raising(RuntimeError(text)))
     assert command('train_cam', **QUICK) == 1
@@ -134,16 +156,19 @@ def test_a_card_that_the_wheel_was_not_built_for(command, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(('main', 'module', 'name', 'words'), [
-    (show.main, show, 'run', ['a.jpg', '--labels', 'dog']), (segment.main, segment, 'run', ['a.jpg', '--out', 'x']),
+    (show.main, show, 'run', ['a.jpg', '--labels', 'dog']),
+    (segment.main, segment, 'run', ['a.jpg', '--out', 'x']),
     (voc_prepare.main, voc_prepare, '_run', ['--voc12_root', 'x']),
     (coco_prepare.main, coco_prepare, '_run', ['--coco_root', 'x']),
-    (pretrain_backbone.main, pretrain_backbone, 'run', ['--out', 'x']), (None, benchmark, 'run', []),
-    (None, compare_thresholds, 'run', []), (None, contact_sheet, 'run', ['--out', 'x']), (None, score_table, 'run', ['x'])],
-    ids=lambda value: getattr(value, '__name__', ''))
-@pytest.mark.parametrize(('error', 'told'), [(OUT_ON_HOST[0], "error: the machine's memory is not enough: "),
-                                             (OUT_ON_GPU[1], "error: the GPU's memory is not enough: "),
-                                             (KeyboardInterrupt(), 'stopped by Ctrl-C'),
-                                             (RuntimeError('a bug'), None)])
+    (pretrain_backbone.main, pretrain_backbone, 'run', ['--out', 'x']),
+    (None, benchmark, 'run', []),
+    (None, compare_thresholds, 'run', []), (None, contact_sheet, 'run', ['--out', 'x']),
+    (None, score_table, 'run', ['x'])], ids=lambda value: getattr(value, '__name__', ''))
+@pytest.mark.parametrize(('error', 'told'),
+                         [(OUT_ON_HOST[0], "error: the machine's memory is not enough: "),
+                          (OUT_ON_GPU[1], "error: the GPU's memory is not enough: "),
+                          (KeyboardInterrupt(), 'stopped by Ctrl-C'),
+                          (RuntimeError('a bug'), None)])
 def test_every_command_ends_alike(monkeypatch, capsys, main, module, name, words, error, told):
     monkeypatch.setattr(module, name, raising(error))
     monkeypatch.setattr(sys, 'argv', ['command', *words])
@@ -160,10 +185,12 @@ def test_every_command_ends_alike(monkeypatch, capsys, main, module, name, words
 
 @pytest.mark.parametrize('batches', [True, False])
 def test_workers_do_without_shared_memory(monkeypatch, batches):
-    monkeypatch.setattr(torch.Tensor, 'share_memory_', raising(RuntimeError(SHM)))  # in the forked worker, too
+    # in the forked worker, too
+    monkeypatch.setattr(torch.Tensor, 'share_memory_', raising(RuntimeError(SHM)))
 
     def read(key):
-        return {'image': np.full((2, 3), key, np.float32), 'index': key} if batches else (key, [torch.full((2, 3), float(key))])
+        return ({'image': np.full((2, 3), key, np.float32), 'index': key} if batches
+                else (key, [torch.full((2, 3), float(key))]))
     keys = [[0, 1], [2, 3]] if batches else [0, 1]
     items = list(datasets.read_ahead(read, keys, 1, batches=batches))
     if batches:
@@ -187,7 +214,8 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
 
 
 def test_a_file_system_without_chmod(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, 'chmod', raising(PermissionError(errno.EPERM, 'Operation not permitted')))
+    monkeypatch.setattr(os, 'chmod',
+                        raising(PermissionError(errno.EPERM, 'Operation not permitted')))
     before = os.umask(0o027)
     try:
         pyutils.write_json(tmp_path / 'a.json', {})
@@ -229,4 +257,5 @@ def test_a_disk_that_refuses_tells_the_remedy(tmp_path, monkeypatch, number, par
 
 def test_the_threads_are_told(command, capsys):
     assert command('train_cam', **QUICK) == 0
-    assert f'{torch.get_num_threads()} threads' in (command.folder / 'run.log').read_text().splitlines()[0]
+    assert f'{torch.get_num_threads()} threads' in (command.folder /
+                                                    'run.log').read_text().splitlines()[0]

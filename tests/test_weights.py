@@ -16,7 +16,8 @@ from misc.pyutils import UserError
 class Small(nn.Module):
     """A network with the interface that `weights` uses."""
 
-    aliases = {'stage1.0.': 'resnet50.0.', 'stage1.1.': 'resnet50.1.', 'newly_added.0.': 'classifier.'}
+    aliases = {'stage1.0.': 'resnet50.0.', 'stage1.1.': 'resnet50.1.',
+               'newly_added.0.': 'classifier.'}
     class_key = ('classifier.weight', 0)
 
     def __init__(self, n_classes=3):
@@ -59,13 +60,17 @@ def test_the_memory_layout_of_a_tensor_does_not_change_the_file(tmp_path):
 
 
 def test_the_authors_files_load(tmp_path):
-    """Every tensor under several names, 'module.', tables of indices, no counters, and the name with two endings."""
+    """Every tensor under several names, 'module.', tables of indices, no counters, and the name
+    with two endings.
+    """
     state = Small().state_dict()
     theirs = {key: value for key, value in state.items() if not key.endswith('num_batches_tracked')}
-    theirs |= {'stage1.0.weight': state['resnet50.0.weight'], 'newly_added.0.weight': state['classifier.weight'],
-               'path_indices_3': torch.zeros(4, dtype=torch.int64), 'aff.path_indices_0': torch.zeros(2),
-               'disp_target': torch.zeros(3)}
-    torch.save({f'module.{key}': value for key, value in theirs.items()}, tmp_path / 'res50_cam.pth.pth')
+    theirs |= {'stage1.0.weight': state['resnet50.0.weight'],
+               'newly_added.0.weight': state['classifier.weight'],
+               'path_indices_3': torch.zeros(4, dtype=torch.int64),
+               'aff.path_indices_0': torch.zeros(2), 'disp_target': torch.zeros(3)}
+    torch.save({f'module.{key}': value for key, value in theirs.items()},
+               tmp_path / 'res50_cam.pth.pth')
     digest, ours = load(tmp_path / 'res50_cam.pth')
     assert_equal(ours, state)
     assert digest == weights.digest(state)
@@ -100,7 +105,8 @@ def test_names_of_classes_are_compared_where_a_record_tells_them(tmp_path):
     assert loads(('cat', 'dog', 'bird'))  # no record
     records.write_json(tmp_path / 'a.json', {'classes': ['bird', 'cat', 'dog']})
     assert loads(('bird', 'cat', 'dog'))
-    with pytest.raises(UserError, match="a.pth: trained for other classes: number 2 of 3 is 'cat' there and 'dog' in this"):
+    with pytest.raises(UserError, match="a.pth: trained for other classes: number 2 of 3 is 'cat' "
+                                        "there and 'dog' in this"):
         loads(('bird', 'dog', 'cat'))
     with pytest.raises(UserError, match='a.pth: trained for 3 classes, this data set has 2'):
         loads(('bird', 'cat'))
@@ -118,8 +124,10 @@ def test_another_class_count_of_the_real_networks(name, formula_weights):
 
 
 def test_other_networks_are_refused(tmp_path):
-    torch.save({'resnet50.0.weight': torch.zeros(4, 3, 1, 1), 'fc.weight': torch.zeros(2)}, tmp_path / 'a.pth')
-    with pytest.raises(UserError, match=r'a.pth: not the weights of tests.test_weights: 6 tensors missing \(first: '
+    torch.save({'resnet50.0.weight': torch.zeros(4, 3, 1, 1), 'fc.weight': torch.zeros(2)},
+               tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r'a.pth: not the weights of tests.test_weights: 6 tensors '
+                                        r'missing \(first: '
                                         r'resnet50.0.bias\), 1 unknown \(first: fc.weight\)'):
         load(tmp_path / 'a.pth')
     state = Small().state_dict()
@@ -141,7 +149,8 @@ def test_files_that_are_no_weights(tmp_path):
         load(tmp_path / 'a.pth')
     weights.save_state(Small(), tmp_path / 'a.pth')
     whole = (tmp_path / 'a.pth').read_bytes()
-    for broken in (b'', b'text', b'\x80\x02\x8a', b'0', b'}h\x05', bytes(range(256)), whole[:10], whole[:-100]):
+    for broken in (b'', b'text', b'\x80\x02\x8a', b'0', b'}h\x05', bytes(range(256)), whole[:10],
+                   whole[:-100]):
         (tmp_path / 'a.pth').write_bytes(broken)
         with pytest.raises(UserError, match='a.pth: not a readable state dict') as caught:
             load(tmp_path / 'a.pth')
@@ -163,7 +172,8 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path):
 
 
 def test_a_checkpoint_in_bfloat16_loads(tmp_path):
-    state = {key: value.bfloat16() if value.is_floating_point() else value for key, value in Small().state_dict().items()}
+    state = {key: value.bfloat16() if value.is_floating_point() else value
+             for key, value in Small().state_dict().items()}
     torch.save(state, tmp_path / 'a.pth')
     ours = load(tmp_path / 'a.pth')[1]
     assert all(torch.equal(ours[key], state[key].to(ours[key].dtype)) for key in ours)
@@ -181,7 +191,8 @@ def backbone_state(half=False):
 def test_pretrained_from_a_file(tmp_path, half):
     state = backbone_state(half)
     stored = {key: value for key, value in state.items() if 'num_batches' not in key}
-    torch.save(stored | {'fc.weight': torch.zeros(1000, 4), 'fc.bias': torch.zeros(1000)}, tmp_path / 'resnet50.pth')
+    torch.save(stored | {'fc.weight': torch.zeros(1000, 4), 'fc.bias': torch.zeros(1000)},
+               tmp_path / 'resnet50.pth')
     backbone = Small().resnet50
     digest = weights.load_pretrained(backbone, str(tmp_path / 'resnet50.pth'))
     assert len(digest) == 16
@@ -200,7 +211,8 @@ def test_pretrained_none_leaves_the_backbone():
 
 def test_pretrained_of_another_network_is_refused(tmp_path):
     torch.save({'0.weight': torch.zeros(4, 3, 1, 1)}, tmp_path / 'a.pth')
-    with pytest.raises(UserError, match="a.pth: not the weights of torchvision's ResNet-50: 5 tensors missing"):
+    with pytest.raises(UserError, match="a.pth: not the weights of torchvision's ResNet-50: 5 "
+                                        "tensors missing"):
         weights.load_pretrained(Small().resnet50, str(tmp_path / 'a.pth'))
     with pytest.raises(UserError, match='nothing.pth: neither imagenet nor none, and no such file'):
         weights.check_pretrained('nothing.pth')
@@ -216,8 +228,10 @@ def test_imagenet_without_a_torchvision_that_fits(monkeypatch, kind):
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, '__import__', refuse)
-    for use in (weights.check_pretrained, lambda choice: weights.load_pretrained(Small().resnet50, choice)):
-        with pytest.raises(UserError, match='--pretrained imagenet needs a torchvision that fits') as caught:
+    for use in (weights.check_pretrained,
+                lambda choice: weights.load_pretrained(Small().resnet50, choice)):
+        with pytest.raises(UserError,
+                           match='--pretrained imagenet needs a torchvision that fits') as caught:
             use('imagenet')
         assert '\n' not in str(caught.value)
 
@@ -243,7 +257,8 @@ def test_imagenet_without_a_connection(monkeypatch):
         raise OSError('<urlopen error no route>')
 
     torchvision_with(monkeypatch, get_state_dict)
-    with pytest.raises(UserError, match='torchvision cannot fetch its weights .*no route.*--pretrained FILE'):
+    with pytest.raises(UserError,
+                       match='torchvision cannot fetch its weights .*no route.*--pretrained FILE'):
         weights.load_pretrained(Small().resnet50, 'imagenet')
 
 

@@ -1,4 +1,5 @@
-"""Pascal VOC 2012 as a source: names and colours of the classes, where files lie, labels from the XML, lists.
+"""Pascal VOC 2012 as a source: names and colours of the classes, where files lie, labels from the
+XML, lists.
 
 Nothing outside voc12/ knows the number of classes or the name of a folder.
 """
@@ -15,7 +16,8 @@ from misc.contract.sources import read_list as read_list  # where others look fo
 from misc.files.labels import PALETTE
 from misc.pyutils import UserError
 
-CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
+CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+           'diningtable', 'dog',
            'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
 SHIPPED = Path(__file__).resolve().parent.parent  # the lists' names begin with voc12/
 FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets/Segmentation')
@@ -33,13 +35,15 @@ class VOC12(Source):
 
     name = 'voc12'
     root_is = 'the folder VOC2012 that holds JPEGImages'
-    lists = {'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt', 'infer_list': 'voc12/train.txt',
+    lists = {'train_list': 'voc12/train_aug.txt', 'val_list': 'voc12/val.txt',
+             'infer_list': 'voc12/train.txt',
              'eval_set': 'train', 'seg_list': 'voc12/val.txt'}  # as the authors' script has them
     environment, usual = 'VOC12_ROOT', 'VOCdevkit/VOC2012'
     classes = CLASSES
     palette = PALETTE
     upright = False  # masks do not follow EXIF orientation
-    server_layout = {'test': 'results/VOC2012/Segmentation/comp6_test_cls'}  # split -> where the evaluation server wants it
+    # split -> where the evaluation server wants it
+    server_layout = {'test': 'results/VOC2012/Segmentation/comp6_test_cls'}
 
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
@@ -48,7 +52,8 @@ class VOC12(Source):
         if _is_root(self.root):
             return
         if not self.root.is_dir():
-            raise UserError(f'{root}: no such folder; --voc12_root is the folder VOC2012 that holds JPEGImages')
+            raise UserError(f'{root}: no such folder; --voc12_root is the folder VOC2012 that '
+                            f'holds JPEGImages')
         for below in (self.root / 'VOC2012', self.root / 'VOCdevkit' / 'VOC2012'):
             if _is_root(below):
                 raise UserError(f'{root} is too high a level: give --voc12_root {below}')
@@ -73,21 +78,25 @@ class VOC12(Source):
         return as_on_disk(self.root / 'SegmentationObject' / f'{image_id}.png')
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file, or of a split under ImageSets/Segmentation; the lists beside this file, voc12/train.txt
-        and others, are found from any folder.
+        """The ids of a list file, or of a split under ImageSets/Segmentation; the lists beside this
+        file, voc12/train.txt and others, are found from any folder.
 
         Raises UserError where there is neither, and where images are missing, with their number.
         """
-        path, split = Path(list_or_split), self.root / 'ImageSets' / 'Segmentation' / f'{list_or_split}.txt'
+        path, split = (Path(list_or_split),
+                       self.root / 'ImageSets' / 'Segmentation' / f'{list_or_split}.txt')
         shipped = SHIPPED / path
         path = next((file for file in (path, shipped, split) if file.is_file()), None)
         if path is None:
-            raise UserError(f'{list_or_split}: neither a list file nor a split (there is no {split})')
+            raise UserError(f'{list_or_split}: neither a list file nor a split (there is no '
+                            f'{split})')
         found = parse_list(path, self._id_of)
         missing = [image_id for image_id in found.ids if self._id_of(image_id) is None]
         if missing:
-            raise UserError(f'{path}: {len(missing)} of its {len(found.ids)} images are not in {self.root}/JPEGImages: '
-                            f'{some(missing)}; give a list that fits, or the name of a split of that folder')
+            raise UserError(f'{path}: {len(missing)} of its {len(found.ids)} images are not in '
+                            f'{self.root}/JPEGImages: '
+                            f'{some(missing)}; give a list that fits, or the name of a split of '
+                            f'that folder')
         if found.absent:
             self._notes[found.note(path)] = None
         return found.ids
@@ -95,7 +104,8 @@ class VOC12(Source):
     def labels(self, image_id: str) -> np.ndarray:
         """Image-level labels, bool (C,), from the XML's object/name; difficult objects count.
 
-        Raises UserError for a missing or unreadable XML and for a name that is not among the classes.
+        Raises UserError for a missing or unreadable XML and for a name that is not among the
+        classes.
         """
         path = self.xml_path(image_id)
         try:
@@ -105,23 +115,29 @@ class VOC12(Source):
         except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
             raise UserError(f'{path}: not readable as XML: {error}') from error
         objects = [element for element in root.iter() if _tag(element) == 'object']
-        if not objects and not {'annotation', 'filename', 'size'} & {_tag(element) for element in root.iter()}:
-            raise UserError(f'{path}: no annotation of VOC (<{root.tag}>, without an object); fetch it again')
+        if not objects and not {'annotation', 'filename',
+                                'size'} & {_tag(element) for element in root.iter()}:
+            raise UserError(f'{path}: no annotation of VOC (<{root.tag}>, without an object); '
+                            f'fetch it again')
         present = np.zeros(self.n_classes, bool)
         for element in objects:
-            name = next((child.text or '' for child in element if _tag(child) == 'name'), '').strip()
+            name = next((child.text or '' for child in element if _tag(child) == 'name'),
+                        '').strip()
             if name not in self.classes:
                 close = difflib.get_close_matches(name.lower(), self.classes, 1)
                 raise UserError(f'{path}: {name!r} is not one of the {self.n_classes} classes'
-                                + (f'; is it {close[0]!r}?' if close else '' if name else ': an object without a <name>'))
+                                + (f'; is it {close[0]!r}?' if close else '' if name
+                                   else ': an object without a <name>'))
             present[self.classes.index(name)] = True
         return present
 
     def check(self, ids: Iterable[str]) -> Check:
-        """What is there and what is missing for `ids`. An XML that cannot be read counts as missing."""
+        """What is there and what is missing for `ids`. An XML that cannot be read counts as
+        missing.
+        """
         ids = list(ids)
-        result = Check(len(ids), [image_id for image_id in ids if self._id_of(image_id) is None], [], [], [],
-                       np.zeros(self.n_classes, np.int64), notes=list(self._notes))
+        result = Check(len(ids), [image_id for image_id in ids if self._id_of(image_id) is None],
+                       [], [], [], np.zeros(self.n_classes, np.int64), notes=list(self._notes))
         for image_id in ids:
             if not self.mask_path(image_id).is_file():
                 result.missing_mask.append(image_id)
@@ -136,9 +152,12 @@ class VOC12(Source):
         return result
 
     def _id_of(self, name: str) -> str | None:
-        """The id of the photograph of this name, with or without .jpg, whatever its Unicode form."""
-        if self._images is None:  # one look at the folder instead of one at each of thousands of files
-            self._images = {same(file): file for file in map(_jpeg, os.listdir(self.root / 'JPEGImages')) if file}
+        """The id of the photograph of this name, with or without .jpg, whatever its Unicode form.
+        """
+        # one look at the folder instead of one at each of thousands of files
+        if self._images is None:
+            self._images = {same(file): file
+                            for file in map(_jpeg, os.listdir(self.root / 'JPEGImages')) if file}
         return self._images.get(same(name)) or self._images.get(same(without_ending(name)))
 
 

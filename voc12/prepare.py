@@ -1,14 +1,17 @@
-"""Make train_aug, the list of images the method trains on, anew from VOC 2012 and SBD; or check the lists and the data.
+"""Make train_aug, the list of images the method trains on, anew from VOC 2012 and SBD; or check the
+lists and the data.
 
   check the lists in voc12/ against the data:
     python -m voc12.prepare --voc12_root VOCdevkit/VOC2012
   make train_aug.txt anew, in either of two ways:
     python -m voc12.prepare --voc12_root VOCdevkit/VOC2012 --sbd benchmark_RELEASE
-    python -m voc12.prepare --voc12_root VOCdevkit/VOC2012 --segmentation_class_aug SegmentationClassAug
+    python -m voc12.prepare --voc12_root VOCdevkit/VOC2012 --segmentation_class_aug
+    SegmentationClassAug
 
-Reads VOC's ImageSets/Segmentation/{train,val}.txt and either SBD's {train,val}.txt (the Semantic Boundaries Dataset,
-unpacked) or the names of the PNGs in SegmentationClassAug. Writes --out: 10,582 ids, sorted, one a line; nothing when
-the numbers of images are not the known ones. Says which images lack their JPEG, XML, class or (train and val) mask.
+Reads VOC's ImageSets/Segmentation/{train,val}.txt and either SBD's {train,val}.txt (the Semantic
+Boundaries Dataset, unpacked) or the names of the PNGs in SegmentationClassAug. Writes --out: 10,582
+ids, sorted, one a line; nothing when the numbers of images are not the known ones. Says which
+images lack their JPEG, XML, class or (train and val) mask.
 Exit code 0 when all is as it should be, 1 when not, 2 for a wrong flag.
 """
 import argparse
@@ -34,36 +37,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train_aug_of_sbd(source: VOC12, sbd: Path) -> list[str]:
     """VOC's train united with SBD's train and val, without VOC's val; sorted ids.
 
-    `sbd`: SBD's folder, its benchmark_RELEASE or the dataset folder in it. Raises UserError where a list is missing.
+    `sbd`: SBD's folder, its benchmark_RELEASE or the dataset folder in it. Raises UserError where a
+    list is missing.
     """
     folders = [sbd, sbd / 'dataset', sbd / 'benchmark_RELEASE' / 'dataset']
     dataset = next((folder for folder in folders if all((folder / f'{split}.txt').is_file()
                                                         for split in ('train', 'val'))), None)
     if dataset is None:
-        raise UserError(f'{sbd}: no train.txt and val.txt there, in dataset/ or in benchmark_RELEASE/dataset/; '
+        raise UserError(f'{sbd}: no train.txt and val.txt there, in dataset/ or in '
+                        f'benchmark_RELEASE/dataset/; '
                         'give the folder that SBD unpacks to')
     if dataset.resolve() == _voc_list(source, 'train').parent.resolve():
-        raise UserError(f"{sbd}: these are VOC's own lists; --sbd is the folder that SBD unpacks to")
+        raise UserError(
+            f"{sbd}: these are VOC's own lists; --sbd is the folder that SBD unpacks to")
     sbd_ids = {*read_list(dataset / 'train.txt'), *read_list(dataset / 'val.txt')}
-    return sorted({*read_list(_voc_list(source, 'train')), *sbd_ids} - {*read_list(_voc_list(source, 'val'))})
+    return sorted({*read_list(_voc_list(source, 'train')),
+                   *sbd_ids} - {*read_list(_voc_list(source, 'val'))})
 
 
 def train_aug_of_masks(source: VOC12, folder: Path) -> list[str]:
-    """The ids of all PNGs in `folder` (SegmentationClassAug), without VOC's val; sorted. UserError if it has none."""
+    """The ids of all PNGs in `folder` (SegmentationClassAug), without VOC's val; sorted. UserError
+    if it has none.
+    """
     try:
-        ids = {path.stem for path in folder.iterdir() if path.suffix == '.png' and not path.name.startswith('.')}
+        ids = {path.stem for path in folder.iterdir() if path.suffix == '.png'
+               and not path.name.startswith('.')}
     except OSError as error:
         raise UserError(f'{folder}: cannot be read as a folder: {error.strerror}') from error
     if not ids:
-        raise UserError(f'{folder}: no PNG there; --segmentation_class_aug is the folder that holds 2007_000032.png')
+        raise UserError(f'{folder}: no PNG there; --segmentation_class_aug is the folder that '
+                        f'holds 2007_000032.png')
     return sorted(ids - {*read_list(_voc_list(source, 'val'))})
 
 
 def wrong_lists(lists: dict[str, list[str]], allow_other_counts: bool) -> list[str]:
-    """What is wrong with the lists train, val and train_aug among themselves, a line each; none if all is well."""
+    """What is wrong with the lists train, val and train_aug among themselves, a line each; none if
+    all is well.
+    """
     problems = []
     if not allow_other_counts:
-        problems += [f'{split}: {len(ids)} images, not {EXPECTED[split]}' for split, ids in lists.items()
+        problems += [f'{split}: {len(ids)} images, not {EXPECTED[split]}'
+                     for split, ids in lists.items()
                      if len(ids) != EXPECTED[split]]
     train_aug = {*lists['train_aug']}
     shared = [image_id for image_id in lists['val'] if image_id in train_aug]
@@ -76,7 +90,9 @@ def wrong_lists(lists: dict[str, list[str]], allow_other_counts: bool) -> list[s
 
 
 def missing_data(source: VOC12, lists: dict[str, list[str]]) -> list[str]:
-    """What the images of all lists lack, a line for each kind: JPEG, readable XML, class; masks for train and val."""
+    """What the images of all lists lack, a line for each kind: JPEG, readable XML, class; masks for
+    train and val.
+    """
     found = source.check(sorted({image_id for ids in lists.values() for image_id in ids}))
     scored = {*lists['train'], *lists['val']}
     kinds = ((found.missing_image, 'without JPEG in JPEGImages'),
@@ -93,17 +109,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--voc12_root', type=Path, required=True, metavar='DIR',
                         help='the folder VOC2012 of the devkit, which holds JPEGImages')
     made_of = parser.add_mutually_exclusive_group()
-    made_of.add_argument('--sbd', type=Path, metavar='DIR', help='make train_aug of the lists of SBD, unpacked here')
+    made_of.add_argument('--sbd', type=Path, metavar='DIR',
+                         help='make train_aug of the lists of SBD, unpacked here')
     made_of.add_argument('--segmentation_class_aug', type=Path, metavar='DIR',
                          help='make train_aug of the PNGs in this folder')
-    parser.add_argument('--out', type=Path, metavar='FILE', help=f'list to write (default: {LISTS / "train_aug.txt"})')
+    parser.add_argument('--out', type=Path, metavar='FILE',
+                        help=f'list to write (default: {LISTS / "train_aug.txt"})')
     parser.add_argument('--allow_other_counts', action='store_true',
                         help='accept numbers of images other than '
                              + ', '.join(f'{count} ({split})' for split, count in EXPECTED.items())
                              + ': for a part of the data set')
     args = parser.parse_args(arguments)
     if args.out and not (args.sbd or args.segmentation_class_aug):
-        parser.error('--out needs --sbd or --segmentation_class_aug: without them nothing is written')
+        parser.error('--out needs --sbd or --segmentation_class_aug: without them nothing is '
+                     'written')
     return args
 
 
@@ -122,12 +141,14 @@ def _run(args: argparse.Namespace) -> int:
         print(problem)
     counts = ', '.join(f'{split} {len(ids)}' for split, ids in lists.items())
     if wrong and makes:
-        remedy = '' if args.allow_other_counts else ', or for a part of the data set add --allow_other_counts'
+        remedy = ('' if args.allow_other_counts else ', or for a part of the data set add '
+                                                     '--allow_other_counts')
         raise UserError(f'{counts}: nothing written; mend what is named above{remedy}')
     if makes:
         out = args.out or LISTS / 'train_aug.txt'
         with atomic_path(out) as temporary:
-            temporary.write_text(''.join(f'{image_id}\n' for image_id in lists['train_aug']), encoding='utf-8')
+            temporary.write_text(''.join(f'{image_id}\n' for image_id in lists['train_aug']),
+                                 encoding='utf-8')
     done = f'wrote {out} ({counts})' if makes else f'checked the lists in {LISTS} ({counts})'
     print(f'{done}: {"complete" if not (wrong or missing) else "with the problems named above"}')
     return 1 if wrong or missing else 0

@@ -1,11 +1,14 @@
-"""A small data set in VOC's layout, drawn in seconds and always alike: for the tests and for a first run without VOC.
+"""A small data set in VOC's layout, drawn in seconds and always alike: for the tests and for a
+first run without VOC.
 
-What makes weak supervision hard is drawn in on purpose. An object has a *telling part* (a face, a wheel, a striped
-sail) by which its class is known, and a larger *plain part* in colours that all classes share: a classifier looks at
-the first, a segmentation must cover both. Most classes like one place (boats are on water): they co-occur with it.
+What makes weak supervision hard is drawn in on purpose. An object has a *telling part* (a face, a
+wheel, a striped sail) by which its class is known, and a larger *plain part* in colours that all
+classes share: a classifier looks at the first, a segmentation must cover both. Most classes like
+one place (boats are on water): they co-occur with it.
 
-writes: ROOT/JPEGImages/ID.jpg, Annotations/ID.xml, SegmentationClass/ID.png, SegmentationObject/ID.png,
-        ImageSets/Segmentation/{train,train_aug,val}.txt, sample.json (the parameters)
+writes: ROOT/JPEGImages/ID.jpg, Annotations/ID.xml, SegmentationClass/ID.png,
+        SegmentationObject/ID.png, ImageSets/Segmentation/{train,train_aug,val}.txt, sample.json
+        (the parameters)
 command: python -m voc12.sample ROOT
 """
 import argparse
@@ -31,24 +34,31 @@ from voc12.dataloader import CLASSES, PALETTE
 
 VERSION = 1  # raise it when the drawing changes: samples drawn before are then refused, not mixed
 SUPERSAMPLING = 4  # outlines are drawn this much larger and averaged, for smooth borders
-VISIBLE = 24  # pixels of an object and, a quarter of it, of its telling part that must be seen at size 112
-NAMES = ('aeroplane', 'bird', 'boat', 'car', 'cat', 'cow', 'train')  # the classes in the scenes; all are VOC's
-DISTRACTORS = ('ball', 'flower', 'house')  # further classes of the crops: features should not know the scenes only
+# pixels of an object and, a quarter of it, of its telling part that must be seen at size 112
+VISIBLE = 24
+# the classes in the scenes; all are VOC's
+NAMES = ('aeroplane', 'bird', 'boat', 'car', 'cat', 'cow', 'train')
+# further classes of the crops: features should not know the scenes only
+DISTRACTORS = ('ball', 'flower', 'house')
 # Every class wears any of these: the colour of a body says nothing about its class.
-BODY_COLOURS = ((232, 226, 212), (150, 92, 58), (186, 62, 52), (62, 66, 84), (208, 160, 92), (134, 138, 146),
-                (236, 184, 58))
+BODY_COLOURS = ((232, 226, 212), (150, 92, 58), (186, 62, 52), (62, 66, 84), (208, 160, 92),
+                (134, 138, 146), (236, 184, 58))
 
 
 class Part(NamedTuple):
-    """One polygon of an object. outline: (n, 2), x right, y down, the object in about -1..1; colour: RGB 0..255."""
+    """One polygon of an object. outline: (n, 2), x right, y down, the object in about -1..1;
+    colour: RGB 0..255.
+    """
     outline: np.ndarray
     colour: tuple[float, float, float]
     telling: bool = False
 
 
 class Scene(NamedTuple):
-    """image: uint8 (H, W, 3). objects: uint8 (H, W), 0 background, 1.. the objects, 255 their borders.
-    telling: bool (H, W), the telling parts. classes: the class name of each object. difficult: one flag an object."""
+    """image: uint8 (H, W, 3). objects: uint8 (H, W), 0 background, 1.. the objects, 255 their
+    borders.
+    telling: bool (H, W), the telling parts. classes: the class name of each object. difficult: one
+    flag an object."""
     image: np.ndarray
     objects: np.ndarray
     telling: np.ndarray
@@ -77,12 +87,15 @@ def _rounded(*points: tuple[float, float]) -> np.ndarray:
     outline = np.array(points, dtype=float)
     for _ in range(3):
         following = np.roll(outline, -1, 0)
-        outline = np.stack([0.8 * outline + 0.2 * following, 0.2 * outline + 0.8 * following], 1).reshape(-1, 2)
+        outline = np.stack([0.8 * outline + 0.2 * following, 0.2 * outline + 0.8 * following],
+                           1).reshape(-1, 2)
     return outline
 
 
-def _strips(start: tuple, end: tuple, other_start: tuple, other_end: tuple, n: int) -> list[np.ndarray]:
-    """n quadrilaterals side by side between the line start-end and the line other_start-other_end."""
+def _strips(start: tuple, end: tuple, other_start: tuple, other_end: tuple,
+            n: int) -> list[np.ndarray]:
+    """n quadrilaterals side by side between the line start-end and the line other_start-other_end.
+    """
     steps = np.linspace(0, 1, n + 1)[:, None]
     one = np.array(start) + steps * (np.array(end, dtype=float) - start)
     two = np.array(other_start) + steps * (np.array(other_end, dtype=float) - other_start)
@@ -105,10 +118,13 @@ BLACK, WHITE, INK = (28, 28, 32), (246, 244, 238), (44, 40, 48)
 
 def _aeroplane(body: tuple) -> list[Part]:
     """Plain: fuselage, wings, tail. Telling: the ringed nose with its propeller."""
-    parts = [Part(_polygon((0.15, -0.05), (-0.2, -0.46), (-0.02, -0.46), (0.42, -0.05)), _shade(body, 0.72)),
-             Part(_polygon((-0.95, 0.0), (-1.08, -0.46), (-0.84, -0.46), (-0.5, -0.08)), _shade(body, 0.85)),
+    parts = [Part(_polygon((0.15, -0.05), (-0.2, -0.46), (-0.02, -0.46), (0.42, -0.05)),
+                  _shade(body, 0.72)),
+             Part(_polygon((-0.95, 0.0), (-1.08, -0.46), (-0.84, -0.46), (-0.5, -0.08)),
+                  _shade(body, 0.85)),
              Part(_rounded((-1.1, -0.06), (0.5, -0.2), (0.62, 0.2), (-0.4, 0.22)), body),
-             Part(_polygon((0.02, 0.08), (-0.42, 0.56), (-0.14, 0.56), (0.4, 0.08)), _shade(body, 0.9))]
+             Part(_polygon((0.02, 0.08), (-0.42, 0.56), (-0.14, 0.56), (0.4, 0.08)),
+                  _shade(body, 0.9))]
     rings = _strips((0.44, -0.2), (0.98, -0.1), (0.44, 0.2), (0.98, 0.1), 5)
     parts += [Part(ring, ((204, 38, 48), WHITE)[i % 2], True) for i, ring in enumerate(rings)]
     yellow = (250, 206, 40)
@@ -120,7 +136,8 @@ def _aeroplane(body: tuple) -> list[Part]:
 
 def _bird(body: tuple) -> list[Part]:
     """Plain: body, wing, tail. Telling: the crested head with its beak and eye."""
-    parts = [Part(_polygon((-0.45, 0.05), (-1.0, 0.22), (-0.92, 0.48), (-0.35, 0.32)), _shade(body, 0.8)),
+    parts = [Part(_polygon((-0.45, 0.05), (-1.0, 0.22), (-0.92, 0.48), (-0.35, 0.32)),
+                  _shade(body, 0.8)),
              Part(_polygon((-0.02, 0.3), (0.06, 0.3), (0.0, 0.66), (-0.06, 0.66)), INK),
              Part(_polygon((0.16, 0.26), (0.24, 0.26), (0.2, 0.64), (0.14, 0.64)), INK),
              Part(_ellipse(-0.06, 0.1, 0.6, 0.32, -18), body),
@@ -139,7 +156,8 @@ def _boat(body: tuple) -> list[Part]:
              Part(_box(-0.78, 0.06, -0.2, 0.3), _shade(body, 0.82)),
              Part(_rounded((-1.0, 0.22), (1.05, 0.16), (0.74, 0.66), (-0.7, 0.66)), body)]
     stripes = ((36, 84, 168), WHITE)
-    for i, strip in enumerate(_strips((-0.06, -0.8), (-0.06, 0.02), (-0.08, -0.8), (-0.62, 0.02), 6)):
+    for i, strip in enumerate(_strips((-0.06, -0.8), (-0.06, 0.02), (-0.08, -0.8), (-0.62, 0.02),
+                                      6)):
         parts.append(Part(strip, stripes[i % 2], True))
     for i, strip in enumerate(_strips((0.04, -0.72), (0.04, 0.12), (0.06, -0.72), (0.6, 0.12), 6)):
         parts.append(Part(strip, stripes[(i + 1) % 2], True))
@@ -148,14 +166,19 @@ def _boat(body: tuple) -> list[Part]:
 
 def _car(body: tuple) -> list[Part]:
     """Plain: body, roof and windows. Telling: the spoked wheels."""
-    parts = [Part(_rounded((-0.62, 0.0), (-0.4, -0.46), (0.3, -0.46), (0.66, 0.0)), _shade(body, 0.86)),
-             Part(_polygon((-0.42, -0.06), (-0.3, -0.34), (-0.06, -0.34), (-0.06, -0.06)), (150, 172, 184)),
-             Part(_polygon((0.02, -0.06), (0.02, -0.34), (0.24, -0.34), (0.46, -0.06)), (150, 172, 184)),
-             Part(_rounded((-1.04, -0.1), (0.7, -0.12), (1.06, 0.06), (1.04, 0.42), (-1.04, 0.42)), body)]
+    parts = [Part(_rounded((-0.62, 0.0), (-0.4, -0.46), (0.3, -0.46), (0.66, 0.0)),
+                  _shade(body, 0.86)),
+             Part(_polygon((-0.42, -0.06), (-0.3, -0.34), (-0.06, -0.34), (-0.06, -0.06)),
+                  (150, 172, 184)),
+             Part(_polygon((0.02, -0.06), (0.02, -0.34), (0.24, -0.34), (0.46, -0.06)),
+                  (150, 172, 184)),
+             Part(_rounded((-1.04, -0.1), (0.7, -0.12), (1.06, 0.06), (1.04, 0.42), (-1.04, 0.42)),
+                  body)]
     for x in (-0.56, 0.56):
         parts += [Part(_ellipse(x, 0.36, 0.27, 0.27), BLACK, True),
                   Part(_ellipse(x, 0.36, 0.18, 0.18), (222, 226, 230), True)]
-        parts += [Part(_ellipse(x + 0.09 * np.cos(a), 0.36 + 0.09 * np.sin(a), 0.09, 0.028, np.rad2deg(a)), INK, True)
+        parts += [Part(_ellipse(x + 0.09 * np.cos(a), 0.36 + 0.09 * np.sin(a), 0.09, 0.028,
+                                np.rad2deg(a)), INK, True)
                   for a in np.arange(5) * 2 * np.pi / 5]
     return parts
 
@@ -167,45 +190,56 @@ def _legs(xs: tuple, top: float, bottom: float, width: float, body: tuple) -> li
 
 def _cat(body: tuple) -> list[Part]:
     """Plain: body, legs, tail. Telling: the face."""
-    parts = [Part(_rounded((-0.62, 0.02), (-1.02, -0.5), (-0.86, -0.66), (-0.42, 0.0)), _shade(body, 0.85)),
+    parts = [Part(_rounded((-0.62, 0.02), (-1.02, -0.5), (-0.86, -0.66), (-0.42, 0.0)),
+                  _shade(body, 0.85)),
              *_legs((-0.56, -0.36, 0.22, 0.4), 0.2, 0.68, 0.075, body),
              Part(_ellipse(-0.1, 0.14, 0.64, 0.3), body)]
     for side in (-1, 1):
         x = 0.5 + side * 0.2
-        parts += [Part(_polygon((x - 0.14, -0.36), (x + side * 0.06, -0.76), (x + 0.14, -0.36)), INK, True),
-                  Part(_polygon((x - 0.07, -0.4), (x + side * 0.04, -0.64), (x + 0.07, -0.4)), (240, 150, 160), True)]
+        parts += [Part(_polygon((x - 0.14, -0.36), (x + side * 0.06, -0.76), (x + 0.14, -0.36)),
+                       INK, True),
+                  Part(_polygon((x - 0.07, -0.4), (x + side * 0.04, -0.64), (x + 0.07, -0.4)),
+                       (240, 150, 160), True)]
     parts.append(Part(_ellipse(0.5, -0.2, 0.36, 0.31), (226, 138, 60), True))
     parts += [Part(_box(x - 0.025, -0.52, x + 0.025, -0.34), INK, True) for x in (0.38, 0.5, 0.62)]
     parts.append(Part(_ellipse(0.5, -0.05, 0.2, 0.13), WHITE, True))
     for x in (0.34, 0.66):
         parts += [Part(_ellipse(x, -0.22, 0.1, 0.09), (140, 214, 70), True),
                   Part(_ellipse(x, -0.22, 0.03, 0.085), BLACK, True)]
-    return parts + [Part(_polygon((0.44, -0.12), (0.56, -0.12), (0.5, -0.04)), (232, 96, 116), True)]
+    return parts + [Part(_polygon((0.44, -0.12), (0.56, -0.12), (0.5, -0.04)), (232, 96, 116),
+                         True)]
 
 
 def _cow(body: tuple) -> list[Part]:
     """Plain: body, legs, tail. Telling: the horned head."""
-    parts = [Part(_polygon((-0.86, -0.2), (-0.8, -0.2), (-0.94, 0.4), (-1.02, 0.4)), _shade(body, 0.75)),
+    parts = [Part(_polygon((-0.86, -0.2), (-0.8, -0.2), (-0.94, 0.4), (-1.02, 0.4)),
+                  _shade(body, 0.75)),
              *_legs((-0.66, -0.46, 0.16, 0.36), 0.2, 0.7, 0.09, body),
              Part(_rounded((-0.92, -0.28), (0.5, -0.3), (0.56, 0.3), (-0.9, 0.34)), body)]
     for side in (-1, 1):
-        parts += [Part(_rounded((0.68 + side * 0.12, -0.42), (0.68 + side * 0.38, -0.5), (0.68 + side * 0.32, -0.84),
-                                (0.68 + side * 0.22, -0.56)), (244, 232, 190), True),
+        parts += [Part(_rounded((0.68 + side * 0.12, -0.42), (0.68 + side * 0.38, -0.5),
+                                (0.68 + side * 0.32, -0.84), (0.68 + side * 0.22, -0.56)),
+                       (244, 232, 190), True),
                   Part(_ellipse(0.68 + side * 0.34, -0.3, 0.16, 0.08, side * 20), INK, True)]
     parts += [Part(_rounded((0.42, -0.52), (0.94, -0.52), (0.9, 0.16), (0.46, 0.16)), WHITE, True),
-              Part(_ellipse(0.56, -0.28, 0.11, 0.17), INK, True), Part(_ellipse(0.56, -0.27, 0.04, 0.05), WHITE, True),
+              Part(_ellipse(0.56, -0.28, 0.11, 0.17), INK, True),
+              Part(_ellipse(0.56, -0.27, 0.04, 0.05), WHITE, True),
               Part(_ellipse(0.8, -0.27, 0.05, 0.06), BLACK, True),
               Part(_ellipse(0.68, 0.08, 0.27, 0.16), (236, 152, 158), True)]
     return parts + [Part(_ellipse(x, 0.08, 0.05, 0.06), (120, 50, 60), True) for x in (0.57, 0.79)]
 
 
 def _train(body: tuple) -> list[Part]:
-    """Plain: the carriage with its windows. Telling: the front with its warning stripes and lamps."""
+    """Plain: the carriage with its windows. Telling: the front with its warning stripes and lamps.
+    """
     parts = [Part(_box(x - 0.16, 0.36, x + 0.16, 0.52), INK) for x in (-0.82, -0.1, 0.5)]
     parts += [Part(_rounded((-1.12, -0.46), (0.7, -0.46), (0.78, 0.42), (-1.12, 0.42)), body)]
-    parts += [Part(_box(x, -0.28, x + 0.24, -0.02), (150, 172, 184)) for x in (-0.96, -0.6, -0.24, 0.12)]
-    parts += [Part(_rounded((0.44, -0.48), (0.92, -0.48), (1.12, 0.46), (0.44, 0.46)), (250, 204, 30), True),
-              Part(_polygon((0.52, -0.36), (0.86, -0.36), (0.92, -0.1), (0.52, -0.1)), (30, 44, 70), True)]
+    parts += [Part(_box(x, -0.28, x + 0.24, -0.02), (150, 172, 184))
+              for x in (-0.96, -0.6, -0.24, 0.12)]
+    parts += [Part(_rounded((0.44, -0.48), (0.92, -0.48), (1.12, 0.46), (0.44, 0.46)),
+                   (250, 204, 30), True),
+              Part(_polygon((0.52, -0.36), (0.86, -0.36), (0.92, -0.1), (0.52, -0.1)), (30, 44, 70),
+                   True)]
     warning = _strips((0.5, -0.02), (1.3, -0.02), (0.3, 0.3), (1.1, 0.3), 7)[1:6:2]
     parts += [Part(strip, BLACK, True) for strip in warning]
     return parts + [Part(_ellipse(x, 0.36, 0.07, 0.07), WHITE, True) for x in (0.58, 0.98)]
@@ -213,34 +247,42 @@ def _train(body: tuple) -> list[Part]:
 
 def _ball(body: tuple) -> list[Part]:
     turn = np.linspace(0, 2 * np.pi, 9)
-    return [Part(np.concatenate([[(0.0, 0.0)], 0.8 * np.stack([np.cos(t), np.sin(t)], 1)]), (body, WHITE)[i % 2], True)
-            for i, t in enumerate(np.linspace(a, b, 9) for a, b in zip(turn, turn[1:], strict=False))]
+    return [Part(np.concatenate([[(0.0, 0.0)], 0.8 * np.stack([np.cos(t), np.sin(t)], 1)]),
+                 (body, WHITE)[i % 2], True)
+            for i, t in enumerate(np.linspace(a, b, 9)
+                                  for a, b in zip(turn, turn[1:], strict=False))]
 
 
 def _flower(body: tuple) -> list[Part]:
     green = (60, 128, 56)
-    parts = [Part(_box(-0.04, -0.2, 0.04, 0.9), green), Part(_ellipse(0.2, 0.5, 0.24, 0.09, -30), green)]
-    parts += [Part(_ellipse(0.34 * np.cos(a), -0.3 + 0.34 * np.sin(a), 0.3, 0.16, np.rad2deg(a)), body, True)
+    parts = [Part(_box(-0.04, -0.2, 0.04, 0.9), green),
+             Part(_ellipse(0.2, 0.5, 0.24, 0.09, -30), green)]
+    parts += [Part(_ellipse(0.34 * np.cos(a), -0.3 + 0.34 * np.sin(a), 0.3, 0.16, np.rad2deg(a)),
+                   body, True)
               for a in np.arange(7) * 2 * np.pi / 7]
     return parts + [Part(_ellipse(0, -0.3, 0.18, 0.18), (96, 56, 28), True)]
 
 
 def _house(body: tuple) -> list[Part]:
-    parts = [Part(_box(-0.7, -0.15, 0.7, 0.75), body), Part(_box(-0.1, 0.25, 0.2, 0.75), (110, 70, 44))]
+    parts = [Part(_box(-0.7, -0.15, 0.7, 0.75), body),
+             Part(_box(-0.1, 0.25, 0.2, 0.75), (110, 70, 44))]
     parts += [Part(_box(x, 0.05, x + 0.26, 0.36), (150, 172, 184)) for x in (-0.5, 0.34)]
     return parts + [Part(strip, ((176, 62, 44), (130, 40, 30))[i % 2], True)
-                    for i, strip in enumerate(_strips((-0.2, -0.7), (-0.9, -0.12), (0.2, -0.7), (0.9, -0.12), 6))]
+                    for i, strip in enumerate(_strips((-0.2, -0.7), (-0.9, -0.12), (0.2, -0.7),
+                                                      (0.9, -0.12), 6))]
 
 
 SHAPES: dict[str, Callable[[tuple], list[Part]]] = {
-    'aeroplane': _aeroplane, 'bird': _bird, 'boat': _boat, 'car': _car, 'cat': _cat, 'cow': _cow, 'train': _train,
-    'ball': _ball, 'flower': _flower, 'house': _house}
+    'aeroplane': _aeroplane, 'bird': _bird, 'boat': _boat, 'car': _car, 'cat': _cat, 'cow': _cow,
+    'train': _train, 'ball': _ball, 'flower': _flower, 'house': _house}
 
 
 # ---- the places ----
 
 def _noise(rng: np.random.Generator, h: int, w: int, *cells: tuple[float, float]) -> np.ndarray:
-    """Smooth noise (h, w, 1) of about unit variance: one layer for each cell size (height, width) in pixels."""
+    """Smooth noise (h, w, 1) of about unit variance: one layer for each cell size (height, width)
+    in pixels.
+    """
     total = np.zeros((h, w), dtype=np.float32)
     for cell_h, cell_w in cells:
         grid = rng.standard_normal((int(h / cell_h) + 2, int(w / cell_w) + 2)).astype(np.float32)
@@ -250,8 +292,11 @@ def _noise(rng: np.random.Generator, h: int, w: int, *cells: tuple[float, float]
 
 
 def _mixed(rng: np.random.Generator, low: tuple, high: tuple, share: np.ndarray) -> np.ndarray:
-    """From colour `low` where `share` (h, w, 1) is 0 to `high` where it is 1; both colours vary from scene to scene."""
-    low, high = (np.array(colour, dtype=np.float32) + rng.uniform(-12, 12, 3) for colour in (low, high))
+    """From colour `low` where `share` (h, w, 1) is 0 to `high` where it is 1; both colours vary
+    from scene to scene.
+    """
+    low, high = (np.array(colour, dtype=np.float32) + rng.uniform(-12, 12, 3)
+                 for colour in (low, high))
     share = np.clip(share, 0, 1)
     return (low * (1 - share) + high * share).astype(np.float32)
 
@@ -277,14 +322,16 @@ def _meadow(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
 
 
 def _road(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    asphalt = _mixed(rng, (128, 126, 126), (88, 88, 94), _ramp(h, w) + 0.3 * _noise(rng, h, w, (1.2, 1.2), (5, 16)))
+    asphalt = _mixed(rng, (128, 126, 126), (88, 88, 94),
+                     _ramp(h, w) + 0.3 * _noise(rng, h, w, (1.2, 1.2), (5, 16)))
     line = int(h * rng.uniform(0.3, 0.7))
     asphalt[line:line + max(1, h // 24), (np.arange(w) // 12) % 2 == 0] = (226, 222, 206)
     return asphalt
 
 
 def _rails(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    gravel = _mixed(rng, (146, 128, 112), (92, 78, 70), 0.5 + 0.4 * _noise(rng, h, w, (1.5, 1.5), (2.5, 3)))
+    gravel = _mixed(rng, (146, 128, 112), (92, 78, 70),
+                    0.5 + 0.4 * _noise(rng, h, w, (1.5, 1.5), (2.5, 3)))
     for at in (0.62, 0.8):
         row, thick = int(h * at), max(1, h // 26)
         gravel[row:row + thick] = (178, 180, 186)
@@ -293,20 +340,23 @@ def _rails(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
 
 
 def _floor(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    boards = _mixed(rng, (184, 134, 88), (132, 84, 50), 0.5 + 0.25 * _noise(rng, h, w, (1.5, 18), (4, 40)))
+    boards = _mixed(rng, (184, 134, 88), (132, 84, 50),
+                    0.5 + 0.25 * _noise(rng, h, w, (1.5, 18), (4, 40)))
     boards[::max(4, h // 5)] *= 0.72
     return boards
 
 
 def _wall(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    wall = _mixed(rng, (206, 196, 178), (176, 190, 188), 0.5 + 0.12 * _noise(rng, h, w, (20, 20), (2, 2)))
+    wall = _mixed(rng, (206, 196, 178), (176, 190, 188),
+                  0.5 + 0.12 * _noise(rng, h, w, (20, 20), (2, 2)))
     wall[:, (np.arange(w) // 6) % 3 == 0] *= 0.93
     wall[-2:] = (236, 230, 218)
     return wall
 
 
 def _forest(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    leaves = _mixed(rng, (112, 146, 70), (26, 60, 34), 0.5 + 0.3 * _noise(rng, h, w, (3, 3), (7, 7), (14, 12)))
+    leaves = _mixed(rng, (112, 146, 70), (26, 60, 34),
+                    0.5 + 0.3 * _noise(rng, h, w, (3, 3), (7, 7), (14, 12)))
     for _ in range(rng.integers(2, 5)):
         x = int(rng.integers(0, w))
         leaves[:, x:x + int(rng.integers(2, 5))] = np.array((78, 58, 42)) + rng.uniform(-10, 10)
@@ -314,7 +364,8 @@ def _forest(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
 
 
 def _sand(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    return _mixed(rng, (228, 206, 160), (190, 160, 114), 0.5 + 0.25 * _noise(rng, h, w, (1.3, 1.3), (3, 12), (9, 30)))
+    return _mixed(rng, (228, 206, 160), (190, 160, 114),
+                  0.5 + 0.25 * _noise(rng, h, w, (1.3, 1.3), (3, 12), (9, 30)))
 
 
 # place: (what is above the horizon, what is below; None: no horizon), the classes found there
@@ -328,13 +379,14 @@ PLACES: dict[str, tuple[Callable | None, Callable, tuple[str, ...]]] = {
     'wood': (_forest, _meadow, ('bird', 'cow')),
     'beach': (_water, _sand, ('boat', 'bird')),
 }
-HOME = {'aeroplane': 'sky', 'bird': 'wood', 'boat': 'sea', 'car': 'street', 'cat': 'room', 'cow': 'pasture',
-        'train': 'railway'}
+HOME = {'aeroplane': 'sky', 'bird': 'wood', 'boat': 'sea', 'car': 'street', 'cat': 'room',
+        'cow': 'pasture', 'train': 'railway'}
 AT_HOME = 0.7  # how often the first object's class decides the place
 
 
 def _place(rng: np.random.Generator, name: str, h: int, w: int) -> tuple[np.ndarray, int]:
-    """The empty place, float32 (h, w, 3), and the row of its horizon (0: objects may be anywhere)."""
+    """The empty place, float32 (h, w, 3), and the row of its horizon (0: objects may be anywhere).
+    """
     above, below, _ = PLACES[name]
     if above is None:
         return below(rng, h, w), 0
@@ -346,22 +398,27 @@ def _place(rng: np.random.Generator, name: str, h: int, w: int) -> tuple[np.ndar
 # ---- putting objects into a place ----
 
 class _Drawn(NamedTuple):
-    """One object on the canvas. colour: float32 (h, w, 3), already times alpha; alpha, telling: float32 (h, w); body: which
-    of BODY_COLOURS."""
+    """One object on the canvas. colour: float32 (h, w, 3), already times alpha; alpha, telling:
+    float32 (h, w); body: which of BODY_COLOURS.
+    """
     colour: np.ndarray
     alpha: np.ndarray
     telling: np.ndarray
     body: int
 
 
-def _render(rng: np.random.Generator, name: str, x: float, y: float, half: float, h: int, w: int) -> _Drawn:
-    """The object `name` around (x, y), about 2 * `half` pixels long: its colours, direction, tilt and shape vary."""
+def _render(rng: np.random.Generator, name: str, x: float, y: float, half: float, h: int,
+            w: int) -> _Drawn:
+    """The object `name` around (x, y), about 2 * `half` pixels long: its colours, direction, tilt
+    and shape vary.
+    """
     number = int(rng.integers(len(BODY_COLOURS)))
     body = BODY_COLOURS[number] + rng.uniform(-10, 10, 3)
     stretch = np.array((rng.choice((-1.0, 1.0)), 1.0)) * rng.uniform(0.88, 1.12, 2)
     matrix = _rotation(rng.uniform(-8, 8)) @ np.diag(stretch) * half
     canvas = np.zeros((h * SUPERSAMPLING, w * SUPERSAMPLING, 3), dtype=np.uint8)
-    covers = np.zeros((h * SUPERSAMPLING, w * SUPERSAMPLING, 2), dtype=np.uint8)  # the object, its telling part
+    # the object, its telling part
+    covers = np.zeros((h * SUPERSAMPLING, w * SUPERSAMPLING, 2), dtype=np.uint8)
     tint = rng.uniform(0.94, 1.06, 3)
     for part in SHAPES[name](tuple(body)):
         points = np.rint((part.outline @ matrix.T + (x, y)) * SUPERSAMPLING).astype(np.int32)
@@ -387,19 +444,25 @@ def _shadow(image: np.ndarray, alpha: np.ndarray) -> None:
 
 
 def _visible(objects: list[_Drawn], area: float) -> bool:
-    """Whether each object, with the later ones in front of it, keeps most of itself and shows its telling part."""
+    """Whether each object, with the later ones in front of it, keeps most of itself and shows its
+    telling part.
+    """
     for i, drawn in enumerate(objects):
         seen = np.ones(drawn.alpha.shape, dtype=bool)
         for later in objects[i + 1:]:
             seen &= later.alpha < 0.5
         solid, told = drawn.alpha > 0.5, drawn.telling > 0.5
-        if (solid & seen).sum() < max(area, 0.8 * solid.sum()) or (told & seen).sum() < max(area / 4, 0.7 * told.sum()):
+        if (solid & seen).sum() < max(area,
+                                      0.8 * solid.sum()) or (
+                                          told & seen).sum() < max(area / 4, 0.7 * told.sum()):
             return False
     return True
 
 
 def _borders(index: np.ndarray, wide: bool) -> np.ndarray:
-    """Object numbers with 255 along every border: 1 pixel just outside, or 2 pixels astride of it where `wide`."""
+    """Object numbers with 255 along every border: 1 pixel just outside, or 2 pixels astride of it
+    where `wide`.
+    """
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     border = cv2.dilate(index, cross) != index
     if wide:
@@ -407,8 +470,11 @@ def _borders(index: np.ndarray, wide: bool) -> np.ndarray:
     return np.where(border, 255, index).astype(np.uint8)
 
 
-def _compose(image: np.ndarray, objects: list[_Drawn], shadows: bool, wide: bool) -> tuple[np.ndarray, ...]:
-    """Paint the objects from back to front -> image uint8, object numbers with borders, telling parts."""
+def _compose(image: np.ndarray, objects: list[_Drawn], shadows: bool,
+             wide: bool) -> tuple[np.ndarray, ...]:
+    """Paint the objects from back to front -> image uint8, object numbers with borders, telling
+    parts.
+    """
     index = np.zeros(image.shape[:2], dtype=np.uint8)
     telling = np.zeros(image.shape[:2], dtype=bool)
     for number, drawn in enumerate(objects, start=1):
@@ -424,8 +490,11 @@ def _compose(image: np.ndarray, objects: list[_Drawn], shadows: bool, wide: bool
 
 
 def _cast(rng: np.random.Generator, first: str) -> tuple[str, list[str]]:
-    """The place and the one to three classes in it: where `first` is, others like the place too, or stray in."""
-    elsewhere = [place for place in sorted(PLACES) if place not in ('sky', 'sea') or first in PLACES[place][2]]
+    """The place and the one to three classes in it: where `first` is, others like the place too, or
+    stray in.
+    """
+    elsewhere = [place for place in sorted(PLACES) if place not in ('sky', 'sea')
+                 or first in PLACES[place][2]]
     place = HOME[first] if rng.random() < AT_HOME else str(rng.choice(elsewhere))
     names = [first]
     for _ in range(int(rng.choice((0, 1, 2), p=(0.5, 0.35, 0.15)))):
@@ -435,10 +504,11 @@ def _cast(rng: np.random.Generator, first: str) -> tuple[str, list[str]]:
 
 
 def scene(number: int, size: int = 112, seed: int = 0) -> Scene:
-    """The scene `number` (0, 1, ...) of the sample with `seed`; its first object is of class NAMES[number % 7].
+    """The scene `number` (0, 1, ...) of the sample with `seed`; its first object is of class
+    NAMES[number % 7].
 
-    The longer side is about `size` pixels. Each number has a random stream of its own: scenes do not depend on how many
-    are drawn.
+    The longer side is about `size` pixels. Each number has a random stream of its own: scenes do
+    not depend on how many are drawn.
     """
     rng = np.random.default_rng([seed, number])
     first = NAMES[number % len(NAMES)]
@@ -451,7 +521,8 @@ def scene(number: int, size: int = 112, seed: int = 0) -> Scene:
     classes: list[str] = []
     for name in names:
         for _ in range(40):
-            half = min(h, w) * (rng.uniform(0.3, 0.46) if len(names) == 1 else rng.uniform(0.2, 0.34))
+            half = min(h, w) * (rng.uniform(0.3, 0.46) if len(names) == 1
+                                else rng.uniform(0.2, 0.34))
             x = rng.uniform(half * 0.9, max(half, w - half * 0.9))
             y = rng.uniform(max(half * 0.7, horizon - half * 0.4), h - half * 0.75)
             drawn = _render(rng, name, x, y, half, h, w)
@@ -466,12 +537,14 @@ def scene(number: int, size: int = 112, seed: int = 0) -> Scene:
 
 
 def object_crops(n: int, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Crops with a single object, as ImageNet has them: images uint8 (n, size, size, 3), labels int64 (n, 2).
+    """Crops with a single object, as ImageNet has them: images uint8 (n, size, size, 3), labels
+    int64 (n, 2).
 
-    The first label is the class, 0..6 of NAMES, then DISTRACTORS, evenly; the second its body's colour (BODY_COLOURS), as
-    ImageNet tells breeds and makes apart: who names both must look at the whole object. Any class may be in any place. The
-    object is as large as in scenes of 112 pixels; every crop is drawn at a size of its own and resized, as activations are
-    made at several scales.
+    The first label is the class, 0..6 of NAMES, then DISTRACTORS, evenly; the second its body's
+    colour (BODY_COLOURS), as
+    ImageNet tells breeds and makes apart: who names both must look at the whole object. Any class
+    may be in any place. The object is as large as in scenes of 112 pixels; every crop is drawn at a
+    size of its own and resized, as activations are made at several scales.
     """
     names = NAMES + DISTRACTORS
     images = np.empty((n, size, size, 3), dtype=np.uint8)
@@ -485,7 +558,8 @@ def object_crops(n: int, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.
         drawn = _render(rng, names[label], x, y, half, drawn_size, drawn_size)
         targets[i, 1] = drawn.body
         image = _compose(image, [drawn], bool(rng.random() < 0.5), False)[0]
-        images[i] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+        images[i] = np.asarray(Image.fromarray(image).resize((size, size),
+                                                             Image.Resampling.BICUBIC))
     return images, targets
 
 
@@ -501,13 +575,15 @@ def _xml(name: str, drawn: Scene) -> str:
     for tag, value in (('width', w), ('height', h), ('depth', 3)):
         ElementTree.SubElement(sizes, tag).text = str(value)
     ElementTree.SubElement(root, 'segmented').text = '1'
-    for number, (class_name, difficult) in enumerate(zip(drawn.classes, drawn.difficult, strict=True), start=1):
+    for number, (class_name, difficult) in enumerate(zip(drawn.classes, drawn.difficult,
+                                                         strict=True), start=1):
         rows, columns = np.nonzero(drawn.objects == number)
         item = ElementTree.SubElement(root, 'object')
         ElementTree.SubElement(item, 'name').text = class_name
         ElementTree.SubElement(item, 'difficult').text = str(int(difficult))
         box = ElementTree.SubElement(item, 'bndbox')
-        for tag, at in (('xmin', columns.min()), ('ymin', rows.min()), ('xmax', columns.max()), ('ymax', rows.max())):
+        for tag, at in (('xmin', columns.min()), ('ymin', rows.min()), ('xmax', columns.max()),
+                        ('ymax', rows.max())):
             ElementTree.SubElement(box, tag).text = str(int(at) + 1)
     ElementTree.indent(root, '\t')
     return ElementTree.tostring(root, encoding='unicode') + '\n'
@@ -522,21 +598,25 @@ def _class_map(drawn: Scene) -> np.ndarray:
 
 
 def _write_scene(root: Path, name: str, drawn: Scene) -> None:
-    Image.fromarray(drawn.image).save(root / 'JPEGImages' / f'{name}.jpg', quality=95, subsampling=0)
+    Image.fromarray(drawn.image).save(root / 'JPEGImages' / f'{name}.jpg', quality=95,
+                                      subsampling=0)
     (root / 'Annotations' / f'{name}.xml').write_text(_xml(name, drawn), encoding='utf-8')
     labels.save(root / 'SegmentationClass' / f'{name}.png', _class_map(drawn), PALETTE)
     labels.save(root / 'SegmentationObject' / f'{name}.png', drawn.objects, PALETTE)
 
 
 def _write_sample(root: Path, parameters: dict) -> None:
-    for folder in ('JPEGImages', 'Annotations', 'SegmentationClass', 'SegmentationObject', 'ImageSets/Segmentation'):
+    for folder in ('JPEGImages', 'Annotations', 'SegmentationClass', 'SegmentationObject',
+                   'ImageSets/Segmentation'):
         (root / folder).mkdir(parents=True)
     train_aug = [f'2012_{number:06d}' for number in range(1, parameters['n_train_aug'] + 1)]
     val = [f'2012_{number:06d}' for number in range(500001, 500001 + parameters['n_val'])]
     for name in train_aug + val:
         _write_scene(root, name, scene(int(name[5:]) - 1, parameters['size'], parameters['seed']))
-    for split, names in (('train', train_aug[:parameters['n_train']]), ('train_aug', train_aug), ('val', val)):
-        (root / 'ImageSets' / 'Segmentation' / f'{split}.txt').write_text(''.join(f'{name}\n' for name in names))
+    for split, names in (('train', train_aug[:parameters['n_train']]), ('train_aug', train_aug),
+                         ('val', val)):
+        (root / 'ImageSets' / 'Segmentation' /
+         f'{split}.txt').write_text(''.join(f'{name}\n' for name in names))
 
 
 def _is_there(root: Path, parameters: dict) -> bool:
@@ -546,42 +626,50 @@ def _is_there(root: Path, parameters: dict) -> bool:
             return False
         found = json.loads((root / 'sample.json').read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise UserError(f'{root} is there and is not a drawn sample; name a folder that does not exist yet') from error
+        raise UserError(f'{root} is there and is not a drawn sample; name a folder that does not '
+                        f'exist yet') from error
     if found != parameters:
-        raise UserError(f'{root} holds a sample drawn with other parameters ({root / "sample.json"}); '
+        raise UserError(f'{root} holds a sample drawn with other parameters '
+                        f'({root / "sample.json"}); '
                         'remove the folder or name another')
     return True
 
 
-def draw(root: str | os.PathLike, n_train: int = 84, n_train_aug: int = 168, n_val: int = 42, size: int = 112,
-         seed: int = 0) -> Path:
+def draw(root: str | os.PathLike, n_train: int = 84, n_train_aug: int = 168, n_val: int = 42,
+         size: int = 112, seed: int = 0) -> Path:
     """Draw the sample into `root`, or leave it where the same one is there already; returns `root`.
 
-    n_train_aug counts train's images too: train_aug begins with train. The folder appears under its name only when it
-    is whole. Raises UserError where `root` holds something else or cannot be written, and for senseless numbers.
+    n_train_aug counts train's images too: train_aug begins with train. The folder appears under its
+    name only when it is whole. Raises UserError where `root` holds something else or cannot be
+    written, and for senseless numbers.
     """
     root = Path(root)
-    parameters = {'version': VERSION, 'n_train': n_train, 'n_train_aug': n_train_aug, 'n_val': n_val, 'size': size,
-                  'seed': seed}
+    parameters = {'version': VERSION, 'n_train': n_train, 'n_train_aug': n_train_aug,
+                  'n_val': n_val, 'size': size, 'seed': seed}
     if not 1 <= n_train <= n_train_aug <= 500000 or n_val < 1:
-        raise UserError(f'cannot draw {n_train} train, {n_train_aug} train_aug and {n_val} val images: '
+        raise UserError(f'cannot draw {n_train} train, {n_train_aug} train_aug and {n_val} val '
+                        f'images: '
                         'at least 1 each, and train_aug contains train')
     if size < 64 or seed < 0:
-        raise UserError(f'cannot draw scenes of size {size} with seed {seed}: size is at least 64, seed at least 0')
+        raise UserError(f'cannot draw scenes of size {size} with seed {seed}: size is at least 64, '
+                        f'seed at least 0')
     return make_folder(root, parameters, lambda folder: _write_sample(folder, parameters))
 
 
 def make_folder(root: Path, parameters: dict, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a folder that appears as `root` only when it is whole; `parameters` are kept in its sample.json.
+    """Let `write` fill a folder that appears as `root` only when it is whole; `parameters` are kept
+    in its sample.json.
 
-    Left alone where the same parameters are there. Raises UserError where `root` holds something else or cannot be written.
+    Left alone where the same parameters are there. Raises UserError where `root` holds something
+    else or cannot be written.
     """
     if _is_there(root, parameters):
         return root
     unfinished = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part', dir=root.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part',
+                                           dir=root.parent))
         write(unfinished)
         write_json(unfinished / 'sample.json', parameters)
         with contextlib.suppress(OSError):  # not every file system lets rights be changed
@@ -599,9 +687,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m voc12.sample',
                                      description="Draw a small data set in VOC's layout.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('root', metavar='ROOT', help='folder to make; left alone where the same sample is there')
+    parser.add_argument('root', metavar='ROOT',
+                        help='folder to make; left alone where the same sample is there')
     parser.add_argument('--n_train', type=int, default=84, help='images by which seeds are scored')
-    parser.add_argument('--n_train_aug', type=int, default=168, help='images to train on, train among them')
+    parser.add_argument('--n_train_aug', type=int, default=168,
+                        help='images to train on, train among them')
     parser.add_argument('--n_val', type=int, default=42, help='images kept apart')
     parser.add_argument('--size', type=int, default=112, help='longer side, about, in pixels')
     parser.add_argument('--seed', type=int, default=0, help='another number draws other scenes')

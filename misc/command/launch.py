@@ -9,14 +9,17 @@ from misc.pyutils import UserError
 
 
 def share_among(gpus: str, program: str, words: Sequence[str]) -> int:
-    """Run `program` with the words of its command line, less --gpus, in so many processes. Returns its exit code; raises
-    UserError for what is no number of GPUs."""
-    count = max(1, torch.cuda.device_count()) if gpus == 'all' else int(gpus) if gpus.isdecimal() else 0
+    """Run `program` with the words of its command line, less --gpus, in so many processes. Returns
+    its exit code; raises UserError for what is no number of GPUs.
+    """
+    count = (max(1, torch.cuda.device_count()) if gpus == 'all' else int(gpus) if gpus.isdecimal()
+             else 0)
     if count < 1:
         raise UserError(f'--gpus {gpus}: a number of GPUs, or all')
     command = [sys.executable, program]
     if count > 1:
-        command[1:] = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(count), '--', program]
+        command[1:] = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
+                       str(count), '--', program]
     return subprocess.run([*command, *_without_gpus(words)], check=False).returncode
 
 

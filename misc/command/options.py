@@ -1,4 +1,6 @@
-"""The command line: flags made from the stages and their settings, and what a flag that is not given stands for."""
+"""The command line: flags made from the stages and their settings, and what a flag that is not
+given stands for.
+"""
 import argparse
 import difflib
 import importlib
@@ -27,23 +29,30 @@ USUAL = ''  # a flag without a path: the usual place
 ALIASES = {'--from_released': 'released'}  # -> preset
 
 
-LISTS = {'train_list': 'images to train on and to make activations for: a list file or a split of the root; NAME::100 is every '
+LISTS = {'train_list': 'images to train on and to make activations for: a list file or a split of '
+                       'the root; NAME::100 is every '
                        '100th of them',
          'val_list': 'images whose loss is printed while CAM is trained',
-         'infer_list': 'images to make pseudo-masks for, within the train list; for VOC voc12/train_aug.txt for masks to train '
+         'infer_list': 'images to make pseudo-masks for, within the train list; for VOC '
+                       'voc12/train_aug.txt for masks to train '
                        'a segmentation network on',
-         'mask_list': 'images to make pseudo-masks and instance masks for, where these are others than --infer_list; '
+         'mask_list': 'images to make pseudo-masks and instance masks for, where these are others '
+                      'than --infer_list; '
                       'train_list for those of --train_list',
-         'eval_set': 'the split to score on: a split of the root or a list file; its masks are needed',
-         'seg_list': 'images to segment and score: a list file or a split of the root; test for the evaluation server, in the '
+         'eval_set': 'the split to score on: a split of the root or a list file; its masks are '
+                     'needed',
+         'seg_list': 'images to segment and score: a list file or a split of the root; test for '
+                     'the evaluation server, in the '
                      'layout that it wants'}
 CHECKED_LISTS = ('train_list', 'val_list', 'infer_list', 'eval_set')  # by --check_data
 DATASETS = {source.name: source for source in (VOC12, COCO14, Folder)}
-SHARED = (settings.Run, settings.SharedThresholds, settings.SegForm)  # settings that no stage alone declares
-GROUPS = ('machine and run', 'thresholds of both stages', 'CAM', 'refined seeds', 'AMN', 'IRN', 'random walk',
-          'threshold analysis', 'report', settings.SEGMENTATION)
+# settings that no stage alone declares
+SHARED = (settings.Run, settings.SharedThresholds, settings.SegForm)
+GROUPS = ('machine and run', 'thresholds of both stages', 'CAM', 'refined seeds', 'AMN', 'IRN',
+          'random walk', 'threshold analysis', 'report', settings.SEGMENTATION)
 DESCRIPTIONS = {settings.SEGMENTATION:
-                "trained on the pseudo-masks. Where no default is shown it is the recipe's: 'advcam', as AMN's authors trained "
+                "trained on the pseudo-masks. Where no default is shown it is the recipe's: "
+                "'advcam', as AMN's authors trained "
                 "it (AdvCAM#9), or 'deeplab', kazuto1011/deeplab-pytorch"}
 
 
@@ -55,20 +64,28 @@ def classes_of(stages: Stages) -> tuple[type[settings.Settings], ...]:
 def build_parser(stages: Stages) -> argparse.ArgumentParser:
     """All flags: of the stages, the data, the settings by their groups, the files."""
     parser = _Parser(
-        description='AMN: pseudo-masks from image-level labels. Name at least one stage.', allow_abbrev=False,
-        usage='python run_sample.py [--dataset NAME] --data_root ROOT --STAGE_pass True ... [flags]',
+        description='AMN: pseudo-masks from image-level labels. Name at least one stage.',
+        allow_abbrev=False, usage='python run_sample.py [--dataset NAME] --data_root ROOT '
+                                  '--STAGE_pass True ... [flags]',
         formatter_class=_Help, epilog='stages, in pipeline order:\n' + stage_list(stages))
-    group = parser.add_argument_group('stages', 'each False unless named; they run in this order').add_argument
+    described = 'each False unless named; they run in this order'
+    group = parser.add_argument_group('stages', described).add_argument
     for stage in stages:
-        group(stage.flag, type=boolean, nargs='?', const=True, default=False, metavar='True|False', help=stage.title)
-    group('--stages', metavar='A..B,C', type=_stages_type(stages), action=_ChooseStages, default=argparse.SUPPRESS,
-          help='the same by names: one stage, or a range of them with those that score them, or several of either: '
+        group(stage.flag, type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+              help=stage.title)
+    group('--stages', metavar='A..B,C', type=_stages_type(stages), action=_ChooseStages,
+          default=argparse.SUPPRESS, help='the same by names: one stage, or a range of them with '
+                                          'those that score them, or several of either: '
           'train_cam..eval_sem_seg,report')
-    group('--stage_from', action='append', default=[], metavar='MODULE', help='a stage of your own: a module that ends with '
+    group('--stage_from', action='append', default=[], metavar='MODULE',
+          help='a stage of your own: a module that ends with '
           'its STAGE (docs/extending.md); may be given again')
-    group('--preset', metavar='NAME|FILE', help='flags from a file, a line each, over which those of the command line win: '
-          f'{", ".join(preset_names())}, or a file of your own; --from_released is --preset released')
-    group('--dry_run', type=boolean, nargs='?', const=True, default=False, metavar='True|False', help='print the stages, '
+    group('--preset', metavar='NAME|FILE',
+          help='flags from a file, a line each, over which those of the command line win: '
+          f'{", ".join(preset_names())}, or a file of your own; --from_released is --preset '
+          f'released')
+    group('--dry_run', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
+          help='print the stages, '
           'their images, steps and disk, and what is done already; then stop')
 
     group = parser.add_argument_group('data').add_argument
@@ -77,8 +94,10 @@ def build_parser(stages: Stages) -> argparse.ArgumentParser:
         aliases = ('--chainer_eval_set',) if name == 'eval_set' else ()  # the authors' name
         shown = '[as --infer_list]' if name == 'mask_list' else _default_lists(name)
         group(f'--{name}', *aliases, dest=name, help=f'{text} {shown}')
-    group('--check_data', type=boolean_or('quick'), nargs='?', const=True, default=False, metavar='True|quick|False',
-          help='say what is there, what is missing, what cannot be read, how many images show each class; then stop. Every '
+    group('--check_data', type=boolean_or('quick'), nargs='?', const=True, default=False,
+          metavar='True|quick|False', help='say what is there, what is missing, what cannot be '
+                                           'read, how many images show each class; then stop. '
+                                           'Every '
           'photograph is decoded; quick: headers alone, of at most 5,000')
 
     _add_settings(parser, stages)
@@ -92,11 +111,14 @@ def _add_settings(parser: argparse.ArgumentParser, stages: Stages) -> None:
     for heading in dict.fromkeys((*GROUPS, *(cls.group for cls in classes if cls.group))):
         group = parser.add_argument_group(heading, DESCRIPTIONS.get(heading)).add_argument
         if heading == settings.Run.group:
-            group('--gpus', metavar='N|all', help='share the work among so many GPUs of this machine, a process each (ours; '
+            group('--gpus', metavar='N|all',
+                  help='share the work among so many GPUs of this machine, a process each (ours; '
                   'else the first GPU, or the CPU)')
         if heading == settings.SEGMENTATION:
-            group('--seg_recipe', choices=settings.RECIPES, default=settings.RECIPES[0], help='which settings the flags below '
-                  "start from; deeplab wants Caffe's weights; for torchvision's add --seg_input torchvision --seg_stride 3x3 "
+            group('--seg_recipe', choices=settings.RECIPES, default=settings.RECIPES[0],
+                  help='which settings the flags below '
+                  "start from; deeplab wants Caffe's weights; for torchvision's add --seg_input "
+                  "torchvision --seg_stride 3x3 "
                   '--seg_ceil_mode False')
         for cls in classes:
             if cls.group == heading:
@@ -106,10 +128,12 @@ def _add_settings(parser: argparse.ArgumentParser, stages: Stages) -> None:
 def _add_files(parser: argparse.ArgumentParser, stages: Stages) -> None:
     """A flag for each file and folder that a stage writes, and for inputs that no stage writes."""
     group = parser.add_argument_group('files').add_argument
-    group('--work_dir', default='.', help='the folder that holds sess/ and result/: every file below that is not named, the '
+    group('--work_dir', default='.',
+          help='the folder that holds sess/ and result/: every file below that is not named, the '
           'log and the scores lie in it; a path below may begin with {work_dir} (ours)')
     for flag, (stage, output) in stages.outputs().items():
-        help_text = output.help or (f'what {stage.name} writes ({"authors" if output.authors else "ours"}) [{output.path}]')
+        help_text = output.help or (f'what {stage.name} writes '
+                                    f'({"authors" if output.authors else "ours"}) [{output.path}]')
         asked = {} if output.kept else {'nargs': '?', 'const': USUAL}
         group(f'--{flag}', help=help_text, metavar=output.metavar, **asked)
     for read in further_inputs(stages).values():
@@ -124,10 +148,13 @@ def further_inputs(stages: Stages) -> dict[str, Input]:
 
 def add_data_flags(group: Callable[..., argparse.Action]) -> None:
     """The flags that name a data set, for scripts too. group: a parser's `add_argument`."""
-    group('--dataset', default='voc12', type=_known_or_module, metavar='|'.join((*DATASETS, 'MODULE')),
-          help="VOC 2012, MS-COCO 2014, one's own photographs, or a module with a class Source (docs/extending.md)")
+    group('--dataset', default='voc12', type=_known_or_module,
+          metavar='|'.join((*DATASETS, 'MODULE')), help="VOC 2012, MS-COCO 2014, one's own "
+                                                        "photographs, or a module with a class "
+                                                        "Source (docs/extending.md)")
     group('--data_root', metavar='DIR', help='; '.join(
-        f'{name}: {known.root_is}' + ''.join(f', else {other}' for other in (known.environment, known.usual) if other)
+        f'{name}: {known.root_is}' + ''.join(f', else {other}'
+                                             for other in (known.environment, known.usual) if other)
         for name, known in DATASETS.items()))
     group('--voc12_root', metavar='DIR', help='the same for --dataset voc12 (authors)')
 
@@ -135,7 +162,8 @@ def add_data_flags(group: Callable[..., argparse.Action]) -> None:
 def _known_or_module(text: str) -> str:
     if text in DATASETS or '.' in text or importlib.util.find_spec(text) is not None:
         return text
-    raise argparse.ArgumentTypeError(f"invalid choice: {text!r}{meant(text, DATASETS)} (choose from "
+    raise argparse.ArgumentTypeError(f"invalid choice: {text!r}{meant(text, DATASETS)} (choose "
+                                     f"from "
                                      f"{', '.join(map(repr, DATASETS))}, or a module)")
 
 
@@ -150,18 +178,22 @@ def meant(word: str, known: Collection[str]) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells of a wrong flag as every error is told: in one line, with the nearest flag or value. Takes dashes in a flag for
-    underscores."""
+    """Tells of a wrong flag as every error is told: in one line, with the nearest flag or value.
+    Takes dashes in a flag for underscores.
+    """
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple:
+    def parse_known_args(self, args: Sequence[str] | None = None,
+                         namespace: argparse.Namespace | None = None) -> tuple:
         words = [self._with_underscores(word) for word in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(words, namespace)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+    def parse_args(self, args: Sequence[str] | None = None,
+                   namespace: argparse.Namespace | None = None) -> argparse.Namespace:
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [flag.lstrip('-') for flag in self._option_string_actions]
-            told = [word + meant(word.split('=')[0].lstrip('-'), flags).replace('(', '(--').replace(' or ', ' or --')
+            told = [word + meant(word.split('=')[0].lstrip('-'),
+                                 flags).replace('(', '(--').replace(' or ', ' or --')
                     if word.startswith('--') else word for word in unknown]
             self.error(f'unrecognized arguments: {" ".join(told)}')
         return found
@@ -169,7 +201,8 @@ class _Parser(argparse.ArgumentParser):
     def _with_underscores(self, word: str) -> str:
         flag, equals, value = word.partition('=')
         changed = '--' + flag[2:].replace('-', '_')
-        return changed + equals + value if flag.startswith('--') and changed in self._option_string_actions else word
+        return (changed + equals + value if flag.startswith('--')
+                and changed in self._option_string_actions else word)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -188,15 +221,16 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default in (None, False, argparse.SUPPRESS):
             return action.help
-        shown = ' '.join(map(str, action.default)) if isinstance(action.default, list) else action.default
+        shown = (' '.join(map(str, action.default)) if isinstance(action.default, list)
+                 else action.default)
         return f'{action.help} [{shown}]'.replace('%', '%%')
 
 
 class _ChooseStages(argparse.Action):
     """--stages: turns on the flags of the stages that it names, and nothing off."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list[Stage],
-                 option_string: str | None = None) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: list[Stage], option_string: str | None = None) -> None:
         for stage in values:
             setattr(namespace, stage.flag.lstrip('-'), True)
 
@@ -242,11 +276,13 @@ def preset_names() -> list[str]:
 
 
 def with_preset(words: Sequence[str]) -> list[str]:
-    """The words of a command line with those of its --preset before them, so that a flag given twice is the command line's.
+    """The words of a command line with those of its --preset before them, so that a flag given
+    twice is the command line's.
 
     Raises UserError for a preset that is not there, or that names another.
     """
-    words = [part for word in words for part in (('--preset', ALIASES[word]) if word in ALIASES else (word,))]
+    words = [part for word in words
+             for part in (('--preset', ALIASES[word]) if word in ALIASES else (word,))]
     places = [number for number, word in enumerate(words) if re.fullmatch('--preset(=.*)?', word)]
     if not places:
         return words
@@ -256,22 +292,27 @@ def with_preset(words: Sequence[str]) -> list[str]:
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(f'--preset {name}: neither one of {", ".join(preset_names())}{meant(name, preset_names())} nor a file '
+        raise UserError(f'--preset {name}: neither one of '
+                        f'{", ".join(preset_names())}{meant(name, preset_names())} nor a file '
                         'that can be read') from error
-    chosen = any(word.startswith('--stages') or word.partition('=')[0].endswith('_pass') for word in words)
+    chosen = any(word.startswith('--stages') or word.partition('=')[0].endswith('_pass')
+                 for word in words)
     given = [word for line in lines for word in shlex.split(line, comments=True)
-             if not (chosen and line.startswith('--stages'))]  # stages of the command line take the place of the preset's
+             # stages of the command line take the place of the preset's
+             if not (chosen and line.startswith('--stages'))]
     if any(word.startswith('--preset') for word in given):
         raise UserError(f'{path}: a preset cannot name another one')
     return given + words
 
 
 def with_stages_of(stages: Stages, words: Sequence[str]) -> Stages:
-    """The stages, and those of each module that --stage_from names among the words: its STAGE, in the place that it tells.
+    """The stages, and those of each module that --stage_from names among the words: its STAGE, in
+    the place that it tells.
 
     Raises UserError for a module that cannot be imported, or has none.
     """
-    modules = [following for word, following in zip(words, words[1:], strict=False) if word == '--stage_from']
+    modules = [following for word, following in zip(words, words[1:], strict=False)
+               if word == '--stage_from']
     modules += [word.partition('=')[2] for word in words if word.startswith('--stage_from=')]
     more = []
     for module in modules:
@@ -283,7 +324,9 @@ def with_stages_of(stages: Stages, words: Sequence[str]) -> Stages:
 
 
 def resolve(stages: Stages, args: argparse.Namespace) -> None:
-    """What a flag that is not given stands for: a stage's own value, the recipe's, the usual file, the data set's list."""
+    """What a flag that is not given stands for: a stage's own value, the recipe's, the usual file,
+    the data set's list.
+    """
     resolve_settings(stages, args)
     resolve_files(stages, args)
     resolve_lists(args)
@@ -293,7 +336,8 @@ def resolve(stages: Stages, args: argparse.Namespace) -> None:
 
 
 def resolve_settings(stages: Stages, args: argparse.Namespace) -> None:
-    """A stage's own value, else that of the flag of both stages, else the published one; the recipe's value.
+    """A stage's own value, else that of the flag of both stages, else the published one; the
+    recipe's value.
 
     Raises UserError for settings that contradict each other.
     """
@@ -311,7 +355,8 @@ def resolve_files(stages: Stages, args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path == USUAL:
             path = str(Path(args.work_dir) / output.path)
-        setattr(args, name, path if path is None else str(path).replace('{work_dir}', args.work_dir))
+        setattr(args, name, path if path is None
+                else str(path).replace('{work_dir}', args.work_dir))
 
 
 def resolve_lists(args: argparse.Namespace) -> None:
@@ -326,7 +371,9 @@ def resolve_lists(args: argparse.Namespace) -> None:
 
 
 def source_class(name: str) -> type[Source]:
-    """A data set of the project, or the class Source of a module. Raises UserError for a module without it."""
+    """A data set of the project, or the class Source of a module. Raises UserError for a module
+    without it.
+    """
     if name in DATASETS:
         return DATASETS[name]
     try:
@@ -352,8 +399,10 @@ def open_source(args: argparse.Namespace) -> Source:
 
     Raises UserError where there is none, and for roots that contradict each other.
     """
-    if args.voc12_root is not None and (args.dataset != 'voc12' or args.data_root not in (None, args.voc12_root)):
+    if args.voc12_root is not None and (args.dataset != 'voc12'
+                                        or args.data_root not in (None, args.voc12_root)):
         raise UserError(f'--voc12_root {args.voc12_root} beside --dataset {args.dataset}'
-                        f'{f" --data_root {args.data_root}" if args.data_root else ""}: give --data_root alone')
+                        f'{f" --data_root {args.data_root}" if args.data_root else ""}: give '
+                        f'--data_root alone')
     args.data_root = find_root(args.data_root or args.voc12_root, args.dataset)
     return source_class(args.dataset)(args.data_root)

@@ -1,5 +1,6 @@
-"""The README's table and diagram of the stages, made from what these say of themselves: python -m misc.command.pages README.md
-puts them between the marks `<!-- stages -->` and `<!-- /stages -->`."""
+"""The README's table and diagram of the stages, made from what these say of themselves: python -m
+misc.command.pages README.md puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
+"""
 import sys
 from pathlib import Path
 
@@ -15,11 +16,14 @@ def table(stages: Stages) -> str:
     files = {flag: output.path for flag, (_, output) in stages.outputs().items()}
     rows = ['| stage | what it does | goes over | reads | writes |', '|---|---|---|---|---|']
     for stage in stages:
-        reads = ', '.join(_read(each.instead or each.flag, files, each.needed) for each in stage.reads)
-        writes = ', '.join(f'`{output.path}`' + ('' if output.kept else ' where asked for') for output in stage.writes)
+        reads = ', '.join(_read(each.instead or each.flag, files, each.needed)
+                          for each in stage.reads)
+        writes = ', '.join(f'`{output.path}`' + ('' if output.kept else ' where asked for')
+                           for output in stage.writes)
         scores = 'a line of `result/scores.jsonl`' if stage.rows else ''
         lists = ', '.join(f'`--{name}`' for name in stage.lists)
-        rows.append(f'| `{stage.name}` | {stage.title} | {lists} | {reads} | {", ".join(filter(None, (writes, scores)))} |')
+        rows.append(f'| `{stage.name}` | {stage.title} | {lists} | {reads} | '
+                    f'{", ".join(filter(None, (writes, scores)))} |')
     return '\n'.join(rows)
 
 
@@ -28,7 +32,9 @@ def _read(flag: str, files: dict[str, str], needed: bool) -> str:
 
 
 def diagram(stages: Stages) -> str:
-    """The way from stage to stage, for a viewer of Mermaid (GitHub's): who makes what another needs; scores are left out."""
+    """The way from stage to stage, for a viewer of Mermaid (GitHub's): who makes what another
+    needs; scores are left out.
+    """
     lines = ['```mermaid', 'flowchart LR']
     shown = [stage for stage in stages if not _is_score(stage)]
     makers = {output.flag: stage for stage in shown for output in stage.writes}

@@ -1,4 +1,6 @@
-"""--dry_run: the chosen stages, their images and steps, what is done already, and the disk that the rest takes."""
+"""--dry_run: the chosen stages, their images and steps, what is done already, and the disk that the
+rest takes.
+"""
 import argparse
 from collections.abc import Sequence
 
@@ -17,25 +19,31 @@ def text(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> str:
         done = _done(made, job, ids) if made else None
         needed = sum(output.megabytes * (len(ids) - (done or 0)) for output in made)
         megabytes += needed
-        rows.append((stage.name, str(len(ids)), _steps(stage, args, len(ids)), _told(done, stage), _size(needed)))
+        rows.append((stage.name, str(len(ids)), _steps(stage, args, len(ids)), _told(done, stage),
+                     _size(needed)))
     lists = '\n'.join(f'--{name} {job.lists[name]}: {len(job.ids(name))} images'
                       for name in dict.fromkeys(name for stage in chosen for name in stage.lists))
     return '\n\n'.join((table(('stage', 'images', 'steps', 'done', 'disk, about'), rows), lists,
-                        f'About {_size(megabytes) if megabytes else "no"} more on the disk. Nothing was run (--dry_run).'))
+                        f'About {_size(megabytes) if megabytes else "no"} more on the disk. '
+                        f'Nothing was run (--dry_run).'))
 
 
 def _done(made: Sequence[Output], job: Job, ids: Sequence[str]) -> int:
-    """How many images have their files of every kind; 1 where a file that is not an image's is there."""
+    """How many images have their files of every kind; 1 where a file that is not an image's is
+    there.
+    """
     each = [output for output in made if output.exists is not None]
     if not each:
         return int(all(weights.existing(job.files[output.flag]) is not None for output in made))
-    return sum(all(output.exists(job.files[output.flag], image_id) for output in each) for image_id in ids)
+    return sum(all(output.exists(job.files[output.flag], image_id) for output in each)
+               for image_id in ids)
 
 
 def _told(done: int | None, stage: Stage) -> str:
     if stage.trains:
         return 'yes' if done else 'no'
-    return '' if done is None or all(output.exists is None for output in stage.writes) else str(done)
+    return ('' if done is None or all(output.exists is None for output in stage.writes)
+            else str(done))
 
 
 def _steps(stage: Stage, args: argparse.Namespace, images: int) -> str:
@@ -43,7 +51,8 @@ def _steps(stage: Stage, args: argparse.Namespace, images: int) -> str:
         return ''
     told = stage.told(args)[0]
     steps = getattr(told, 'steps', None)
-    return str(training.steps_of(images, told.batch_size, told.epochs, stage.name) if steps is None else steps)
+    return str(training.steps_of(images, told.batch_size, told.epochs, stage.name) if steps is None
+               else steps)
 
 
 def _size(megabytes: float) -> str:

@@ -1,5 +1,6 @@
-"""What can be known to be wrong before the first stage runs: lists, labels, masks, networks, inputs. Each check raises
-UserError for the first thing it finds."""
+"""What can be known to be wrong before the first stage runs: lists, labels, masks, networks,
+inputs. Each check raises UserError for the first thing it finds.
+"""
 import argparse
 import dataclasses
 from collections.abc import Sequence
@@ -13,12 +14,14 @@ from misc.pyutils import UserError
 
 
 def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """Everything that can be known before the first stage: lists, labels, networks, and inputs that no stage will make.
+    """Everything that can be known before the first stage: lists, labels, networks, and inputs that
+    no stage will make.
 
     Raises UserError for the first thing that is wrong.
     """
     if args.repeat > 1 and not trainings_of(chosen):
-        raise UserError(f'--repeat {args.repeat}: none of the chosen stages depends on the seed; name a training with them, '
+        raise UserError(f'--repeat {args.repeat}: none of the chosen stages depends on the seed; '
+                        f'name a training with them, '
                         'whose runs differ')
     check_extra_folders(args, job.stages)
     for flag, wanted in module_flags(job.stages).items():
@@ -27,7 +30,8 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
     check_lists(args, job, chosen)
     trainings = trainings_of(chosen)
     for stage in trainings:
-        training.steps_of(len(job.ids('train_list')), stage.settings[0].of(args).batch_size, 1, stage.name)
+        training.steps_of(len(job.ids('train_list')), stage.settings[0].of(args).batch_size, 1,
+                          stage.name)
     for choice in {stage.settings[0].of(args).pretrained for stage in trainings}:
         weights.check_pretrained(choice)
     if trainings and args.tensorboard is not None:
@@ -43,41 +47,53 @@ def trainings_of(chosen: Sequence[Stage]) -> list[Stage]:
 
 
 def module_flags(stages: Stages) -> dict[str, str]:
-    """Flag -> the class that the module must have, of the flags that name a network, a backbone or a loss."""
+    """Flag -> the class that the module must have, of the flags that name a network, a backbone or
+    a loss.
+    """
     wanted = {'network': 'Net', 'backbone': 'Backbone', 'loss': 'Objective'}
-    return {settings.flag_of(cls, field): wanted[field.name] for cls in stages.settings() for field in dataclasses.fields(cls)
+    return {settings.flag_of(cls, field): wanted[field.name] for cls in stages.settings()
+            for field in dataclasses.fields(cls)
             if field.metadata.get('module') and field.name in wanted}
 
 
 def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """Raises UserError where the data set has faults, or images, labels or masks of the lists in use are missing."""
+    """Raises UserError where the data set has faults, or images, labels or masks of the lists in
+    use are missing.
+    """
     wrong = job.source.check(()).wrong
     if wrong:
         raise UserError(f'{args.data_root}: {wrong[0]}'
-                        + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:] else ''))
+                        + (f' (and {len(wrong) - 1} more, which --check_data lists)' if wrong[1:]
+                           else ''))
     labelled = {name for stage in chosen if stage.labelled for name in stage.lists}
     scored = {name for stage in chosen if stage.masks for name in stage.lists}
-    scored |= {'eval_set' for stage in chosen if stage.rows and 'eval_set' in stage.lists}  # one that makes and scores
+    # one that makes and scores
+    scored |= {'eval_set' for stage in chosen if stage.rows and 'eval_set' in stage.lists}
     needed = {name for stage in chosen if not stage.may_be_empty for name in stage.lists}
     for name in dict.fromkeys(name for stage in chosen for name in stage.lists):
         ids = job.ids(name)
         if not ids and name in needed:
             raise UserError(f'--{name} {job.lists[name]}: no such image in {args.data_root}'
                             + ('; a score needs masks, every other stage goes without: leave out '
-                               + ', '.join(stage.name for stage in chosen if stage.masks and name in stage.lists)
+                               + ', '.join(stage.name for stage in chosen if stage.masks
+                                           and name in stage.lists)
                                if name in scored else ''))
         if name in scored:
             missing = [image_id for image_id in ids if not job.source.mask_path(image_id).is_file()]
             if missing:
-                raise UserError(f'{job.source.mask_path(missing[0])}: {len(missing)} of the {len(ids)} masks of '
-                                f'{job.lists[name]} are missing; a score needs the mask of every image of --{name}')
+                raise UserError(f'{job.source.mask_path(missing[0])}: {len(missing)} of the '
+                                f'{len(ids)} masks of '
+                                f'{job.lists[name]} are missing; a score needs the mask of every '
+                                f'image of --{name}')
         elif name in labelled:
             for image_id in ids:
                 job.source.labels(image_id)
 
 
 def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """Raises UserError for an input that is not there and that no chosen stage will make, or was made for other classes."""
+    """Raises UserError for an input that is not there and that no chosen stage will make, or was
+    made for other classes.
+    """
     made: set[str] = set()
     for stage in chosen:
         for flag in stage.inputs(args, needed=False):
@@ -88,29 +104,38 @@ def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) ->
         for flag in needed:
             path = getattr(args, flag)
             if flag not in made and not (weights.existing(path) or Path(path).is_dir()):
-                raise UserError(f'{stage.name} needs {path}: {job.remedy(flag)}, or name another --{flag}')
+                raise UserError(f'{stage.name} needs {path}: {job.remedy(flag)}, or name another '
+                                f'--{flag}')
             if flag not in made:
                 records.check_classes(path, job.source.classes)
-        for maker in (other for other in chosen if not other.trains and set(other.outputs(args)) & set(needed)):
+        for maker in (other for other in chosen if not other.trains
+                      and set(other.outputs(args)) & set(needed)):
             lacking = sorted(set(job.ids(stage.lists[0])) - set(job.ids(maker.lists[0])))
             if lacking:
-                raise UserError(f'{stage.name} goes over {len(lacking)} images of --{stage.lists[0]} (first {lacking[0]}) '
-                                f'that {maker.name} will not make: they are not in --{maker.lists[0]}')
+                raise UserError(f'{stage.name} goes over {len(lacking)} images of '
+                                f'--{stage.lists[0]} (first {lacking[0]}) '
+                                f'that {maker.name} will not make: they are not in '
+                                f'--{maker.lists[0]}')
         if stage.rows and stage.writes and 'eval_set' in stage.lists[1:]:
             lacking = sorted(set(job.ids('eval_set')) - set(job.ids(stage.lists[0])))
             if lacking:
-                raise UserError(f'{stage.name} scores {len(lacking)} images of --eval_set (first {lacking[0]}) that it will '
+                raise UserError(f'{stage.name} scores {len(lacking)} images of --eval_set (first '
+                                f'{lacking[0]}) that it will '
                                 f'not make: they are not in --{stage.lists[0]}')
         made.update(stage.outputs(args))
 
 
 def check_extra_folders(args: argparse.Namespace, stages: Stages) -> None:
-    """Raises UserError where a folder that is kept only when it is named is that of another output or input."""
+    """Raises UserError where a folder that is kept only when it is named is that of another output
+    or input.
+    """
     usual = {f'--{flag}': getattr(args, flag) for flag in stages.files()}
     usual |= {f'--analyze_dirs {name}': folder for name, folder in args.analyze_dirs}
     for flag, (_, output) in stages.outputs().items():
         path = getattr(args, flag)
         for other, folder in usual.items():
-            if not output.kept and path is not None and Path(path).resolve() == Path(folder).resolve():
-                raise UserError(f'--{flag} {path} is {other}, too: {output.holds} needs a folder of its own')
+            if not output.kept and path is not None and Path(
+                path).resolve() == Path(folder).resolve():
+                raise UserError(f'--{flag} {path} is {other}, too: {output.holds} needs a folder '
+                                f'of its own')
 

@@ -1,8 +1,9 @@
-"""Every setting: its type, its default, what it does, where the default comes from ("authors": the published script; "ours").
+"""Every setting: its type, its default, what it does, where the default comes from ("authors": the
+published script; "ours").
 
-A class is what one stage, or one part of the program, is told. The flags of the command line are made from its fields, a
-stage gets the objects that it names, and the record of a folder or of weights is such an object (`Settings.record`), so
-that no setting can be left out of one.
+A class is what one stage, or one part of the program, is told. The flags of the command line are
+made from its fields, a stage gets the objects that it names, and the record of a folder or of
+weights is such an object (`Settings.record`), so that no setting can be left out of one.
 """
 import argparse
 import dataclasses
@@ -34,13 +35,17 @@ def boolean_or(word: str) -> Callable[[str], bool | str]:
     return parse
 
 
-def number(kind: type, low: float, high: float = float('inf'), above: bool = False) -> Callable[[str], float]:
+def number(kind: type, low: float, high: float = float('inf'),
+           above: bool = False) -> Callable[[str], float]:
     """An int or float from `low` (above=True: greater than it) to `high`."""
     def parse(text: str) -> float:
         value = kind(text)
-        if not (low < value if above else low <= value) or not value <= high or value == float('inf'):
-            raise argparse.ArgumentTypeError(f'{text} is not {"above" if above else "at least"} {low}'
-                                             + (f' and at most {high}' if high < float('inf') else ''))
+        if not (low < value if above
+                else low <= value) or not value <= high or value == float('inf'):
+            raise argparse.ArgumentTypeError(f'{text} is not {"above" if above else "at least"} '
+                                             f'{low}'
+                                             + (f' and at most {high}' if high < float('inf')
+                                                else ''))
         return value
     parse.__name__ = kind.__name__  # argparse's "invalid int value"
     return parse
@@ -58,7 +63,8 @@ def named_folder(text: str) -> tuple[str, str]:
     """'NAME=DIR' -> (NAME, DIR)."""
     name, _, folder = text.partition('=')
     if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name, re.ASCII) or not folder:
-        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=DIR, with a NAME of letters, digits and ._+-')
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=DIR, with a NAME of letters, '
+                                         f'digits and ._+-')
     return name, folder
 
 
@@ -70,12 +76,14 @@ THRESHOLD = or_auto(SHARE)
 
 # What a field says of itself
 def setting(default: Any, help: str, kind: Any = None, **more: Any) -> Any:
-    """A setting that has a flag: the class's prefix and the field's name, unless `flag` names another.
+    """A setting that has a flag: the class's prefix and the field's name, unless `flag` names
+    another.
 
-    kind: makes the value from a word (`boolean` for a switch); more: flag, origin, nargs, choices, metavar, aliases as
-    argparse has them, and
+    kind: makes the value from a word (`boolean` for a switch); more: flag, origin, nargs, choices,
+    metavar, aliases as argparse has them, and
 
-    - later: the setting came when folders without it were about; it is in a record where it is not at its default.
+    - later: the setting came when folders without it were about; it is in a record where it is not
+    at its default.
     - module: its value names a module whose code counts, too.
     - recorded: False where no content depends on it.
     - instead: the flag of both stages that is taken where this one is not given.
@@ -89,7 +97,8 @@ def same_as(cls: type['Settings'], name: str, **more: Any) -> Any:
     """A setting whose flag another class declares: the same value, told to a second stage."""
     other = next(field for field in dataclasses.fields(cls) if field.name == name)
     return dataclasses.field(default=other.default,
-                             metadata={**other.metadata, 'flag': flag_of(cls, other), 'declared': False, **more})
+                             metadata={**other.metadata, 'flag': flag_of(cls, other),
+                                       'declared': False, **more})
 
 
 def flag_of(cls: type['Settings'], field: dataclasses.Field) -> str:
@@ -110,13 +119,15 @@ class Settings:
         """From the parsed command line, whose flags may have been resolved since."""
         def frozen(value: Any) -> Any:
             return tuple(value) if isinstance(value, list) else value
-        return cls(**{field.name: frozen(getattr(args, flag_of(cls, field))) for field in dataclasses.fields(cls)})
+        return cls(**{field.name: frozen(getattr(args, flag_of(cls, field)))
+                      for field in dataclasses.fields(cls)})
 
     def record(self) -> dict[str, Any]:
         """What a file that was made with these settings depends on, by the names of the fields."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                 if field.metadata.get('recorded', True)
-                and not (field.metadata.get('later') and getattr(self, field.name) == field.default)}
+                and not (field.metadata.get('later')
+                         and getattr(self, field.name) == field.default)}
 
     def modules(self) -> list[str]:
         """The modules whose code makes the content: network, backbone, loss."""
@@ -133,46 +144,68 @@ class Settings:
 
 
 def _cores() -> int:
-    return max(1, torchutils.cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1')) // 2)  # torchrun tells how many share them
+    # torchrun tells how many share them
+    return max(1, torchutils.cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1')) // 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run(Settings):
-    """The machine, and how this run goes: what no stage's content depends on, and what several stages share."""
+    """The machine, and how this run goes: what no stage's content depends on, and what several
+    stages share.
+    """
 
     group = 'machine and run'
     device: str = setting('auto', 'auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
-    num_workers: int = setting(_cores, 'processes that decode, refine and score, beside each one of torchrun; no result '
+    num_workers: int = setting(_cores, 'processes that decode, refine and score, beside each one '
+                                       'of torchrun; no result '
                                'depends on it (authors: half the cores)', WHOLE)
-    precision: str = setting('fp32', 'of the networks; bf16 takes about half the time where the machine has it; fp16 on GPUs '
+    precision: str = setting('fp32', 'of the networks; bf16 takes about half the time where the '
+                                     'machine has it; fp16 on GPUs '
                              'only (ours; published: fp32)', choices=tuple(torchutils.PRECISIONS))
-    deterministic: bool = setting(False, 'on a GPU use only kernels that give the same bits in every run, which are slower; '
+    deterministic: bool = setting(False, 'on a GPU use only kernels that give the same bits in '
+                                         'every run, which are slower; '
                                   'the CPU always does (ours)', boolean)
-    seed: int = setting(0, 'the same seed gives the same files, for any --num_workers; on a GPU with --deterministic '
+    seed: int = setting(0, 'the same seed gives the same files, for any --num_workers; on a GPU '
+                           'with --deterministic '
                             '(ours)', number(int, 0, 2 ** 63 - 1))
-    repeat: int = setting(1, 'run the chosen stages this often, with --seed, --seed + 1, ...: what they write lies in a folder '
-                          'seed_N each; ends with mean and standard deviation of every score (ours)', COUNT)
-    accumulate: int = setting(1, 'parts that a training batch is cut into, one after the other: the same gradient in less '
+    repeat: int = setting(1, 'run the chosen stages this often, with --seed, --seed + 1, ...: what '
+                             'they write lies in a folder seed_N each; ends with mean and '
+                             'standard deviation of every score (ours)', COUNT)
+    accumulate: int = setting(1, 'parts that a training batch is cut into, one after the other: '
+                                 'the same gradient in less '
                               'memory; no result depends on it but by rounding (ours)', COUNT)
-    inference_batch_size: int = setting(1, 'images of like size that go through CAM and AMN at a time, each with its mirror, '
-                                        'when activations are made; may be faster on a GPU; the same result but for rounding '
+    inference_batch_size: int = setting(1, 'images of like size that go through CAM and AMN at a '
+                                           'time, each with its mirror, '
+                                        'when activations are made; may be faster on a GPU; the '
+                                        'same result but for rounding '
                                         '(ours)', COUNT)
-    save_every: float = setting(30.0, 'minutes between checkpoints of a training; one is written after every epoch too (ours)',
+    save_every: float = setting(30.0, 'minutes between checkpoints of a training; one is written '
+                                      'after every epoch too (ours)',
                                 POSITIVE)
-    tensorboard: str | None = setting(None, 'write losses, learning rate and a few pictures an epoch there, for TensorBoard '
+    tensorboard: str | None = setting(None, 'write losses, learning rate and a few pictures an '
+                                            'epoch there, for TensorBoard '
                                       '(needs the package tensorboard; ours)', metavar='DIR')
-    resume: bool = setting(True, 'go on with a training whose checkpoint is there; False starts it anew (ours)', boolean)
-    on_damaged: str = setting('stop', 'what a training does with a photograph that cannot be decoded: stop, and name all of '
-                              'the list; or skip it: another image, drawn from seed, epoch and image, takes its place (ours)',
+    resume: bool = setting(True, 'go on with a training whose checkpoint is there; False starts it '
+                                 'anew (ours)', boolean)
+    on_damaged: str = setting('stop', 'what a training does with a photograph that cannot be '
+                                      'decoded: stop, and name all of '
+                              'the list; or skip it: another image, drawn from seed, epoch and '
+                              'image, takes its place (ours)',
                               choices=('stop', 'skip'))
-    overwrite: bool = setting(False, 'make what the chosen stages write anew; without it what is there is kept, and a stage '
+    overwrite: bool = setting(False, 'make what the chosen stages write anew; without it what is '
+                                     'there is kept, and a stage '
                               'goes on (ours)', boolean)
-    log_name: str = setting('sample_train_eval', 'the log goes to sess/NAME.log, or to NAME.log where the name has a folder '
+    log_name: str = setting('sample_train_eval', 'the log goes to sess/NAME.log, or to NAME.log '
+                                                 'where the name has a folder '
                             '(authors)')
-    scores_file: str | None = setting(None, 'each score is added to it as a line of JSON (ours) [result/scores.jsonl]')
-    pretrained: str = setting('imagenet', "where the backbones start: torchvision's ImageNet weights, random, or a file with "
-                              "torchvision's names (published: imagenet)", metavar='imagenet|none|FILE')
-    momentum: float = setting(1e-4, "of CAM's and IRN's SGD; 1e-4 is what the published figures were made with, by a slip of "
+    scores_file: str | None = setting(None, 'each score is added to it as a line of JSON (ours) '
+                                            '[result/scores.jsonl]')
+    pretrained: str = setting('imagenet', "where the backbones start: torchvision's ImageNet "
+                                          "weights, random, or a file with "
+                              "torchvision's names (published: imagenet)",
+                              metavar='imagenet|none|FILE')
+    momentum: float = setting(1e-4, "of CAM's and IRN's SGD; 1e-4 is what the published figures "
+                                    "were made with, by a slip of "
                               'the authors: their weight decay lands here', RATE)
 
 
@@ -190,16 +223,20 @@ class CamTraining(Training):
     group, prefix = 'CAM', 'cam_'
     network: str = setting('net.resnet50_cam', 'module with class Net (authors)', module=True)
     crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
-    resize_long: tuple[int, int] = setting((320, 640), 'long side of a training image, drawn evenly, pixels (authors, fixed '
+    resize_long: tuple[int, int] = setting((320, 640), 'long side of a training image, drawn '
+                                                       'evenly, pixels (authors, fixed '
                                            'there)', COUNT, nargs=2, metavar=('LOW', 'HIGH'))
     batch_size: int = setting(16, 'images a step (authors)', COUNT)
     epochs: int = setting(5, 'passes over the train list (authors)', COUNT, flag='cam_num_epoches')
-    learning_rate: float = setting(0.1, 'of the backbone; ten times that for the classifier (authors)', RATE)
+    learning_rate: float = setting(0.1, 'of the backbone; ten times that for the classifier '
+                                        '(authors)', RATE)
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
-    backbone: str | None = setting(None, "module with a class Backbone in the place of CAM's and AMN's ResNet-50 (ours)",
+    backbone: str | None = setting(None, "module with a class Backbone in the place of CAM's and "
+                                         "AMN's ResNet-50 (ours)",
                                    later=True, flag='backbone', metavar='MODULE', module=True)
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the published loss (ours)', later=True,
+    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
+                                     'published loss (ours)', later=True,
                                metavar='MODULE', module=True)
 
     def check(self) -> None:
@@ -215,10 +252,13 @@ class CamActivations(Settings):
     group, prefix = 'CAM', 'cam_'
     network: str = same_as(CamTraining, 'network')
     backbone: str | None = same_as(CamTraining, 'backbone')
-    scales: tuple[float, ...] = setting((1.0, 0.5, 1.5, 2.0), 'scales whose activations are added up, for CAM and AMN; fewer '
+    scales: tuple[float, ...] = setting((1.0, 0.5, 1.5, 2.0), 'scales whose activations are added '
+                                                              'up, for CAM and AMN; fewer '
                                         'is faster and coarser (authors)', POSITIVE, nargs='+')
-    dtype: str = setting('float32', "of CAM's and AMN's stored activations; float16 takes half the disk, uint8 (256 steps, "
-                         'compressed) about a tenth (ours; published: float32)', choices=('float32', 'float16', 'uint8'))
+    dtype: str = setting('float32', "of CAM's and AMN's stored activations; float16 takes half the "
+                                    "disk, uint8 (256 steps, "
+                         'compressed) about a tenth (ours; published: float32)',
+                         choices=('float32', 'float16', 'uint8'))
     precision: str = same_as(Run, 'precision')
 
 
@@ -228,30 +268,39 @@ class SharedThresholds(Settings):
 
     group = 'thresholds of both stages'
     cam_eval_thres: float | str | None = setting(
-        None, 'threshold of both activation scores, where a stage has none of its own; raise for smaller objects; auto: chosen '
-        'from the activations alone, without masks (ours) (published: CAM 0.15, AMN 0.25)', THRESHOLD, metavar='0..1|auto')
+        None, 'threshold of both activation scores, where a stage has none of its own; raise for '
+              'smaller objects; auto: chosen '
+        'from the activations alone, without masks (ours) (published: CAM 0.15, AMN 0.25)',
+        THRESHOLD, metavar='0..1|auto')
     conf_fg_thres: float | str | None = setting(
-        None, 'above it a pixel is sure foreground, for both seed stages, where a stage has none of its own; raise for '
-        'cleaner, sparser seeds; auto: from the activations alone (ours) (published: CAM 0.30, AMN 0.45)', THRESHOLD,
+        None, 'above it a pixel is sure foreground, for both seed stages, where a stage has none '
+              'of its own; raise for '
+        'cleaner, sparser seeds; auto: from the activations alone (ours) (published: CAM 0.30, AMN '
+        '0.45)', THRESHOLD,
         metavar='0..1|auto')
     conf_bg_thres: float | str | None = setting(
-        None, 'below it a pixel is sure background, likewise; lower for cleaner, sparser background (published: CAM 0.05, AMN '
+        None, 'below it a pixel is sure background, likewise; lower for cleaner, sparser '
+              'background (published: CAM 0.05, AMN '
         '0.15)', THRESHOLD, metavar='0..1|auto')
 
 
 def _threshold(value: float, what: str, flag: str, instead: str) -> Any:
-    return setting(value, f'{what} ({value:.2f}, published)', THRESHOLD, metavar='0..1|auto', flag=flag, instead=instead)
+    return setting(value, f'{what} ({value:.2f}, published)', THRESHOLD, metavar='0..1|auto',
+                   flag=flag, instead=instead)
 
 
 @dataclasses.dataclass(frozen=True)
 class CamScore(Settings):
     group = 'CAM'
-    threshold: float | str = _threshold(0.15, "threshold of CAM's score", 'eval_cam_thres', 'cam_eval_thres')
+    threshold: float | str = _threshold(0.15, "threshold of CAM's score", 'eval_cam_thres',
+                                        'cam_eval_thres')
 
 
 @dataclasses.dataclass(frozen=True)
 class Seeds(Settings):
-    """Two thresholds of an activation: sure foreground above the first, sure background below the second."""
+    """Two thresholds of an activation: sure foreground above the first, sure background below the
+    second.
+    """
 
     fg_thres: float | str
     bg_thres: float | str
@@ -259,16 +308,19 @@ class Seeds(Settings):
     def check(self) -> None:
         if AUTO not in (self.bg_thres, self.fg_thres) and self.bg_thres > self.fg_thres:
             flags = self.flags()
-            raise UserError(f'{self.shown} seeds: the background threshold {self.bg_thres} is above the foreground threshold '
-                            f'{self.fg_thres}; give --{flags["bg_thres"]} and --{flags["fg_thres"]}')
+            raise UserError(f'{self.shown} seeds: the background threshold {self.bg_thres} is '
+                            f'above the foreground threshold '
+                            f'{self.fg_thres}; give --{flags["bg_thres"]} and '
+                            f'--{flags["fg_thres"]}')
 
 
 @dataclasses.dataclass(frozen=True)
 class CamSeeds(Seeds):
     group, shown = 'refined seeds', 'CAM'
-    fg_thres: float | str = _threshold(0.30, "above it a pixel of CAM's seeds is sure foreground", 'cam_conf_fg_thres',
-                                       'conf_fg_thres')
-    bg_thres: float | str = _threshold(0.05, 'below it sure background', 'cam_conf_bg_thres', 'conf_bg_thres')
+    fg_thres: float | str = _threshold(0.30, "above it a pixel of CAM's seeds is sure foreground",
+                                       'cam_conf_fg_thres', 'conf_fg_thres')
+    bg_thres: float | str = _threshold(0.05, 'below it sure background', 'cam_conf_bg_thres',
+                                       'conf_bg_thres')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,17 +330,23 @@ class AmnTraining(Training):
     crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
     batch_size: int = setting(16, 'images a step (authors)', COUNT)
     epochs: int = setting(5, 'passes over the train list (authors)', COUNT, flag='amn_num_epoches')
-    learning_rate: tuple[float, float] = setting((5e-6, 1e-4), 'of Adam (authors)', RATE, nargs=2, metavar=('BACKBONE', 'HEAD'))
+    learning_rate: tuple[float, float] = setting((5e-6, 1e-4), 'of Adam (authors)', RATE, nargs=2,
+                                                 metavar=('BACKBONE', 'HEAD'))
     weight_decay: float = setting(1e-4, 'of Adam, added to the gradient (authors)', RATE)
-    eps: float = setting(0.4, 'label smoothing of the per-pixel loss; raise for flatter activations, 0 for none (authors)',
+    eps: float = setting(0.4, 'label smoothing of the per-pixel loss; raise for flatter '
+                              'activations, 0 for none (authors)',
                          SHARE, flag='eps')
     label_conditioning: bool = setting(
-        True, "multiply AMN's features by the encoded labels; False to see what that does, in training and in making "
+        True, "multiply AMN's features by the encoded labels; False to see what that does, in "
+              "training and in making "
         'activations alike (authors: always)', boolean, nargs=None)
-    balanced: bool = setting(True, 'half the loss for background and half for foreground pixels; False: the mean over all of '
-                             'them, to see what the balance does (authors: always)', boolean, nargs=None)
+    balanced: bool = setting(True, 'half the loss for background and half for foreground pixels; '
+                                   'False: the mean over all of '
+                             'them, to see what the balance does (authors: always)', boolean,
+                             nargs=None)
     backbone: str | None = same_as(CamTraining, 'backbone')
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the published loss (ours)', later=True,
+    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
+                                     'published loss (ours)', later=True,
                                metavar='MODULE', module=True)
 
 
@@ -307,28 +365,33 @@ class AmnActivations(Settings):
 @dataclasses.dataclass(frozen=True)
 class AmnScore(Settings):
     group = 'AMN'
-    threshold: float | str = _threshold(0.25, "threshold of AMN's score", 'eval_amn_cam_thres', 'cam_eval_thres')
+    threshold: float | str = _threshold(0.25, "threshold of AMN's score", 'eval_amn_cam_thres',
+                                        'cam_eval_thres')
 
 
 @dataclasses.dataclass(frozen=True)
 class AmnSeeds(Seeds):
     group, shown = 'refined seeds', 'AMN'
-    fg_thres: float | str = _threshold(0.45, "above it a pixel of AMN's seeds is sure foreground", 'amn_conf_fg_thres',
-                                       'conf_fg_thres')
-    bg_thres: float | str = _threshold(0.15, 'below it sure background', 'amn_conf_bg_thres', 'conf_bg_thres')
+    fg_thres: float | str = _threshold(0.45, "above it a pixel of AMN's seeds is sure foreground",
+                                       'amn_conf_fg_thres', 'conf_fg_thres')
+    bg_thres: float | str = _threshold(0.15, 'below it sure background', 'amn_conf_bg_thres',
+                                       'conf_bg_thres')
 
 
 @dataclasses.dataclass(frozen=True)
 class IrnTraining(Training):
     group, prefix = 'IRN', 'irn_'
     network: str = setting('net.resnet50_irn', 'module with class Net (authors)', module=True)
-    crop_size: int = setting(512, 'side of the training crops, pixels; pairs of radius 10 need 73 (authors)', number(int, 73))
+    crop_size: int = setting(512, 'side of the training crops, pixels; pairs of radius 10 need 73 '
+                                  '(authors)', number(int, 73))
     batch_size: int = setting(32, 'images a step (authors)', COUNT)
     epochs: int = setting(3, 'passes over the train list (authors)', COUNT, flag='irn_num_epoches')
-    learning_rate: float = setting(0.1, 'of the edge head; ten times that for the displacement head (authors)', RATE)
+    learning_rate: float = setting(0.1, 'of the edge head; ten times that for the displacement '
+                                        'head (authors)', RATE)
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the published loss (ours)', later=True,
+    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
+                                     'published loss (ours)', later=True,
                                metavar='MODULE', module=True)
 
 
@@ -340,10 +403,13 @@ class Walk(Settings):
     network: str = same_as(IrnTraining, 'network')
     beta: float = setting(10.0, 'power of the affinities; raise to spread less (authors)', POSITIVE)
     exp_times: int = setting(8, 'the walk has 2^this steps (authors)', number(int, 0, 20))
-    power: float = setting(1.3, 'power of the activations before the walk; raise for smaller objects (authors, fixed there)',
+    power: float = setting(1.3, 'power of the activations before the walk; raise for smaller '
+                                'objects (authors, fixed there)',
                            POSITIVE, flag='sem_seg_power')
-    canvas: int = setting(512, "side that IRN's images are padded to where they are smaller, pixels; 0 for none; near "
-                          '--irn_crop_size, where that is small, the boundaries are better (authors, fixed there)', WHOLE,
+    canvas: int = setting(512, "side that IRN's images are padded to where they are smaller, "
+                               "pixels; 0 for none; near "
+                          '--irn_crop_size, where that is small, the boundaries are better '
+                          '(authors, fixed there)', WHOLE,
                           flag='sem_seg_canvas')
     precision: str = same_as(Run, 'precision')
 
@@ -351,7 +417,8 @@ class Walk(Settings):
 @dataclasses.dataclass(frozen=True)
 class PseudoMasks(Settings):
     group = 'random walk'
-    bg_thres: float = setting(0.25, 'below it a pixel is background; raise for smaller objects (authors)', SHARE,
+    bg_thres: float = setting(0.25, 'below it a pixel is background; raise for smaller objects '
+                                    '(authors)', SHARE,
                               flag='sem_seg_bg_thres')
 
 
@@ -361,7 +428,8 @@ class InstanceMasks(Settings):
     network: str = same_as(IrnTraining, 'network')
     beta: float = same_as(Walk, 'beta')
     exp_times: int = same_as(Walk, 'exp_times')
-    bg_thres: float = setting(0.25, 'the same for the instance masks (authors)', SHARE, flag='ins_seg_bg_thres')
+    bg_thres: float = setting(0.25, 'the same for the instance masks (authors)', SHARE,
+                              flag='ins_seg_bg_thres')
     canvas: int = same_as(Walk, 'canvas')
     precision: str = same_as(Run, 'precision')
 
@@ -370,26 +438,29 @@ class InstanceMasks(Settings):
 class Analysis(Settings):
     group, prefix = 'threshold analysis', 'analyze_'
     dirs: tuple[tuple[str, str], ...] = setting(
-        (), 'further folders of activations to analyse beside --cam_out_dir, --amn_cam_out_dir and --walked_out_dir, with '
+        (), 'further folders of activations to analyse beside --cam_out_dir, --amn_cam_out_dir and '
+            '--walked_out_dir, with '
         '--eval_cam_thres as their threshold (ours)', named_folder, nargs='+', metavar='NAME=DIR')
 
 
 @dataclasses.dataclass(frozen=True)
 class Report(Settings):
     group, prefix = 'report', 'report_'
-    images: int = setting(60, 'images in its gallery: a third the best, a third the worst, a third drawn at random; 0 for all '
+    images: int = setting(60, 'images in its gallery: a third the best, a third the worst, a third '
+                              'drawn at random; 0 for all '
                           '(ours)', WHOLE)
 
 
-RECIPES = ('advcam', 'deeplab')  # as AMN's authors trained the network (AdvCAM#9); kazuto1011/deeplab-pytorch
+# as AMN's authors trained the network (AdvCAM#9); kazuto1011/deeplab-pytorch
+RECIPES = ('advcam', 'deeplab')
 SEGMENTATION = 'segmentation network'
 
 
 def _recipe(help: str, advcam: Any, deeplab: Any, kind: Any = None, **more: Any) -> Any:
     def shown(value: Any) -> str:
         return ' '.join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return setting(None, f'{help} (advcam: {shown(advcam)}; deeplab: {shown(deeplab)})', kind, recipes=(advcam, deeplab),
-                   **more)
+    return setting(None, f'{help} (advcam: {shown(advcam)}; deeplab: {shown(deeplab)})', kind,
+                   recipes=(advcam, deeplab), **more)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,11 +468,14 @@ class SegForm(Settings):
     """The form of the segmentation network and of its input."""
 
     group, prefix = SEGMENTATION, 'seg_'
-    network: str = setting('net.resnet101_deeplab', 'module with class Net: net.resnet101_deeplab (published), or '
+    network: str = setting('net.resnet101_deeplab',
+                           'module with class Net: net.resnet101_deeplab (published), or '
                            'net.resnet50_deeplab for half the time and memory (ours)', module=True)
-    input: str = _recipe('pixels: torchvision (RGB, mean, std) or caffe (BGR minus mean), as the weights to start from were '
+    input: str = _recipe('pixels: torchvision (RGB, mean, std) or caffe (BGR minus mean), as the '
+                         'weights to start from were '
                          'made', 'torchvision', 'caffe', choices=tuple(imutils.INPUTS))
-    stride: str = _recipe("a block's stride is in its 3x3 (torchvision's weights) or in its first 1x1 (Caffe's)", '3x3', '1x1',
+    stride: str = _recipe("a block's stride is in its 3x3 (torchvision's weights) or in its first "
+                          "1x1 (Caffe's)", '3x3', '1x1',
                           choices=('3x3', '1x1'))
     ceil_mode: bool = _recipe("the pooling rounds up (Caffe's weights)", False, True, boolean)
 
@@ -411,9 +485,12 @@ class SegForm(Settings):
         return self.stride == '1x1'
 
     def as_trained(self, record: dict[str, Any]) -> 'SegForm':
-        """The form that the record beside the weights tells; this one's where it tells none (made elsewhere)."""
+        """The form that the record beside the weights tells; this one's where it tells none (made
+        elsewhere).
+        """
         stride_first = record.get('stride_first', self.stride_first)
-        return dataclasses.replace(self, input=record.get('input', self.input), stride='1x1' if stride_first else '3x3',
+        return dataclasses.replace(self, input=record.get('input', self.input),
+                                   stride='1x1' if stride_first else '3x3',
                                    ceil_mode=record.get('ceil_mode', self.ceil_mode))
 
     def record(self) -> dict[str, Any]:
@@ -427,23 +504,30 @@ class SegTraining(SegForm):
     """Training the segmentation network."""
 
     steps: int = _recipe('updates in all', 30_000, 20_000, COUNT)
-    loss: str = _recipe('ce, or balanced: half of it from background, half from foreground, which users found necessary on '
+    loss: str = _recipe('ce, or balanced: half of it from background, half from foreground, which '
+                        'users found necessary on '
                         'pseudo-masks', 'balanced', 'ce', choices=('ce', 'balanced'))
     resize: tuple[float, ...] = _recipe('factors by one of which a training image is resized',
-                                        (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), (0.5, 0.75, 1.0, 1.25, 1.5), POSITIVE,
-                                        nargs='+')
-    pretrained: str | None = setting(None, "where its backbone starts: as --pretrained unless given; FILE may have "
-                                     "kazuto1011/deeplab-pytorch's names (published: imagenet, and COCO's for the recipe "
+                                        (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
+                                        (0.5, 0.75, 1.0, 1.25, 1.5), POSITIVE, nargs='+')
+    pretrained: str | None = setting(None, "where its backbone starts: as --pretrained unless "
+                                           "given; FILE may have "
+                                     "kazuto1011/deeplab-pytorch's names (published: imagenet, and "
+                                     "COCO's for the recipe "
                                      'deeplab)', metavar='imagenet|none|FILE', instead='pretrained')
     crop_size: int = setting(321, 'side of the training crops, pixels (published)', COUNT)
-    batch_size: int = setting(10, 'images a step; 10 of 321 pixels through ResNet-101 take 13.7 GiB in fp32, 7.4 with '
-                              '--accumulate 2 (published), 3.7 with --accumulate 5, which fits 8 GB (measured on the CPU)',
+    batch_size: int = setting(10, 'images a step; 10 of 321 pixels through ResNet-101 take 13.7 '
+                                  'GiB in fp32, 7.4 with '
+                              '--accumulate 2 (published), 3.7 with --accumulate 5, which fits 8 '
+                              'GB (measured on the CPU)',
                               COUNT)
-    learning_rate: float = setting(2.5e-4, "of the backbone's convolutions; ten times that for the head's weights, twenty "
+    learning_rate: float = setting(2.5e-4, "of the backbone's convolutions; ten times that for the "
+                                           "head's weights, twenty "
                                    'times for its biases (published)', RATE)
     weight_decay: float = setting(5e-4, "of all but the head's biases (published)", RATE)
     momentum: float = setting(0.9, 'published', RATE)
-    scales: tuple[float, ...] = setting((1.0, 0.75, 0.5), 'scales of a crop that the loss is taken at, and at their maximum '
+    scales: tuple[float, ...] = setting((1.0, 0.75, 0.5), 'scales of a crop that the loss is taken '
+                                                          'at, and at their maximum '
                                         '(published)', POSITIVE, nargs='+', flag='seg_train_scales')
     seed: int = same_as(Run, 'seed')
     precision: str = same_as(Run, 'precision')
@@ -454,17 +538,23 @@ class SegMaps(Settings):
     """The segmentation network's label maps."""
 
     group, prefix = SEGMENTATION, 'seg_'
-    scales: tuple[float, ...] = setting((1.0, 0.75, 0.5), 'scales whose maximum makes the label maps (published); 1 alone is a '
+    scales: tuple[float, ...] = setting((1.0, 0.75, 0.5), 'scales whose maximum makes the label '
+                                                          'maps (published); 1 alone is a '
                                         'third faster', POSITIVE, nargs='+')
     flip: bool = setting(False, 'take the mean with the mirror; twice the time (ours)', boolean)
-    crf: bool = setting(False, 'refine by CRF too, into --seg_crf_out_dir, where the logits lie meanwhile (0.15 MB an image of '
-                        'VOC); both are scored (published figures are given with and without)', boolean, recorded=False)
+    crf: bool = setting(False, 'refine by CRF too, into --seg_crf_out_dir, where the logits lie '
+                               'meanwhile (0.15 MB an image of '
+                        'VOC); both are scored (published figures are given with and without)',
+                        boolean, recorded=False)
     precision: str = same_as(Run, 'precision')
 
 
 def declared(cls: type[Settings]) -> Iterator[tuple[str, dataclasses.Field]]:
-    """(flag, field) of each setting whose flag `cls` declares; not those of the class that it extends by more."""
-    inherited = {field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) and base.group
+    """(flag, field) of each setting whose flag `cls` declares; not those of the class that it
+    extends by more.
+    """
+    inherited = {field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
+                 and base.group
                  for field in dataclasses.fields(base)}
     for field in dataclasses.fields(cls):
         if field.metadata.get('declared', True) and field.name not in inherited:
@@ -475,19 +565,24 @@ def add_flags(cls: type[Settings], add: Callable[..., argparse.Action]) -> None:
     """The flags that `cls` declares. add: a parser's or group's `add_argument`."""
     for flag, field in declared(cls):
         about = field.metadata
-        options = {name: about[name] for name in ('nargs', 'choices', 'metavar') if about.get(name) is not None}
+        options = {name: about[name] for name in ('nargs', 'choices', 'metavar')
+                   if about.get(name) is not None}
         if about['kind'] is boolean:
-            options |= {'metavar': 'True|False'} | ({} if 'nargs' in about else {'nargs': '?', 'const': True})
+            options |= {'metavar': 'True|False'} | ({} if 'nargs' in about
+                                                    else {'nargs': '?', 'const': True})
         if about['kind'] is not None:
             options['type'] = about['kind']
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-        default = None if 'instead' in about else list(default) if isinstance(default, tuple) else default
+        default = (field.default if field.default is not dataclasses.MISSING
+                   else field.default_factory())
+        default = (None if 'instead' in about else list(default) if isinstance(default, tuple)
+                   else default)
         add(f'--{flag}', default=default, help=about['help'], **options)
 
 
 def resolve(classes: tuple[type[Settings], ...], args: argparse.Namespace) -> None:
-    """Fill in, on the parsed command line, what a flag that is not given stands for: the flag of both stages, the recipe's
-    value, or the default."""
+    """Fill in, on the parsed command line, what a flag that is not given stands for: the flag of
+    both stages, the recipe's value, or the default.
+    """
     for cls in classes:
         for flag, field in declared(cls):
             if getattr(args, flag) is not None:

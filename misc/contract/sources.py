@@ -1,5 +1,6 @@
-"""What a data set must offer (`Source`), without torch; how texts, lists and names are read, what a check finds, how some of
-many ids are told."""
+"""What a data set must offer (`Source`), without torch; how texts, lists and names are read, what a
+check finds, how some of many ids are told.
+"""
 import abc
 import codecs
 import collections
@@ -17,18 +18,22 @@ from misc.imutils import PHOTOGRAPHS
 from misc.pyutils import UserError
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-INVISIBLE = dict.fromkeys(map(ord, '\u200b\u2060\ufeff\u00ad'))  # blanks without width, byte-order mark, soft hyphen
+# blanks without width, byte-order mark, soft hyphen
+INVISIBLE = dict.fromkeys(map(ord, '\u200b\u2060\ufeff\u00ad'))
 JOINERS = dict.fromkeys(map(ord, '\u200c\u200d'))  # which some scripts need
 NAMED_FILES = (*PHOTOGRAPHS, '.xml')  # endings that a list may write after an id
 FLAGGED = re.compile(r'(.*\S)\s+([+-]?[01])')  # 'id 1' of ImageSets/Main
-TWO_COLUMNS = re.compile(rf'(.*?({"|".join(map(re.escape, NAMED_FILES))}))\s+\S.*', re.IGNORECASE)  # 'image.jpg mask.png'
+# 'image.jpg mask.png'
+TWO_COLUMNS = re.compile(rf'(.*?({"|".join(map(re.escape, NAMED_FILES))}))\s+\S.*', re.IGNORECASE)
 
 
 @dataclasses.dataclass
 class Check:
-    """What a source's `check` found for some images: ids by problem, and how many images show each class.
+    """What a source's `check` found for some images: ids by problem, and how many images show each
+    class.
 
-    wrong: what must be mended before a stage runs, a line each with its remedy, whatever the images asked for (those of
+    wrong: what must be mended before a stage runs, a line each with its remedy, whatever the images
+    asked for (those of
     no image: `check(())`); notes: what need not be, likewise.
     """
 
@@ -43,13 +48,17 @@ class Check:
 
 
 class Source(abc.ABC):
-    """A data set: all that a stage may ask of it. Another one offers the same, and no stage knows the difference.
+    """A data set: all that a stage may ask of it. Another one offers the same, and no stage knows
+    the difference.
 
-    Of the class: name; root_is: what --data_root is, for people; lists: the defaults of the flags that name lists;
-    environment, usual: the variable and the folder that stand for --data_root. Of an object: classes: the C names; palette:
+    Of the class: name; root_is: what --data_root is, for people; lists: the defaults of the flags
+    that name lists;
+    environment, usual: the variable and the folder that stand for --data_root. Of an object:
+    classes: the C names; palette:
     uint8 (256, 3), the colours of label maps; root.
 
-    What need not be offered has a default here: masks of single objects, an evaluation server, `check`.
+    What need not be offered has a default here: masks of single objects, an evaluation server,
+    `check`.
     """
 
     name: ClassVar[str]
@@ -57,8 +66,10 @@ class Source(abc.ABC):
     lists: ClassVar[dict[str, str]]
     environment: ClassVar[str | None] = None
     usual: ClassVar[str | None] = None
-    upright: ClassVar[bool] = False  # EXIF orientation is applied, and masks lie over photographs so
-    server_layout: ClassVar[dict[str, str]] = {}  # split -> where an evaluation server wants its label maps
+    # EXIF orientation is applied, and masks lie over photographs so
+    upright: ClassVar[bool] = False
+    # split -> where an evaluation server wants its label maps
+    server_layout: ClassVar[dict[str, str]] = {}
     classes: tuple[str, ...]
     palette: np.ndarray
     root: Path
@@ -74,7 +85,8 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file (`parse_list` reads it), or of a split. Raises UserError where there is neither, and should
+        """The ids of a list file (`parse_list` reads it), or of a split. Raises UserError where
+        there is neither, and should
         where a listed image is not there: nothing else says so before the first stage."""
 
     def ids(self, listed: str | os.PathLike) -> list[str]:
@@ -94,11 +106,14 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """Where the true label map lies (0 background, 1..C, 255 ignored); it may be missing: only scores need it. Masks with
-        other numbers must be written anew in these."""
+        """Where the true label map lies (0 background, 1..C, 255 ignored); it may be missing: only
+        scores need it. Masks with other numbers must be written anew in these.
+        """
 
     def object_mask_path(self, image_id: str) -> Path | None:
-        """Where the true instances lie, numbered from 1 (255 ignored); None where the data set has none."""
+        """Where the true instances lie, numbered from 1 (255 ignored); None where the data set has
+        none.
+        """
         return None
 
     def check(self, ids: Iterable[str]) -> Check:
@@ -131,8 +146,10 @@ class List:
 
     def note(self, path: str | os.PathLike) -> str:
         """What the marks mean; nothing where there are none."""
-        return f'{path}: as in ImageSets/Main, -1 after an image leaves it out ({self.absent} images), 0 and 1 keep it' \
-            if self.absent else ''
+        if not self.absent:
+            return ''
+        return (f'{path}: as in ImageSets/Main, -1 after an image leaves it out ({self.absent} '
+                f'images), 0 and 1 keep it')
 
 
 def some(ids: Sequence[str], most: int = 5) -> str:
@@ -141,7 +158,9 @@ def some(ids: Sequence[str], most: int = 5) -> str:
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a file, UTF-8 or, with a byte-order mark, UTF-16, without that mark. Raises UserError for anything else."""
+    """The text of a file, UTF-8 or, with a byte-order mark, UTF-16, without that mark. Raises
+    UserError for anything else.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -154,11 +173,14 @@ def read_text(path: str | os.PathLike) -> str:
         return content.decode('utf-8-sig')
     except UnicodeDecodeError as error:
         line = content[:error.start].count(b'\n') + 1
-        raise UserError(f'{path} line {line}: not UTF-8; save it again as UTF-8 ("CSV UTF-8" in table programs)') from error
+        raise UserError(f'{path} line {line}: not UTF-8; save it again as UTF-8 ("CSV UTF-8" in '
+                        f'table programs)') from error
 
 
 def same(name: str) -> str:
-    """The name in composed Unicode form: what is equal then is one name, whatever a system made of it."""
+    """The name in composed Unicode form: what is equal then is one name, whatever a system made of
+    it.
+    """
     return name if name.isascii() else unicodedata.normalize('NFC', name)
 
 
@@ -168,7 +190,9 @@ def spelling(name: str) -> str:
 
 
 def looks(name: str) -> str:
-    """Equal for names that people take for one: that differ by case, Unicode form, width, blanks alone."""
+    """Equal for names that people take for one: that differ by case, Unicode form, width, blanks
+    alone.
+    """
     return spelling(unicodedata.normalize('NFKC', name)).translate(JOINERS).casefold()
 
 
@@ -181,13 +205,17 @@ def as_on_disk(path: Path) -> Path:
 
 
 def is_photograph(name: str) -> bool:
-    """By its ending; names that begin with a dot are what systems leave beside photographs (._a.jpg)."""
+    """By its ending; names that begin with a dot are what systems leave beside photographs
+    (._a.jpg).
+    """
     return os.path.splitext(name)[1].lower() in PHOTOGRAPHS and not name.startswith('.')
 
 
 def photographs_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """The photographs of a folder, sorted; what else lies in it that may be meant as one, as it is told: other files, folders
-    with the number of photographs in them, ._ files. Raises UserError where it cannot be read."""
+    """The photographs of a folder, sorted; what else lies in it that may be meant as one, as it is
+    told: other files, folders with the number of photographs in them, ._ files. Raises UserError
+    where it cannot be read.
+    """
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -197,11 +225,13 @@ def photographs_in(folder: Path) -> tuple[list[Path], list[str]]:
         if name.startswith('.'):
             hidden += [name] if is_photograph(name.lstrip('._')) else []
         elif (folder / name).is_dir():
-            count = sum(map(is_photograph, (file for _, _, files in os.walk(folder / name) for file in files)))
+            count = sum(map(is_photograph,
+                            (file for _, _, files in os.walk(folder / name) for file in files)))
             others.append(f'{name}/ with {count} photographs')
         elif not is_photograph(name):
             others.append(name)
-    return [folder / name for name in names if is_photograph(name) and not (folder / name).is_dir()], others + hidden
+    return [folder / name for name in names if is_photograph(name)
+            and not (folder / name).is_dir()], others + hidden
 
 
 def without_ending(name: str, endings: Sequence[str] = NAMED_FILES) -> str:
@@ -214,12 +244,15 @@ def read_list(path: str | os.PathLike) -> list[str]:
     return parse_list(path).ids
 
 
-def parse_list(path: str | os.PathLike, id_of: Callable[[str], str | None] = lambda name: None) -> List:
-    """An image a line: its id or file, with or without folder, as every system writes paths; a mask's file after it is not
-    read. Where each line ends in 1, 0 or -1, as in VOC's ImageSets/Main, those with -1 are left out.
+def parse_list(path: str | os.PathLike,
+               id_of: Callable[[str], str | None] = lambda name: None) -> List:
+    """An image a line: its id or file, with or without folder, as every system writes paths; a
+    mask's file after it is not read. Where each line ends in 1, 0 or -1, as in VOC's
+    ImageSets/Main, those with -1 are left out.
 
-    id_of(name): the id of an image of that very name, if there is one: what is one as it stands is nothing else. What is
-    none comes back as it is written, without folder and ending. Raises UserError for an empty list, and for an id twice.
+    id_of(name): the id of an image of that very name, if there is one: what is one as it stands is
+    nothing else. What is none comes back as it is written, without folder and ending. Raises
+    UserError for an empty list, and for an id twice.
     """
     written = [(number, same(line.strip().replace('\\', '/')))
                for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
@@ -243,7 +276,8 @@ def parse_list(path: str | os.PathLike, id_of: Callable[[str], str | None] = lam
                         + (f' (it marks all {found.absent} with -1)' if found.absent else ''))
     if len(set(found.ids)) < len(found.ids):
         twice = next(name for name, times in collections.Counter(found.ids).items() if times > 1)
-        first, second = [number for number, name in zip(found.lines, found.ids, strict=True) if name == twice][:2]
+        first, second = [number for number, name in zip(found.lines, found.ids, strict=True)
+                         if name == twice][:2]
         raise UserError(f'{path} line {second}: {twice} is listed twice (line {first})')
     return found
 
@@ -256,4 +290,5 @@ def _known(line: str, id_of: Callable[[str], str | None]) -> str | None:
 
 def _twice(line: str) -> re.Match[str] | None:
     """'id id', as lists of an image and its mask without endings are."""
-    return re.fullmatch(r'(\S+)\s+\S+', line) if len({os.path.basename(word) for word in line.split()}) == 1 else None
+    return (re.fullmatch(r'(\S+)\s+\S+', line)
+            if len({os.path.basename(word) for word in line.split()}) == 1 else None)

@@ -1,5 +1,6 @@
-"""What a stage says of itself, once; and what a run gives it. Flags, checks, remedies, scores, report and the README's table
-are made from this."""
+"""What a stage says of itself, once; and what a run gives it. Flags, checks, remedies, scores,
+report and the README's table are made from this.
+"""
 import argparse
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +22,11 @@ def _always(args: argparse.Namespace) -> bool:
 class Output:
     """A file or folder that a stage writes.
 
-    flag: names it; path: its usual place below --work_dir; kept: it is written without being asked for, else only where the
-    flag is given, with a place or without; when: whether this run writes it; help: what it is, where the flag's help needs
-    more than the stage; holds: the same in a word or two, for a message; exists(path, id): whether an image's file is there,
-    of what holds one for each image; megabytes: of an image of VOC's size, about; authors: the flag is theirs.
+    flag: names it; path: its usual place below --work_dir; kept: it is written without being asked
+    for, else only where the flag is given, with a place or without; when: whether this run writes
+    it; help: what it is, where the flag's help needs more than the stage; holds: the same in a word
+    or two, for a message; exists(path, id): whether an image's file is there, of what holds one for
+    each image; megabytes: of an image of VOC's size, about; authors: the flag is theirs.
     """
 
     flag: str
@@ -46,8 +48,8 @@ class Output:
 class Input:
     """A file or folder that a stage reads.
 
-    flag: names it; needed: False for what is read where it is there; when: whether this run reads it; instead: the flag
-    whose output is meant where this flag is not given.
+    flag: names it; needed: False for what is read where it is there; when: whether this run reads
+    it; instead: the flag whose output is meant where this flag is not given.
     """
 
     flag: str
@@ -65,8 +67,9 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table of scores: `stage` of its lines in the scores file (of: which of them), its title, and the
-    published mIoU by data set."""
+    """A line of the table of scores: `stage` of its lines in the scores file (of: which of them),
+    its title, and the published mIoU by data set.
+    """
 
     stage: str
     title: str
@@ -78,7 +81,8 @@ class Row:
 class Shown:
     """How the report and the contact sheet show a stage's first output.
 
-    kind: 'activation', 'seed' or 'mask'; threshold: the flag of the threshold at which activations become masks.
+    kind: 'activation', 'seed' or 'mask'; threshold: the flag of the threshold at which activations
+    become masks.
     """
 
     title: str
@@ -90,12 +94,13 @@ class Shown:
 class Stage:
     """A stage of the pipeline.
 
-    run(job, *settings) does it, with an object of each class of `settings`. lists: the flags of the lists it goes over,
-    the first its own; labelled: it needs the image-level labels; trains: it trains a network, by batches whose size is the
-    first settings' batch_size; masks: it needs the masks of its lists (of eval_set,
-    where it has `rows`, in any case); may_be_empty: it does something where its list has no
-    image; rows: the scores that it writes; check(job, chosen, *settings): what can be known to be wrong before the first
-    stage runs; after: the stage that it follows, where it is none of the project's own.
+    run(job, *settings) does it, with an object of each class of `settings`. lists: the flags of the
+    lists it goes over, the first its own; labelled: it needs the image-level labels; trains: it
+    trains a network, by batches whose size is the first settings' batch_size; masks: it needs the
+    masks of its lists (of eval_set, where it has `rows`, in any case); may_be_empty: it does
+    something where its list has no image; rows: the scores that it writes; check(job, chosen,
+    *settings): what can be known to be wrong before the first stage runs; after: the stage that it
+    follows, where it is none of the project's own.
     """
 
     name: str
@@ -120,7 +125,8 @@ class Stage:
 
     def inputs(self, args: argparse.Namespace, needed: bool = True) -> list[str]:
         """The flags of what this run reads: what it needs, or what it takes where it is there."""
-        return [each.meant(args) for each in self.reads if each.needed == needed and each.when(args)]
+        return [each.meant(args) for each in self.reads if each.needed == needed
+                and each.when(args)]
 
     def told(self, args: argparse.Namespace) -> list[Settings]:
         """Its settings, from the resolved command line."""
@@ -147,19 +153,25 @@ class Stages(Sequence[Stage]):
         return next(stage for stage in self if stage.name == name)
 
     def with_more(self, more: Iterable[Stage]) -> 'Stages':
-        """These and `more`, each after the stage that it names. Raises UserError for names that are taken or not there."""
+        """These and `more`, each after the stage that it names. Raises UserError for names that are
+        taken or not there.
+        """
         stages = list(self._stages)
         for stage in more:
             names = [each.name for each in stages]
             if stage.name in names:
                 raise UserError(f'a stage {stage.name} is there already; give yours another name')
             if stage.after is not None and stage.after not in names:
-                raise UserError(f'stage {stage.name}: there is no stage {stage.after!r} that it could come after')
-            stages.insert(len(stages) if stage.after is None else names.index(stage.after) + 1, stage)
+                raise UserError(f'stage {stage.name}: there is no stage {stage.after!r} that it '
+                                f'could come after')
+            stages.insert(len(stages) if stage.after is None else names.index(stage.after) + 1,
+                          stage)
         return Stages(stages)
 
     def outputs(self) -> dict[str, tuple[Stage, Output]]:
-        """flag -> the stage that writes it, and what it says of it; in pipeline order, one that two write with the first."""
+        """flag -> the stage that writes it, and what it says of it; in pipeline order, one that two
+        write with the first.
+        """
         found: dict[str, tuple[Stage, Output]] = {}
         for stage in self:
             for output in stage.writes:
@@ -167,7 +179,9 @@ class Stages(Sequence[Stage]):
         return found
 
     def files(self) -> dict[str, str]:
-        """flag -> usual place below --work_dir, of every output that is written without being asked for."""
+        """flag -> usual place below --work_dir, of every output that is written without being asked
+        for.
+        """
         return {flag: output.path for flag, (_, output) in self.outputs().items() if output.kept}
 
     def rows(self) -> tuple[Row, ...]:
@@ -183,7 +197,8 @@ class Stages(Sequence[Stage]):
 class Job:
     """What a run gives each of its stages: the data set, the lists, where files lie, the machine.
 
-    run: the settings that no stage owns; lists: flag -> list file or split; files: flag -> path, None where it is not named;
+    run: the settings that no stage owns; lists: flag -> list file or split; files: flag -> path,
+    None where it is not named;
     thresholds: flag -> value, of those at which activations are shown as masks.
     """
 

@@ -1,6 +1,8 @@
-"""torch Datasets over a source: training crops, scales, whole images; and the one way to read them in worker processes.
+"""torch Datasets over a source: training crops, scales, whole images; and the one way to read them
+in worker processes.
 
-Everything random comes from (seed, epoch, image), so that the items do not depend on the number of workers.
+Everything random comes from (seed, epoch, image), so that the items do not depend on the number of
+workers.
 """
 import dataclasses
 import multiprocessing
@@ -18,7 +20,9 @@ from misc.pyutils import UserError, log, unlock
 
 
 class _Guarded(data.Dataset):
-    """Hands a UserError over as an item, because a worker's exception would arrive as a traceback in a string."""
+    """Hands a UserError over as an item, because a worker's exception would arrive as a traceback
+    in a string.
+    """
 
     def __init__(self, read: Callable[[Any], Any]):
         self.read = read
@@ -44,7 +48,9 @@ def _stacked(values: list[Any]) -> torch.Tensor:
 
 
 class _ByPipe:
-    """A tensor that a worker sends through its pipe, for want of shared memory; it arrives as a tensor."""
+    """A tensor that a worker sends through its pipe, for want of shared memory; it arrives as a
+    tensor.
+    """
 
     def __init__(self, tensor: torch.Tensor):
         self.array = tensor.numpy()
@@ -56,7 +62,8 @@ class _ByPipe:
 def _from_pipe(array: np.ndarray) -> torch.Tensor:
     if not _told:
         _told.append(True)
-        log.info('/dev/shm has no room for what workers read (a container is given more by --shm-size 8g or --ipc=host): '
+        log.info('/dev/shm has no room for what workers read (a container is given more by '
+                 '--shm-size 8g or --ipc=host): '
                  'they send it through pipes, which takes longer')
     return torch.from_numpy(array)
 
@@ -70,7 +77,8 @@ def _handed_over(item: Any) -> Any:
         return item
     if isinstance(item, torch.Tensor):
         try:
-            return item.share_memory_()  # here: where the queue's thread did it, its failure would leave the parent waiting
+            # here: where the queue's thread did it, its failure would leave the parent waiting
+            return item.share_memory_()
         except RuntimeError:
             return _ByPipe(item)
     if isinstance(item, dict):
@@ -83,17 +91,19 @@ def _handed_over(item: Any) -> Any:
 
 def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batches: bool = False,
                pin_memory: bool = False) -> Iterator[Any]:
-    """read(key) for each of `keys`, in order, by `num_workers` processes ahead of the caller (0: here).
+    """read(key) for each of `keys`, in order, by `num_workers` processes ahead of the caller (0:
+    here).
 
-    With batches=True `keys` are lists of keys, their items are dicts of arrays and numbers, and those of each list come
-    stacked, as tensors. A UserError is yielded in the place of its item (of its batch). Raises UserError when the system kills
-    a worker.
+    With batches=True `keys` are lists of keys, their items are dicts of arrays and numbers, and
+    those of each list come stacked, as tensors. A UserError is yielded in the place of its item (of
+    its batch). Raises UserError when the system kills a worker.
     """
     options = {'batch_sampler': keys, 'collate_fn': _collate} if batches else \
         {'sampler': keys, 'batch_size': None, 'collate_fn': _handed_over}
-    loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory, **options,
-                             worker_init_fn=_in_worker,
-                             multiprocessing_context=multiprocessing.get_context('fork') if num_workers else None)
+    loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory,
+                             **options, worker_init_fn=_in_worker,
+                             multiprocessing_context=multiprocessing.get_context('fork')
+                             if num_workers else None)
     with ending.explained():
         items = iter(loader)
     while True:
@@ -106,14 +116,15 @@ def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batch
 
 
 def _in_worker(number: int) -> None:
-    unlock()  # its copies only: else a worker that outlives a killed run for seconds would keep its locks
+    # its copies only: else a worker that outlives a killed run for seconds would keep its locks
+    unlock()
 
 
 def checked(item: Any) -> Any:
     """An item of `read_ahead`; raises the UserError that came in its place.
 
-    A new one: an exception raised from a variable keeps all frames above it alive, and with them the workers, which
-    then are given up only after seconds.
+    A new one: an exception raised from a variable keeps all frames above it alive, and with them
+    the workers, which then are given up only after seconds.
     """
     if isinstance(item, UserError):
         raise type(item)(str(item))
@@ -122,8 +133,10 @@ def checked(item: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Lists of (epoch, index) for the steps `start`..`stop` of a training: each epoch shuffled from (seed, epoch), its
-    short last batch dropped. Batches are global: this process gets its share of each."""
+    """Lists of (epoch, index) for the steps `start`..`stop` of a training: each epoch shuffled from
+    (seed, epoch), its short last batch dropped. Batches are global: this process gets its share of
+    each.
+    """
 
     images: int
     batch_size: int
@@ -137,9 +150,11 @@ class Batches:
         for step in range(self.start, self.stop):
             epoch, batch = divmod(step, per_epoch)
             if shuffled != epoch:
-                order, shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.images), epoch
+                order, shuffled = np.random.default_rng([self.seed,
+                                                         epoch]).permutation(self.images), epoch
             first = batch * self.batch_size
-            yield [(epoch, int(index)) for index in torchutils.share(order[first:first + self.batch_size])]
+            yield [(epoch, int(index))
+                   for index in torchutils.share(order[first:first + self.batch_size])]
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -149,14 +164,16 @@ class TrainingCrops:
     """An augmented image, its image-level labels and, where asked for, its refined seed.
 
     Order: resize on 8 bits, normalise, flip, random crop (canvas 0, label map 255).
-    resize_long: (low, high): the long side becomes a whole number drawn evenly, both ends included; or
-    scale: (low, high): a factor drawn evenly. label_dir: folder of refined seeds; label_stride: the crop's label map is
-    resized by PIL nearest to that stride's size.
+    resize_long: (low, high): the long side becomes a whole number drawn evenly, both ends included;
+    or
+    scale: (low, high): a factor drawn evenly. label_dir: folder of refined seeds; label_stride: the
+    crop's label map is resized by PIL nearest to that stride's size.
     """
 
     def __init__(self, source: Source, ids: list[str], crop_size: int, seed: int, *,
-                 resize_long: tuple[int, int] | None = None, scale: tuple[float, float] | None = None,
-                 label_dir: str | None = None, label_stride: int = 1, label_remedy: str = ''):
+                 resize_long: tuple[int, int] | None = None,
+                 scale: tuple[float, float] | None = None, label_dir: str | None = None,
+                 label_stride: int = 1, label_remedy: str = ''):
         self.source, self.ids, self.crop_size, self.seed = source, ids, crop_size, seed
         self.resize_long, self.scale = resize_long, scale
         self.label_dir, self.label_stride, self.label_remedy = label_dir, label_stride, label_remedy
@@ -165,14 +182,17 @@ class TrainingCrops:
         return len(self.ids)
 
     def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """key: (epoch, index). Returns image (3, S, S), labels (C,), index, seed (for dropout), label_map (s, s)."""
+        """key: (epoch, index). Returns image (3, S, S), labels (C,), index, seed (for dropout),
+        label_map (s, s).
+        """
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
         image = imutils.read_of(self.source, image_id)
         label_map = None
         if self.label_dir is not None:
-            label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
+            label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes,
+                                  self.label_remedy)
         hw = imutils.scaled_hw(image.shape[:2], self._draw_scale(image.shape[:2], rng))
         image = imutils.resize(image, hw)
         flip = -1 if rng.random() < 0.5 else 1
@@ -195,14 +215,17 @@ class TrainingCrops:
 
 
 class SegmentationCrops:
-    """An augmented image and its label map, for the segmentation network (kazuto1011/deeplab-pytorch).
+    """An augmented image and its label map, for the segmentation network
+    (kazuto1011/deeplab-pytorch).
 
-    Resized by one of `scales` to int(H*s) x int(W*s), bilinear and not smoothed, padded at the right and bottom with the
-    mean (label map: 255), a random crop, flipped. normalize: of `imutils.INPUTS`.
+    Resized by one of `scales` to int(H*s) x int(W*s), bilinear and not smoothed, padded at the
+    right and bottom with the mean (label map: 255), a random crop, flipped. normalize: of
+    `imutils.INPUTS`.
     """
 
-    def __init__(self, source: Source, ids: list[str], crop_size: int, seed: int, *, scales: list[float],
-                 normalize: Callable[[np.ndarray], np.ndarray], label_dir: str, label_remedy: str = ''):
+    def __init__(self, source: Source, ids: list[str], crop_size: int, seed: int, *,
+                 scales: list[float], normalize: Callable[[np.ndarray], np.ndarray], label_dir: str,
+                 label_remedy: str = ''):
         self.source, self.ids, self.crop_size, self.seed = source, ids, crop_size, seed
         self.scales, self.normalize = scales, normalize
         self.label_dir, self.label_remedy = label_dir, label_remedy
@@ -216,7 +239,8 @@ class SegmentationCrops:
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
         image = imutils.read_of(self.source, image_id)
-        label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes, self.label_remedy)
+        label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes,
+                              self.label_remedy)
         scale = self.scales[rng.integers(len(self.scales))]
         hw = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
         image, label_map = imutils.resize_bilinear(image, hw), labels.resize(label_map, hw)
@@ -225,12 +249,15 @@ class SegmentationCrops:
         window = slice(top, top + self.crop_size), slice(left, left + self.crop_size)
         image = imutils.top_left(self.normalize(image[window]), self.crop_size, 0)[:, ::flip]
         label_map = imutils.top_left(label_map[window], self.crop_size, labels.IGNORE)[:, ::flip]
-        return {'image': imutils.to_chw(image), 'label_map': label_map.astype(np.int64), 'index': index}
+        return {'image': imutils.to_chw(image), 'label_map': label_map.astype(np.int64),
+                'index': index}
 
 
 class WithoutDamaged:
-    """Training crops with another image, drawn from (seed, epoch, image), in the place of one that cannot be decoded: the same
-    for any number of workers and processes. `left_out` of an item is the index of the latter, else -1."""
+    """Training crops with another image, drawn from (seed, epoch, image), in the place of one that
+    cannot be decoded: the same for any number of workers and processes. `left_out` of an item is
+    the index of the latter, else -1.
+    """
 
     def __init__(self, crops: TrainingCrops | SegmentationCrops):
         self.crops, self.ids = crops, crops.ids
@@ -245,7 +272,8 @@ class WithoutDamaged:
             return self.crops(key) | {'left_out': -1}
         except imutils.UnreadableImage as error:
             first = error
-        rng = np.random.default_rng(torchutils.image_seed(self.crops.seed, epoch, self.ids[index], 'in its place'))
+        rng = np.random.default_rng(torchutils.image_seed(self.crops.seed, epoch, self.ids[index],
+                                                          'in its place'))
         for other in rng.permutation(len(self)).tolist():
             try:
                 return self.crops((epoch, other)) | {'left_out': index}
@@ -261,36 +289,45 @@ def damaged(source: Source, ids: list[str], num_workers: int) -> list[str]:
         return True
 
     items = torchutils.progress(read_ahead(look, ids, num_workers), total=len(ids), unit='image')
-    return [image_id for image_id, item in zip(ids, items, strict=True) if isinstance(item, UserError)]
+    return [image_id for image_id, item in zip(ids, items, strict=True)
+            if isinstance(item, UserError)]
 
 
 def decodable(source: Source, ids: list[str], on_damaged: str, num_workers: int) -> list[str]:
-    """`ids`; where `on_damaged` is 'skip', without those whose photographs cannot be decoded. Raises UserError where none is
-    left."""
+    """`ids`; where `on_damaged` is 'skip', without those whose photographs cannot be decoded.
+    Raises UserError where none is left.
+    """
     if on_damaged != 'skip':
         return ids
-    gone = set(sum(torchutils.gather([damaged(source, list(torchutils.share(ids)), num_workers)]), []))
+    gone = set(sum(torchutils.gather([damaged(source, list(torchutils.share(ids)), num_workers)]),
+                   []))
     left = [image_id for image_id in ids if image_id not in gone]
     if not left:
         raise UserError(f'none of {len(ids)} photographs can be decoded (first {ids[0]})')
     return left
 
 
-def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int, remedy: str) -> np.ndarray:
-    """The refined seed of an image of size `hw`. Raises UserError where it is missing, of another size, or holds labels
-    above the number of classes."""
+def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int,
+              remedy: str) -> np.ndarray:
+    """The refined seed of an image of size `hw`. Raises UserError where it is missing, of another
+    size, or holds labels above the number of classes.
+    """
     path = labels.label_path(folder, image_id)
     label_map = labels.load(path, remedy)
     if label_map.shape != tuple(hw):
-        raise UserError(f'{path}: {label_map.shape[0]} x {label_map.shape[1]}, its image is {hw[0]} x {hw[1]}: '
+        raise UserError(f'{path}: {label_map.shape[0]} x {label_map.shape[1]}, its image is '
+                        f'{hw[0]} x {hw[1]}: '
                         'made from another image; make it anew')
     if label_map[label_map != labels.IGNORE].max(initial=0) > n_classes:
-        raise UserError(f'{path}: holds labels above {n_classes}, the number of classes; make it anew')
+        raise UserError(f'{path}: holds labels above {n_classes}, the number of classes; make it '
+                        f'anew')
     return label_map
 
 
 def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndarray]:
-    """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels (C,)."""
+    """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels
+    (C,).
+    """
     image = imutils.normalize(imutils.read_of(source, image_id))
     return {'image': imutils.to_chw(imutils.top_left(image, size, 0)),
             'labels': source.labels(image_id).astype(np.float32)}

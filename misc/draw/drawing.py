@@ -1,4 +1,6 @@
-"""Pictures: activations and label maps over their image, and sheets of many of them. uint8 arrays (H, W, 3), RGB."""
+"""Pictures: activations and label maps over their image, and sheets of many of them. uint8 arrays
+(H, W, 3), RGB.
+"""
 import functools
 import os
 import unicodedata
@@ -14,18 +16,23 @@ from misc import imutils
 from misc.files.labels import IGNORE
 from misc.pyutils import atomic_path, log
 
-HATCH_PERIOD = 8  # pixels along a row from one light line to the next; half of it is light, half dark
+# pixels along a row from one light line to the next; half of it is light, half dark
+HATCH_PERIOD = 8
 HATCH_LIGHT, HATCH_DARK = 250, 90  # greys: no class has them
 WHITE = 255
-NO_TEXT = ('Last Resort', 'cm', 'STIXNonUnicode', 'STIXSize')  # matplotlib's fonts of boxes, and of mathematics
+# matplotlib's fonts of boxes, and of mathematics
+NO_TEXT = ('Last Resort', 'cm', 'STIXNonUnicode', 'STIXSize')
 PAPER, INK, FAINT_INK, EMPTY_CELL = (250, 250, 248), (28, 28, 30), (105, 105, 110), (238, 238, 235)
 
 
-def overlay_activation(image: np.ndarray, activation: np.ndarray, alpha: float = 0.75) -> np.ndarray:
-    """The activation in colour (matplotlib's plasma, blue to yellow in even steps) over the grey image.
+def overlay_activation(image: np.ndarray, activation: np.ndarray,
+                       alpha: float = 0.75) -> np.ndarray:
+    """The activation in colour (matplotlib's plasma, blue to yellow in even steps) over the grey
+    image.
 
-    `image`: uint8 (H, W, 3). `activation`: (H, W); values are cut to 0..1, NaN counts as 0. `alpha`: opacity where it
-    is 1; opacity falls with the activation, and where that is 0 the grey image itself shows.
+    `image`: uint8 (H, W, 3). `activation`: (H, W); values are cut to 0..1, NaN counts as 0.
+    `alpha`: opacity where it is 1; opacity falls with the activation, and where that is 0 the grey
+    image itself shows.
     Raises ValueError for other shapes.
     """
     _check_shapes(image, activation)
@@ -35,11 +42,15 @@ def overlay_activation(image: np.ndarray, activation: np.ndarray, alpha: float =
     return _to_uint8((1 - opacity) * _grey(image) + opacity * colours)
 
 
-def overlay_labels(image: np.ndarray, label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) -> np.ndarray:
-    """The label map over its image: classes in `palette`'s colours with a white contour, ignored pixels hatched.
+def overlay_labels(image: np.ndarray, label_map: np.ndarray, palette: np.ndarray,
+                   alpha: float = 0.6) -> np.ndarray:
+    """The label map over its image: classes in `palette`'s colours with a white contour, ignored
+    pixels hatched.
 
-    `image`: uint8 (H, W, 3). `label_map`: whole numbers (H, W), 0 background (shows the image), 255 ignored.
-    `palette`: uint8 (n, 3), a row for every label that occurs. `alpha`: opacity of classes and hatching.
+    `image`: uint8 (H, W, 3). `label_map`: whole numbers (H, W), 0 background (shows the image), 255
+    ignored.
+    `palette`: uint8 (n, 3), a row for every label that occurs. `alpha`: opacity of classes and
+    hatching.
     Raises ValueError for other shapes, or a label that the palette lacks.
     """
     _check_shapes(image, label_map)
@@ -49,12 +60,14 @@ def overlay_labels(image: np.ndarray, label_map: np.ndarray, palette: np.ndarray
     return _to_uint8(blended)
 
 
-def overlay_instances(image: np.ndarray, instance_map: np.ndarray, names: Sequence[str] | None = None,
-                      alpha: float = 0.6, text_size: int = 14) -> np.ndarray:
+def overlay_instances(image: np.ndarray, instance_map: np.ndarray,
+                      names: Sequence[str] | None = None, alpha: float = 0.6,
+                      text_size: int = 14) -> np.ndarray:
     """Instances over their image, each in a colour of its own with a white contour.
 
-    `image`: uint8 (H, W, 3). `instance_map`: whole numbers (H, W), 0 for none (shows the image), else the number of an
-    instance, from 1. `names`: a text for each number, written where its instance is thickest. `alpha`: opacity.
+    `image`: uint8 (H, W, 3). `instance_map`: whole numbers (H, W), 0 for none (shows the image),
+    else the number of an instance, from 1. `names`: a text for each number, written where its
+    instance is thickest. `alpha`: opacity.
     Raises ValueError for other shapes, and for fewer names than instances.
     """
     _check_shapes(image, instance_map)
@@ -70,16 +83,19 @@ def overlay_instances(image: np.ndarray, instance_map: np.ndarray, names: Sequen
     draw = ImageDraw.Draw(picture)
     for one in np.setdiff1d(instance_map, [0]):
         name, font = drawable(names[one - 1], text_size)
-        inside = cv2.distanceTransform(np.pad(instance_map == one, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        inside = cv2.distanceTransform(np.pad(instance_map == one, 1).astype(np.uint8), cv2.DIST_L2,
+                                       3)[1:-1, 1:-1]
         y, x = np.unravel_index(inside.argmax(), inside.shape)
         half = font.getlength(name) / 2 + 2
         x = max(min(x, image.shape[1] - half), half)  # not beyond the sides, where that can be
-        draw.text((x, int(y)), name, fill=PAPER, font=font, anchor='mm', stroke_width=2, stroke_fill=INK)
+        draw.text((x, int(y)), name, fill=PAPER, font=font, anchor='mm', stroke_width=2,
+                  stroke_fill=INK)
     return np.asarray(picture)
 
 
 def label_layer(label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) -> np.ndarray:
-    """What `overlay_labels` lays over the image, on its own: uint8 (H, W, 4), RGB and opacity, clear where it shows the image.
+    """What `overlay_labels` lays over the image, on its own: uint8 (H, W, 4), RGB and opacity,
+    clear where it shows the image.
 
     Raises ValueError for a label that the palette lacks.
     """
@@ -90,7 +106,8 @@ def label_layer(label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) 
 
 
 def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """The label map (H, W) alone, in `palette`'s colours (uint8 (n, 3)), ignored pixels (255) hatched.
+    """The label map (H, W) alone, in `palette`'s colours (uint8 (n, 3)), ignored pixels (255)
+    hatched.
 
     Raises ValueError for a label that the palette lacks.
     """
@@ -101,12 +118,15 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequenc
                   row_titles: Sequence[str] | None = None, cell: tuple[int, int] = (190, 250),
                   captions: Sequence[Sequence[str | None]] | None = None, title: str = '',
                   text_size: int = 15, margin: int = 24, gap: int = 10) -> np.ndarray:
-    """Rows of images on one light sheet: a heading over each column, a title left of each row, captions below cells.
+    """Rows of images on one light sheet: a heading over each column, a title left of each row,
+    captions below cells.
 
-    `rows`: images, uint8 (H, W, 3) of any size, each fitted into `cell` (height, width; pixels) with its aspect kept;
-    None, and what a row lacks at its end, is an empty cell. `row_titles`: a text a row; `captions`: a list of texts a
-    row. Texts are wrapped to their place. `margin` around the sheet and `gap` between cells are in pixels.
-    Raises ValueError for a row longer than `headings`, or another number of titles or captions than of rows.
+    `rows`: images, uint8 (H, W, 3) of any size, each fitted into `cell` (height, width; pixels)
+    with its aspect kept; None, and what a row lacks at its end, is an empty cell. `row_titles`: a
+    text a row; `captions`: a list of texts a row. Texts are wrapped to their place. `margin` around
+    the sheet and `gap` between cells are in pixels.
+    Raises ValueError for a row longer than `headings`, or another number of titles or captions than
+    of rows.
     """
     _check_sheet(rows, headings, row_titles, captions)
     cell_h, cell_w = cell
@@ -120,28 +140,34 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequenc
         cells = [_fitted(image, cell) for image in _filled(row, len(headings), None)]
         texts = [_text(text or '', cell_w, text_size - 2, FAINT_INK)
                  for text in _filled(row_captions, len(headings), '')]
-        lines.append([row_title] + [_below([image, text], gap // 2) for image, text in zip(cells, texts, strict=True)])
+        lines.append([row_title] + [_below([image, text], gap // 2)
+                                    for image, text in zip(cells, texts, strict=True)])
     sheet = _below([_beside(line if side else line[1:], gap) for line in lines], gap)
     heading = _text(title, sheet.shape[1], text_size + 6, INK, centred=False)
     return _framed(_below([heading, sheet], gap), margin)
 
 
 def save(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write `image`, uint8 (H, W, 3 or 4), to `path` as a PNG, or a JPEG where it ends in .jpg, atomically. Raises
-    UserError when the disk refuses."""
-    kind = {'format': 'JPEG', 'quality': 88} if os.fspath(path).endswith('.jpg') else {'format': 'PNG'}
+    """Write `image`, uint8 (H, W, 3 or 4), to `path` as a PNG, or a JPEG where it ends in .jpg,
+    atomically. Raises UserError when the disk refuses.
+    """
+    kind = ({'format': 'JPEG', 'quality': 88} if os.fspath(path).endswith('.jpg')
+            else {'format': 'PNG'})
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, **kind)
 
 
 def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """A text and a font that can draw it: Pillow's own, else matplotlib's DejaVu Sans, else the first one of this machine that
-    lacks fewest of its characters. What no font has, and writing that needs shaping where Pillow cannot shape, is written as
-    Python would, \\u732b, which the log tells of once."""
+    """A text and a font that can draw it: Pillow's own, else matplotlib's DejaVu Sans, else the
+    first one of this machine that lacks fewest of its characters. What no font has, and writing
+    that needs shaping where Pillow cannot shape, is written as Python would, \\u732b, which the log
+    tells of once.
+    """
     text = unicodedata.normalize('NFC', text)
     others = ''.join(sorted({character for character in text if not character.isascii()}))
     font, lacking = _font_for(others, size)
-    return ''.join(_escaped(character) if character in lacking else character for character in text), font
+    return ''.join(_escaped(character) if character in lacking else character
+                   for character in text), font
 
 
 @functools.lru_cache(maxsize=1024)
@@ -149,7 +175,8 @@ def _font_for(characters: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
     """The font that draws these characters, and those that it lacks."""
     unshaped = ''.join(filter(_needs_shaping, characters)) if not features.check('raqm') else ''
     drawn = [character for character in characters if character not in unshaped]
-    best, least = ImageFont.load_default(size), [character for character in drawn if not _default_has(character)]
+    best, least = ImageFont.load_default(size), [character for character in drawn
+                                                 if not _default_has(character)]
     for path in _font_files() if least else ():
         has = _characters_of(path)
         lacking = [character for character in drawn if ord(character) not in has]
@@ -170,8 +197,10 @@ _told: set[str] = set()  # characters that no font has, and that the log has tol
 def _tell_of(lacking: frozenset[str]) -> None:
     if lacking:
         _told.update(lacking)
-        log.warning('no font here draws %s; install one with these characters (Debian: fonts-noto-cjk, fonts-noto-core)',
-                    ', '.join(f'{character if character.isprintable() else "a character"} (written as {_escaped(character)})'
+        log.warning('no font here draws %s; install one with these characters (Debian: '
+                    'fonts-noto-cjk, fonts-noto-core)',
+                    ', '.join(f'{character if character.isprintable() else "a character"} (written '
+                              f'as {_escaped(character)})'
                               for character in sorted(lacking)))
 
 
@@ -181,7 +210,8 @@ def _escaped(character: str) -> str:
 
 def _needs_shaping(character: str) -> bool:
     """Of scripts from right to left, and from Devanagari to Khmer, whose letters join or move."""
-    return unicodedata.bidirectional(character) in ('R', 'AL', 'AN') or '\u0900' <= character <= '\u109f' \
+    return unicodedata.bidirectional(character) in ('R', 'AL',
+                                                    'AN') or '\u0900' <= character <= '\u109f' \
         or '\u1780' <= character <= '\u17ff'
 
 
@@ -190,13 +220,17 @@ def _default_has(character: str) -> bool:
     if '\ud800' <= character <= '\udfff':  # of a file name that is not UTF-8
         return False
     font = ImageFont.load_default(16)
-    return bytes(font.getmask(character)) != bytes(font.getmask('\uffff'))  # the box of a missing letter
+    # the box of a missing letter
+    return bytes(font.getmask(character)) != bytes(font.getmask('\uffff'))
 
 
 @functools.cache
 def _font_files() -> list[str]:
-    """matplotlib's DejaVu Sans, then the upright fonts of normal weight of this machine, sorted by name."""
-    from matplotlib import font_manager  # here, because it looks for fonts for seconds, once on a machine
+    """matplotlib's DejaVu Sans, then the upright fonts of normal weight of this machine, sorted by
+    name.
+    """
+    # here, because it looks for fonts for seconds, once on a machine
+    from matplotlib import font_manager
 
     first = font_manager.findfont('DejaVu Sans')
     fonts = {(font.name, font.fname) for font in font_manager.fontManager.ttflist
@@ -215,7 +249,8 @@ def _characters_of(path: str) -> frozenset[int]:
 
 def _check_shapes(image: np.ndarray, plane: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != plane.shape:
-        raise ValueError(f'an image (H, W, 3) and a plane (H, W) are needed, not {image.shape} and {plane.shape}')
+        raise ValueError(f'an image (H, W, 3) and a plane (H, W) are needed, not {image.shape} and '
+                         f'{plane.shape}')
 
 
 def _check_sheet(rows: Sequence, headings: Sequence[str], row_titles: Sequence[str] | None,
@@ -242,16 +277,20 @@ def _flat_colours(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     ignored = label_map == IGNORE
     labels = np.where(ignored, 0, label_map)
     if labels.size and (labels.max() >= len(palette) or labels.min() < 0):
-        raise ValueError(f'labels {labels.min()}..{labels.max()} do not fit a palette of {len(palette)} colours')
+        raise ValueError(f'labels {labels.min()}..{labels.max()} do not fit a palette of '
+                         f'{len(palette)} colours')
     y, x = np.indices(label_map.shape)
     hatch = np.where((x + y) % HATCH_PERIOD < HATCH_PERIOD // 2, HATCH_LIGHT, HATCH_DARK)[..., None]
     return np.where(ignored[..., None], hatch, palette[labels]).astype(np.float32)
 
 
 def _instance_colours(number: int) -> np.ndarray:
-    """float (number + 1, 3), row 0 unused: hues by the golden ratio, so that neighbours in number are far apart."""
+    """float (number + 1, 3), row 0 unused: hues by the golden ratio, so that neighbours in number
+    are far apart.
+    """
     hues = np.arange(number + 1) * 0.618034 % 1
-    return matplotlib.colors.hsv_to_rgb(np.stack([hues, np.full_like(hues, 0.8), np.full_like(hues, 0.95)], 1)) * 255
+    return matplotlib.colors.hsv_to_rgb(np.stack([hues, np.full_like(hues, 0.8),
+                                                  np.full_like(hues, 0.95)], 1)) * 255
 
 
 def _contour(label_map: np.ndarray) -> np.ndarray:
@@ -263,7 +302,8 @@ def _contour(label_map: np.ndarray) -> np.ndarray:
 
 
 def _fitted(image: np.ndarray | None, cell: tuple[int, int]) -> np.ndarray:
-    """The image in the middle of a cell (height, width), as large as fits; a faint field for None."""
+    """The image in the middle of a cell (height, width), as large as fits; a faint field for None.
+    """
     if image is None:
         return _blank(*cell, colour=EMPTY_CELL)
     fitted = imutils.rescale(image, min(cell[0] / image.shape[0], cell[1] / image.shape[1]))
@@ -274,8 +314,11 @@ def _fitted(image: np.ndarray | None, cell: tuple[int, int]) -> np.ndarray:
     return canvas
 
 
-def _text(text: str, width: int, size: int, ink: tuple[int, int, int], centred: bool = True) -> np.ndarray:
-    """The text wrapped to `width` pixels, on paper: (lines * line height, width, 3), without height if it is empty."""
+def _text(text: str, width: int, size: int, ink: tuple[int, int, int],
+          centred: bool = True) -> np.ndarray:
+    """The text wrapped to `width` pixels, on paper: (lines * line height, width, 3), without height
+    if it is empty.
+    """
     size = max(size, 8)
     text, font = drawable(text, size)
     line_height = round(size * 1.3)
@@ -291,7 +334,9 @@ def _text(text: str, width: int, size: int, ink: tuple[int, int, int], centred: 
 
 
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Lines not wider than `width`, broken between words, and inside a word that is too long for a line."""
+    """Lines not wider than `width`, broken between words, and inside a word that is too long for a
+    line.
+    """
     lines = []
     for paragraph in text.splitlines():
         line = ''
@@ -301,7 +346,8 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
                 continue
             lines += [line] if line else []
             while font.getlength(word) > width and len(word) > 1:
-                fits = max((n for n in range(1, len(word)) if font.getlength(word[:n]) <= width), default=1)
+                fits = max((n for n in range(1, len(word)) if font.getlength(word[:n]) <= width),
+                           default=1)
                 lines.append(word[:fits])
                 word = word[fits:]
             line = word

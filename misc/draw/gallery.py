@@ -1,9 +1,13 @@
-"""Single images for the report: their scores at every threshold, their pictures, and the planes that its page draws masks from.
+"""Single images for the report: their scores at every threshold, their pictures, and the planes
+that its page draws masks from.
 
-A page that is opened from disk may not read the pixels of picture files. So what its slider needs lies in script files:
-data/N.js calls `amnReport.arrived(N, text)`; the text is base64 of zlib of uint8 planes (H, W), one after the other: the
-truth, where there is one, then of each activation the strongest class and the number of thresholds of scores.GRID passed.
-N is the image's place in the list: an id may hold whatever a file name may, and would have to be escaped everywhere.
+A page that is opened from disk may not read the pixels of picture files. So what its slider needs
+lies in script files:
+data/N.js calls `amnReport.arrived(N, text)`; the text is base64 of zlib of uint8 planes (H, W), one
+after the other: the truth, where there is one, then of each activation the strongest class and the
+number of thresholds of scores.GRID passed.
+N is the image's place in the list: an id may hold whatever a file name may, and would have to be
+escaped everywhere.
 """
 import base64
 import dataclasses
@@ -26,7 +30,9 @@ GRID = np.array(scores.GRID)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A folder of activations (`threshold` is where they are scored), of refined seeds, or of masks (no threshold)."""
+    """A folder of activations (`threshold` is where they are scored), of refined seeds, or of masks
+    (no threshold).
+    """
 
     name: str
     title: str
@@ -47,7 +53,9 @@ class Method:
 
 
 class Parts(NamedTuple):
-    """image uint8 (H, W, 3); truth uint8 (H, W) or None; what each method made of it, by name, where it has."""
+    """image uint8 (H, W, 3); truth uint8 (H, W) or None; what each method made of it, by name,
+    where it has.
+    """
 
     image: np.ndarray
     truth: np.ndarray | None
@@ -55,35 +63,44 @@ class Parts(NamedTuple):
 
 
 def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
-    """What there is of an image. Raises UserError for what is there but broken, of another size or of other classes."""
+    """What there is of an image. Raises UserError for what is there but broken, of another size or
+    of other classes.
+    """
     image = imutils.read_of(source, image_id)
     hw, made = image.shape[:2], {}
-    truth = scores.read_truth(source, image_id, hw) if Path(source.mask_path(image_id)).is_file() else None
+    truth = (scores.read_truth(source, image_id, hw) if Path(source.mask_path(image_id)).is_file()
+             else None)
     for method in methods:
         if method.kind == 'activation':
             if activations.exists(method.folder, image_id):
                 made[method.name] = activations.load(method.folder, image_id).without_background()
                 _check_activation(made[method.name], method, image_id, hw, source.n_classes)
         elif labels.exists(method.folder, image_id):
-            made[method.name] = datasets.read_seed(method.folder, image_id, hw, source.n_classes, 'it was there before')
+            made[method.name] = datasets.read_seed(method.folder, image_id, hw, source.n_classes,
+                                                   'it was there before')
     return Parts(image, truth, made)
 
 
-def _check_activation(activation: activations.Activation, method: Method, image_id: str, hw: tuple[int, int],
-                      n_classes: int) -> None:
-    made_for, path = activation.high_res.shape[1:], activations.activation_path(method.folder, image_id)
+def _check_activation(activation: activations.Activation, method: Method, image_id: str,
+                      hw: tuple[int, int], n_classes: int) -> None:
+    made_for, path = activation.high_res.shape[1:], activations.activation_path(method.folder,
+                                                                                image_id)
     if made_for != hw:
-        raise UserError(f'{path}: {made_for[0]} x {made_for[1]}, its image is {hw[0]} x {hw[1]}: made from another image; '
+        raise UserError(f'{path}: {made_for[0]} x {made_for[1]}, its image is {hw[0]} x {hw[1]}: '
+                        f'made from another image; '
                         'make it anew')
     if activation.keys.max(initial=0) >= n_classes:
-        raise UserError(f'{path}: holds classes above {n_classes}, the number of classes; make it anew')
+        raise UserError(f'{path}: holds classes above {n_classes}, the number of classes; make it '
+                        f'anew')
 
 
 @dataclasses.dataclass
 class Measured:
-    """One image. hw; truth: whether it has one; shown: labels that occur in its truth or in what was made of it, without
-    background; true: those in its truth; by method: the counts as scores.truth_and_* give them, the mIoU at each of the
-    method's thresholds (T,), or (1,) for masks. Without a truth there are neither counts nor scores."""
+    """One image. hw; truth: whether it has one; shown: labels that occur in its truth or in what
+    was made of it, without background; true: those in its truth; by method: the counts as
+    scores.truth_and_* give them, the mIoU at each of the method's thresholds (T,), or (1,) for
+    masks. Without a truth there are neither counts nor scores.
+    """
 
     hw: tuple[int, int]
     truth: bool
@@ -99,13 +116,15 @@ def measure(source: Source, image_id: str, methods: list[Method]) -> Measured:
     parts = load(source, image_id, methods)
     true = _occurring(parts.truth) if parts.truth is not None else []
     shown = set(true).union(*map(_occurring, parts.made.values()))
-    result = Measured(parts.image.shape[:2], parts.truth is not None, sorted(shown), true, list(parts.made))
+    result = Measured(parts.image.shape[:2], parts.truth is not None, sorted(shown), true,
+                      list(parts.made))
     for method in methods:
         if method.kind == 'seed' or parts.truth is None or method.name not in parts.made:
             continue
         made = parts.made[method.name]
         if method.kind == 'activation':
-            counts = scores.truth_and_activation(parts.truth, made.keys, made.high_res, source.n_classes, method.thresholds)
+            counts = scores.truth_and_activation(parts.truth, made.keys, made.high_res,
+                                                 source.n_classes, method.thresholds)
         else:
             counts = scores.truth_and_map(parts.truth, made, source.n_classes)
         result.counts[method.name] = counts
@@ -137,38 +156,50 @@ def _miou(index: np.ndarray, counts: np.ndarray, n_classes: int, method: Method)
 
 
 def choose(miou: np.ndarray, number: int, seed: int) -> dict[int, str]:
-    """Which images to show: position -> 'best', 'worst' or 'random', a third of `number` each; all, as '', for 0.
+    """Which images to show: position -> 'best', 'worst' or 'random', a third of `number` each; all,
+    as '', for 0.
 
     miou: (N,), nan where there is no score: those can be drawn at random only.
     """
     if number == 0 or number >= len(miou):
         return dict.fromkeys(range(len(miou)), '')
-    order = [int(position) for position in np.argsort(-miou, kind='stable') if not np.isnan(miou[position])]
+    order = [int(position) for position in np.argsort(-miou, kind='stable')
+             if not np.isnan(miou[position])]
     best = order[:(number + 2) // 3]
     worst = order[len(best):][::-1][:(number + 1) // 3]
     others = np.setdiff1d(np.arange(len(miou)), best + worst)
-    drawn = np.random.default_rng(seed).choice(others, number - len(best) - len(worst), replace=False).tolist()
-    groups = dict.fromkeys(best, 'best') | dict.fromkeys(worst, 'worst') | dict.fromkeys(drawn, 'random')
+    drawn = np.random.default_rng(seed).choice(others, number - len(best) - len(worst),
+                                               replace=False).tolist()
+    groups = dict.fromkeys(best, 'best') | dict.fromkeys(worst,
+                                                         'worst') | dict.fromkeys(drawn, 'random')
     return dict(sorted(groups.items()))
 
 
-def write_image(folder: Path, number: int, source: Source, image_id: str, methods: list[Method]) -> None:
-    """images/N_image.jpg; to be laid over it images/N_PART.png of the truth and each seed or mask; data/N.js."""
+def write_image(folder: Path, number: int, source: Source, image_id: str,
+                methods: list[Method]) -> None:
+    """images/N_image.jpg; to be laid over it images/N_PART.png of the truth and each seed or mask;
+    data/N.js.
+    """
     parts = load(source, image_id, methods)
     drawing.save(folder / 'images' / f'{number}_image.jpg', parts.image)
-    layers = {'truth': parts.truth} | {method.name: parts.made.get(method.name) for method in methods
+    layers = {'truth': parts.truth} | {method.name: parts.made.get(method.name)
+                                       for method in methods
                                        if method.kind != 'activation'}
     for name, label_map in layers.items():
         if label_map is not None:
-            drawing.save(folder / 'images' / f'{number}_{name}.png', drawing.label_layer(label_map, source.palette))
+            drawing.save(folder / 'images' / f'{number}_{name}.png',
+                         drawing.label_layer(label_map, source.palette))
     planes = [] if parts.truth is None else [parts.truth]
     for method in methods:
         if method.kind == 'activation' and method.name in parts.made:
-            planes += scores.strongest_and_passed(parts.made[method.name].keys, parts.made[method.name].high_res, GRID)
+            planes += scores.strongest_and_passed(parts.made[method.name].keys,
+                                                  parts.made[method.name].high_res, GRID)
     with atomic_path(folder / 'data' / f'{number}.js') as temporary:
-        temporary.write_text(f'amnReport.arrived({number}, "{packed(planes)}");\n', encoding='ascii')
+        temporary.write_text(f'amnReport.arrived({number}, "{packed(planes)}");\n',
+                             encoding='ascii')
 
 
 def packed(planes: list[np.ndarray]) -> str:
     """Base64 of zlib of the planes as uint8, one after the other."""
-    return base64.b64encode(zlib.compress(b''.join(plane.astype(np.uint8).tobytes() for plane in planes), 9)).decode()
+    return base64.b64encode(zlib.compress(b''.join(plane.astype(np.uint8).tobytes()
+                                                   for plane in planes), 9)).decode()

@@ -1,7 +1,9 @@
-"""Figures of the threshold analysis, from the `methods` of its analysis.json: a PNG and an SVG each.
+"""Figures of the threshold analysis, from the `methods` of its analysis.json: a PNG and an SVG
+each.
 
-Every method has its colour (Okabe and Ito's, which colour-blind readers tell apart) and its own line style, for readers
-without any colour. The same numbers give the same bytes. No state of pyplot is touched.
+Every method has its colour (Okabe and Ito's, which colour-blind readers tell apart) and its own
+line style, for readers without any colour. The same numbers give the same bytes. No state of pyplot
+is touched.
 """
 import os
 from collections.abc import Callable
@@ -21,34 +23,45 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#0
 LINES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = 'os^Dv'
 FOREGROUND, BACKGROUND = '#009E73', '#555555'
-SETTINGS = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#dddddd',
-            'axes.axisbelow': True, 'lines.linewidth': 1.8, 'legend.frameon': False, 'svg.hashsalt': 'amn',
-            'hatch.linewidth': 0.5}
+SETTINGS = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False,
+            'axes.grid': True, 'grid.color': '#dddddd',
+            'axes.axisbelow': True, 'lines.linewidth': 1.8, 'legend.frameon': False,
+            'svg.hashsalt': 'amn', 'hatch.linewidth': 0.5}
 Methods = dict[str, dict[str, Any]]
 
 
 def curves(methods: Methods) -> Figure:
-    """mIoU against the global threshold, the threshold in use marked; below, the thresholds near the best."""
+    """mIoU against the global threshold, the threshold in use marked; below, the thresholds near
+    the best.
+    """
     figure = _figure(7.5, 5.0 + 0.55 * len(methods))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 0.35 * len(methods) + 0.3))
     for number, method in enumerate(methods.values()):
         style = _style(number)
         above.plot(GRID, _percent(method['curve']), **style)
-        above.plot(method['best_threshold'], 100 * method['best_miou'], marker='*', markersize=13, markeredgecolor='white',
+        above.plot(method['best_threshold'], 100 * method['best_miou'], marker='*', markersize=13,
+                   markeredgecolor='white', color=style['color'])
+        above.plot(method['threshold_used'], 100 * method['miou_used'], **_mark(number),
                    color=style['color'])
-        above.plot(method['threshold_used'], 100 * method['miou_used'], **_mark(number), color=style['color'])
-        above.plot([], [], label=f'{method["title"]}: {100 * method["miou_used"]:.1f} at {method["threshold_used"]:.2f}, best '
-                   f'{100 * method["best_miou"]:.1f} at {method["best_threshold"]:.2f}', **_mark(number), **style)
+        above.plot([], [], label=f'{method["title"]}: {100 * method["miou_used"]:.1f} at '
+                                 f'{method["threshold_used"]:.2f}, best '
+                   f'{100 * method["best_miou"]:.1f} at {method["best_threshold"]:.2f}',
+                   **_mark(number), **style)
         for key, opacity in (('within_5_points', 0.35), ('within_1_point', 1)):
             low, high = method[key]
             colour = opacity * np.array(to_rgb(style['color'])) + 1 - opacity
-            below.barh(number, max(high - low, 0.004), 0.62, low, color=colour, linewidth=0)  # a single one shows, too
-        below.plot([method['threshold_used']] * 2, (number - 0.42, number + 0.42), color='black', linewidth=1.5)
+            # a single one shows, too
+            below.barh(number, max(high - low, 0.004), 0.62, low, color=colour, linewidth=0)
+        below.plot([method['threshold_used']] * 2, (number - 0.42, number + 0.42), color='black',
+                   linewidth=1.5)
     above.set(ylabel='mIoU (%)', ylim=(0, None), title='mIoU against one threshold for all images')
-    figure.legend(title='mIoU (%) at the threshold in use (hollow mark) and at the best one (star)', loc='outside lower center')
-    below.set(xlabel='global threshold', xlim=(0, 1), yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6))
+    figure.legend(title='mIoU (%) at the threshold in use (hollow mark) and at the best one (star)',
+                  loc='outside lower center')
+    below.set(xlabel='global threshold', xlim=(0, 1), yticks=range(len(methods)),
+              ylim=(len(methods) - 0.4, -0.6))
     below.set_yticklabels([method['title'] for method in methods.values()])
-    below.set_title('within 1 point (dark) and 5 points (light) of the best; line: threshold in use', fontsize=10)
+    below.set_title('within 1 point (dark) and 5 points (light) of the best; '
+                    'line: threshold in use', fontsize=10)
     below.grid(False, axis='y')
     return figure
 
@@ -59,10 +72,12 @@ def best_thresholds(methods: Methods) -> Figure:
     for axes, number, method in panels:
         found, style = method['own_thresholds'], _style(number)
         shares = 100 * np.array(found['twentieths']) / max(found['images'], 1)
-        axes.bar(np.arange(20) / 20, shares, 0.05, align='edge', color=style['color'], edgecolor='white', linewidth=0.8)
+        axes.bar(np.arange(20) / 20, shares, 0.05, align='edge', color=style['color'],
+                 edgecolor='white', linewidth=0.8)
         _line(axes, method['best_threshold'], '-', f'best for all: {method["best_threshold"]:.2f}')
         _line(axes, method['threshold_used'], ':', f'in use: {method["threshold_used"]:.2f}')
-        axes.set_title(f'{method["title"]}: mean {found["mean"]:.2f}, standard deviation {found["std"]:.2f}')
+        axes.set_title(f'{method["title"]}: mean {found["mean"]:.2f}, standard deviation '
+                       f'{found["std"]:.2f}')
         axes.legend(loc='upper right')
     axes.set_xlabel("threshold that is best for the image's own mIoU")
     return figure
@@ -72,16 +87,19 @@ def histograms(methods: Methods) -> Figure:
     """How foreground's and background's activation are distributed, a panel for each method."""
     figure, panels = _panels(methods, 2.3, 'pixels (%)')
     for axes, _, method in panels:
-        for name, colour, line, hatch in (('background', BACKGROUND, '--', '////'), ('foreground', FOREGROUND, '-', None)):
+        for name, colour, line, hatch in (('background', BACKGROUND, '--', '////'),
+                                          ('foreground', FOREGROUND, '-', None)):
             counts = np.array(method['histograms'][name])
             shares, edges = 100 * counts / max(counts.sum(), 1), np.linspace(0, 1, len(counts) + 1)
             axes.stairs(shares, edges, fill=True, color=colour, alpha=0.3, hatch=hatch, linewidth=0)
             axes.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.8,
                         label=f'{name}: mean {_number(method[f"{name}_mean"])}')
-        _line(axes, method['threshold_used'], ':', f'threshold in use: {method["threshold_used"]:.2f}')
+        _line(axes, method['threshold_used'], ':',
+              f'threshold in use: {method["threshold_used"]:.2f}')
         axes.set_yscale('log')
         axes.yaxis.set_major_formatter('{x:g}')
-        axes.set_title(f'{method["title"]}: gap {_number(method["gap"])}, area under ROC {_number(method["auc"])}, '
+        axes.set_title(f'{method["title"]}: gap {_number(method["gap"])}, area under ROC '
+                       f'{_number(method["auc"])}, '
                        f'CV within objects {_number(method["cv"])}', fontsize=11)
         axes.legend(loc='upper right')
     panels[0][0].set_ylim(0.01, 300)  # of all; with room for the legend
@@ -90,27 +108,34 @@ def histograms(methods: Methods) -> Figure:
 
 
 def precision_recall(methods: Methods) -> Figure:
-    """Precision and recall of the foreground's pixels against the threshold, and against each other."""
+    """Precision and recall of the foreground's pixels against the threshold, and against each
+    other.
+    """
     figure = _figure(10.5, 4.0)
     panels = figure.subplots(1, 3)
     for number, method in enumerate(methods.values()):
         precision, recall = _percent(method['precision']), _percent(method['recall'])
         used = {'markevery': _at(method['threshold_used']), **_mark(number), **_style(number)}
-        for axes, x, y in zip(panels, (GRID, GRID, recall), (precision, recall, precision), strict=True):
+        for axes, x, y in zip(panels, (GRID, GRID, recall), (precision, recall, precision),
+                              strict=True):
             axes.plot(x, y, label=method['title'], **used)
-    threshold, precision, recall = 'global threshold', 'precision of foreground (%)', 'recall of foreground (%)'
-    for axes, x, y in zip(panels, (threshold, threshold, recall), (precision, recall, precision), strict=True):
+    threshold, precision, recall = ('global threshold', 'precision of foreground (%)',
+                                    'recall of foreground (%)')
+    for axes, x, y in zip(panels, (threshold, threshold, recall), (precision, recall, precision),
+                          strict=True):
         axes.set(xlabel=x, ylabel=y, ylim=(0, 102), xlim=(0, 1 if x == threshold else 102))
     panels[0].legend(title='mark: threshold in use', loc='lower right')
     return figure
 
 
 FIGURES: dict[str, Callable[[Methods], Figure]] = {
-    'curves': curves, 'best_thresholds': best_thresholds, 'histograms': histograms, 'precision_recall': precision_recall}
+    'curves': curves, 'best_thresholds': best_thresholds, 'histograms': histograms,
+    'precision_recall': precision_recall}
 
 
 def save_all(methods: Methods, folder: str | os.PathLike) -> None:
-    """Write every figure of FIGURES as NAME.png and NAME.svg, atomically. `methods`: at least one, as in analysis.json.
+    """Write every figure of FIGURES as NAME.png and NAME.svg, atomically. `methods`: at least one,
+    as in analysis.json.
 
     Raises UserError when the disk refuses.
     """
@@ -126,7 +151,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout='constrained')
 
 
-def _panels(methods: Methods, height: float, label: str) -> tuple[Figure, list[tuple[Axes, int, dict[str, Any]]]]:
+def _panels(methods: Methods, height: float,
+            label: str) -> tuple[Figure, list[tuple[Axes, int, dict[str, Any]]]]:
     """A panel for each method, one below the other, with the same axis of 0..1."""
     figure = _figure(7.5, 0.7 + height * len(methods))
     panels = figure.subplots(len(methods), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -140,7 +166,8 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _mark(number: int) -> dict[str, Any]:
-    return {'marker': MARKERS[number % len(MARKERS)], 'markersize': 8, 'markerfacecolor': 'white', 'markeredgewidth': 1.8}
+    return {'marker': MARKERS[number % len(MARKERS)], 'markersize': 8, 'markerfacecolor': 'white',
+            'markeredgewidth': 1.8}
 
 
 def _line(axes: Axes, x: float, style: str, label: str) -> None:

@@ -1,11 +1,13 @@
 """The one place that writes and reads activation files.
 
-ID.npz holds three arrays: `keys` int64 (K,), the classes present, from 0, ascending; `strided` (K, h4, w4) and
-`high_res` (K, H, W), float32 or, in half the space, float16; or, in about a tenth, `strided` as float16 and `high_res` as
-uint8, 0..255 for 0..1, compressed. All are read as float32 again. AMN's have a background plane first: (K+1, ...). The
-authors' ID.npy (a pickled dict) is read too, by an unpickler that can build nothing but arrays and tensors.
+ID.npz holds three arrays: `keys` int64 (K,), the classes present, from 0, ascending; `strided` (K,
+h4, w4) and `high_res` (K, H, W), float32 or, in half the space, float16; or, in about a tenth,
+`strided` as float16 and `high_res` as uint8, 0..255 for 0..1, compressed. All are read as float32
+again. AMN's have a background plane first: (K+1, ...). The authors' ID.npy (a pickled dict) is read
+too, by an unpickler that can build nothing but arrays and tensors.
 
-Another folder may hold ID.npz of the random walk (`Walked`), from which a pseudo-mask is cut at any threshold.
+Another folder may hold ID.npz of the random walk (`Walked`), from which a pseudo-mask is cut at any
+threshold.
 """
 import io
 import os
@@ -25,7 +27,9 @@ _RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module's name differs between 
 
 
 class Activation(NamedTuple):
-    """keys (K,), strided (K, h4, w4), high_res (K, H, W): arrays, or planes as tensors where they were computed."""
+    """keys (K,), strided (K, h4, w4), high_res (K, H, W): arrays, or planes as tensors where they
+    were computed.
+    """
 
     keys: np.ndarray
     strided: np.ndarray | torch.Tensor
@@ -33,8 +37,9 @@ class Activation(NamedTuple):
 
     def on_host(self) -> 'Activation':
         """The same as arrays; waits for a GPU."""
-        return Activation(self.keys, *(planes.cpu().numpy() if isinstance(planes, torch.Tensor) else planes
-                                       for planes in (self.strided, self.high_res)))
+        return Activation(self.keys,
+                          *(planes.cpu().numpy() if isinstance(planes, torch.Tensor) else planes
+                            for planes in (self.strided, self.high_res)))
 
     def without_background(self) -> 'Activation':
         """The class planes only: AMN's background plane is left out where there is one."""
@@ -43,8 +48,9 @@ class Activation(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """The random walk of one image: `keys` int64 (K,), `walked` float32 (K, h, w) at stride 4, `hw` int64 (2,), the size
-    (H, W) of the image."""
+    """The random walk of one image: `keys` int64 (K,), `walked` float32 (K, h, w) at stride 4, `hw`
+    int64 (2,), the size (H, W) of the image.
+    """
 
     keys: np.ndarray
     walked: np.ndarray
@@ -55,12 +61,15 @@ def activation_path(folder: str | os.PathLike, image_id: str) -> Path:
     return Path(folder) / f'{image_id}.npz'
 
 
-def save(folder: str | os.PathLike, image_id: str, activation: Activation, dtype: str = 'float32') -> None:
-    """Write ID.npz, planes as `dtype` ('float32', 'float16', 'uint8': values in 0..1, and `strided` as float16). Called behind
+def save(folder: str | os.PathLike, image_id: str, activation: Activation,
+         dtype: str = 'float32') -> None:
+    """Write ID.npz, planes as `dtype` ('float32', 'float16', 'uint8': values in 0..1, and `strided`
+    as float16). Called behind
     the network: that need not wait for a GPU."""
     keys, strided, high_res = activation.on_host()
     if dtype == 'uint8':
-        _write(folder, image_id, Activation(keys, strided.astype(np.float16), np.rint(high_res * 255).astype(np.uint8)),
+        _write(folder, image_id, Activation(keys, strided.astype(np.float16),
+                                            np.rint(high_res * 255).astype(np.uint8)),
                compressed=True)
     else:
         _write(folder, image_id, Activation(keys, strided.astype(dtype), high_res.astype(dtype)))
@@ -72,7 +81,8 @@ def save_walked(folder: str | os.PathLike, image_id: str, walked: Walked) -> Non
 
 
 def _write(folder: str | os.PathLike, image_id: str, arrays: Any, compressed: bool = False) -> None:
-    """As np.savez would, or fast: np.savez_compressed takes three times as long for a fifth less."""
+    """As np.savez would, or fast: np.savez_compressed takes three times as long for a fifth less.
+    """
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with atomic_path(activation_path(folder, image_id)) as temporary, \
             zipfile.ZipFile(temporary, 'w', method, compresslevel=1) as archive:
@@ -94,23 +104,30 @@ def exists(folder: str | os.PathLike, image_id: str) -> bool:
 
 
 def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Activation:
-    """Read ID.npz, else the authors' ID.npy. Raises UserError, with `remedy`, where there is none or it is broken."""
+    """Read ID.npz, else the authors' ID.npy. Raises UserError, with `remedy`, where there is none
+    or it is broken.
+    """
     path = existing_path(folder, image_id)
     if path.suffix == '.npy':
         return _load_authors(path)
     return _checked(_read(path, Activation, remedy), path)
 
 
-def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int], remedy: str) -> Activation:
-    """The activation of an image of size `hw`, without background. Raises UserError where it is of another size, too."""
+def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int],
+             remedy: str) -> Activation:
+    """The activation of an image of size `hw`, without background. Raises UserError where it is of
+    another size, too.
+    """
     activation = load(folder, image_id, remedy).without_background()
     strided = tuple((side - 1) // 4 + 1 for side in hw)
     if activation.high_res.shape[1:] != tuple(hw) or activation.strided.shape[1:] != strided:
-        raise UserError(f'{folder}: the activation of {image_id} has another size than its image; make it anew')
+        raise UserError(f'{folder}: the activation of {image_id} has another size than its image; '
+                        f'make it anew')
     return activation
 
 
-def class_planes(folder: str | os.PathLike, image_id: str, remedy: str) -> tuple[np.ndarray, np.ndarray]:
+def class_planes(folder: str | os.PathLike, image_id: str,
+                 remedy: str) -> tuple[np.ndarray, np.ndarray]:
     """What is scored of an activation: keys (K,) and high_res (K, H, W), without background."""
     activation = load(folder, image_id, remedy).without_background()
     return activation.keys, activation.high_res
@@ -118,8 +135,9 @@ def class_planes(folder: str | os.PathLike, image_id: str, remedy: str) -> tuple
 
 def load_walked(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here',
                 hw: tuple[int, int] | None = None) -> Walked:
-    """Read ID.npz of the random walk. Raises UserError, with `remedy`, where there is none, it is broken, or, where `hw` is
-    told, of an image of another size."""
+    """Read ID.npz of the random walk. Raises UserError, with `remedy`, where there is none, it is
+    broken, or, where `hw` is told, of an image of another size.
+    """
     path = activation_path(folder, image_id)
     stored = _read(path, Walked, remedy)
     if stored.walked.ndim != 3 or stored.hw.shape != (2,) or \
@@ -137,14 +155,17 @@ def _read(path: Path, kind: Any, remedy: str) -> Any:
             return kind(*(stored[field] for field in kind._fields))
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such activation; {remedy}') from error
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path}: not a whole activation file ({error}); delete it and make it anew') from error
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError,
+            zipfile.BadZipFile) as error:
+        raise UserError(
+            f'{path}: not a whole activation file ({error}); delete it and make it anew') from error
 
 
 def _checked(activation: Activation, path: Path) -> Activation:
     planes = len(activation.high_res)
     if len(activation.strided) != planes or planes - len(activation.keys) not in (0, 1):
-        raise UserError(f'{path}: {len(activation.keys)} classes, but {planes} planes; make it anew')
+        raise UserError(
+            f'{path}: {len(activation.keys)} classes, but {planes} planes; make it anew')
     high_res = activation.high_res.astype(np.float32, copy=False)
     if activation.high_res.dtype == np.uint8:
         high_res /= 255
@@ -152,7 +173,9 @@ def _checked(activation: Activation, path: Path) -> Activation:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Answers only the names that the authors' files hold; any other name is refused before it can run."""
+    """Answers only the names that the authors' files hold; any other name is refused before it can
+    run.
+    """
 
     _ALLOWED = {
         ('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
@@ -168,18 +191,22 @@ class _ArraysOnly(pickle.Unpickler):
         try:
             return self._ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f'{module}.{name} has no place in an activation file') from None
+            raise pickle.UnpicklingError(
+                f'{module}.{name} has no place in an activation file') from None
 
 
 def _load_authors(path: Path) -> Activation:
-    """The authors' file: a 0-d object array of a dict, keys torch int64, cam torch, high_res numpy."""
+    """The authors' file: a 0-d object array of a dict, keys torch int64, cam torch, high_res numpy.
+    """
     try:
         with open(path, 'rb') as stream:
             version = np.lib.format.read_magic(stream)
-            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                           (2, 0): np.lib.format.read_array_header_2_0}
             read_header[version](stream)
             content = _ArraysOnly(stream).load().item()
-        activation = Activation(*(np.asarray(content[name]) for name in ('keys', 'cam', 'high_res')))
+        activation = Activation(*(np.asarray(content[name])
+                                  for name in ('keys', 'cam', 'high_res')))
     except Exception as error:  # a damaged or hostile pickle can raise nearly anything
         raise UserError(f"{path}: not an activation file of the authors' code ({error})") from error
     return _checked(activation, path)

@@ -1,14 +1,17 @@
 """What the output of each image was made from: its labels, its photograph, files of other folders.
 
-FOLDER/_inputs.jsonl has a line an image: `image`, its id; `labels`, the names of its classes; and of each file that was read
-(`photograph`, `activation`, ...) its content, 16 hex digits of SHA-256. Neither place nor time counts: a data set that was
-copied or moved is the same. An output without a line (made elsewhere, or by an earlier version) is used.
+FOLDER/_inputs.jsonl has a line an image: `image`, its id; `labels`, the names of its classes; and
+of each file that was read (`photograph`, `activation`, ...) its content, 16 hex digits of SHA-256.
+Neither place nor time counts: a data set that was copied or moved is the same. An output without a
+line (made elsewhere, or by an earlier version) is used.
 
-A line is noted before its image is read and its output written, and outputs that are not up to date go before anything is
-noted. So, whenever a run is killed, an output that is there was made from what its line says. Each process notes in a file of
-its own beside the folder (.FOLDER.inputs.*); these are put together when a stage ends, or else when the next one begins.
+A line is noted before its image is read and its output written, and outputs that are not up to date
+go before anything is noted. So, whenever a run is killed, an output that is there was made from
+what its line says. Each process notes in a file of its own beside the folder (.FOLDER.inputs.*);
+these are put together when a stage ends, or else when the next one begins.
 
-What size and times each file had when its content was looked at is kept in the lock file of the folder, which is no result:
+What size and times each file had when its content was looked at is kept in the lock file of the
+folder, which is no result:
 where they are the same, the content is not read again.
 """
 import dataclasses
@@ -25,23 +28,36 @@ import numpy as np
 
 from misc import torchutils
 from misc.contract.sources import some
-from misc.pyutils import UserError, append_json_line, atomic_path, lock_path, log, read_lock, write_lock, writing
+from misc.pyutils import (
+    UserError,
+    append_json_line,
+    atomic_path,
+    lock_path,
+    log,
+    read_lock,
+    write_lock,
+    writing,
+)
 
 FOLDER_INPUTS = '_inputs.jsonl'
-PLURAL = {'photograph': 'photographs', 'activation': 'activations', 'seed': 'refined seeds', 'label_map': 'label maps'}
+PLURAL = {'photograph': 'photographs', 'activation': 'activations', 'seed': 'refined seeds',
+          'label_map': 'label maps'}
 FEW = 100  # outputs that are made anew without being asked for, however large their share
 READERS = 8  # threads that read files whose size or time has changed
 RACY = 50_000_000  # ns within which a file may change twice and show one time
 
 Line = dict[str, Any]  # what an image's output was made from
-Stat = list[int]  # size, time of the content's change, of the entry's change (ns), number of the file
+# size, time of the content's change, of the entry's change (ns), number of the file
+Stat = list[int]
 
 _contents: dict[tuple[str, tuple[int, ...]], str] = {}  # (path, stat) -> content, of this process
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Files of another folder that an output is made from: where(folder, id) is the path; remedy: what makes them."""
+    """Files of another folder that an output is made from: where(folder, id) is the path; remedy:
+    what makes them.
+    """
 
     folder: str
     where: Callable[[str, str], Path]
@@ -51,7 +67,8 @@ class Part:
 class Inputs:
     """What the images of an output are made from.
 
-    source: photographs and, with `labelled`, labels (those that cannot be read are not compared: who needs them says so);
+    source: photographs and, with `labelled`, labels (those that cannot be read are not compared:
+    who needs them says so);
     parts: name -> files of another folder.
     """
 
@@ -65,25 +82,30 @@ class Inputs:
     def labels(self, image_id: str) -> list[str] | None:
         """Names of the classes; None where they cannot be read."""
         try:
-            return [self.source.classes[key] for key in np.flatnonzero(self.source.labels(image_id))]
+            return [self.source.classes[key]
+                    for key in np.flatnonzero(self.source.labels(image_id))]
         except UserError:
             return None
 
     def told(self, changed: dict[str, list[str]]) -> str:
         """'labels of 2 images: a.jpg, d.jpg; photographs of 1 image: c.jpg'"""
         return '; '.join(f'{PLURAL.get(name, name)} of {len(ids)} image{"s" * (len(ids) > 1)}: '
-                         + some([f'{image_id}{self.source.image_path(image_id).suffix}' for image_id in ids])
+                         + some([f'{image_id}{self.source.image_path(image_id).suffix}'
+                                 for image_id in ids])
                          for name, ids in changed.items())
 
 
 class Known:
     """Lines, and the stats of the files at the time; both by id."""
 
-    def __init__(self, lines: dict[str, Line] | None = None, stats: dict[str, dict[str, Stat]] | None = None):
+    def __init__(self, lines: dict[str, Line] | None = None,
+                 stats: dict[str, dict[str, Stat]] | None = None):
         self.lines, self.stats = lines or {}, stats or {}
 
     def now(self, inputs: Inputs, ids: Iterable[str]) -> 'Known':
-        """The same of the present: content is read of files whose stat is another one than what is known here."""
+        """The same of the present: content is read of files whose stat is another one than what is
+        known here.
+        """
         result, unread = Known(), []
         for image_id in ids:
             line, stats = {}, {}
@@ -101,8 +123,10 @@ class Known:
                     unread.append((line, stats, name, path))
             result.lines[image_id], result.stats[image_id] = line, stats
         if len(unread) > 1000:
-            log.info('reading %d files whose content is not known or whose size or time has changed', len(unread))
-        for (line, stats, name, _), (content, stat) in zip(unread, _look_at([path for *_, path in unread]), strict=True):
+            log.info('reading %d files whose content is not known or whose size or time has '
+                     'changed', len(unread))
+        for (line, stats, name, _), (
+            content, stat) in zip(unread, _look_at([path for *_, path in unread]), strict=True):
             if content is not None:
                 line[name] = content
             if stat is not None:
@@ -158,7 +182,9 @@ def _look(path: Path) -> tuple[str | None, Stat | None]:
 
 
 def read_known(path: Path, lock: Path) -> Known:
-    """What _inputs.jsonl (or its like beside weights) and the lock file tell; nothing where they are not there."""
+    """What _inputs.jsonl (or its like beside weights) and the lock file tell; nothing where they
+    are not there.
+    """
     lines = {line.pop('image'): line for line in _lines(path)}
     try:
         stats = json.loads(read_lock(lock) or '{}')
@@ -169,7 +195,8 @@ def read_known(path: Path, lock: Path) -> Known:
 
 def write_known(path: Path, lock: Path, known: Known) -> None:
     """Write both, in the order of `known`."""
-    text = ''.join(json.dumps({'image': image_id} | line) + '\n' for image_id, line in known.lines.items())
+    text = ''.join(json.dumps({'image': image_id} | line) + '\n'
+                   for image_id, line in known.lines.items())
     if not path.is_file() or path.read_bytes() != text.encode():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding='utf-8')
@@ -183,12 +210,14 @@ def _lines(path: Path) -> list[Line]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: not readable ({error}); delete it if the files beside it are to be used') from error
+        raise UserError(f'{path}: not readable ({error}); delete it if the files beside it are to '
+                        f'be used') from error
     whole, _, _ = text.rpartition('\n')
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise UserError(f'{path}: not readable ({error}); delete it if the files beside it are to be used') from error
+        raise UserError(f'{path}: not readable ({error}); delete it if the files beside it are to '
+                        f'be used') from error
 
 
 def digest_of(lines: dict[str, Line]) -> str:
@@ -208,30 +237,35 @@ class Made:
         self._notes = f'{self.lock.stem}.inputs.'  # beginning of the names of what processes note
 
     def open(self, recorded: bool) -> None:
-        """Remove the outputs whose inputs have changed, so that they are made anew. recorded: the folder has a record of its
-        settings. Raises UserError where that would be most of a large folder, and where a folder that is read is not up to
-        date."""
+        """Remove the outputs whose inputs have changed, so that they are made anew. recorded: the
+        folder has a record of its settings. Raises UserError where that would be most of a large
+        folder, and where a folder that is read is not up to date.
+        """
         self._put_together()
         known = read_known(self.path, self.lock)
-        there = [image_id for image_id in self.ids if any(map(os.path.exists, self._outputs(image_id)))]
+        there = [image_id for image_id in self.ids
+                 if any(map(os.path.exists, self._outputs(image_id)))]
         now = known.now(self.inputs, [image_id for image_id in there if image_id in known.lines])
         changed = known.changed(now)
         check_parts(self.inputs, self.ids)
         anew = {image_id for ids in changed.values() for image_id in ids}
         told = self.inputs.told(changed)
         if len(anew) > max(FEW, len(now.lines) / 2):
-            raise UserError(f'{self.folder} was made from other inputs ({told}): --overwrite makes it anew, or name another '
+            raise UserError(f'{self.folder} was made from other inputs ({told}): --overwrite makes '
+                            f'it anew, or name another '
                             'folder, or the data that it was made from')
         unknown = len(there) - len(now.lines)
         if unknown and recorded:
-            log.info('%s: %d files without a record of what they were made from (made elsewhere, or by an earlier version) are '
+            log.info('%s: %d files without a record of what they were made from (made elsewhere, '
+                     'or by an earlier version) are '
                      'used', self.folder, unknown)
         for image_id in anew:
             for path in self._outputs(image_id):
                 with writing(path):
                     Path(path).unlink(missing_ok=True)
         if anew:
-            log.info('%s: %d of %d images are made anew, because what they were made from has changed: %s', self.folder,
+            log.info('%s: %d of %d images are made anew, because what they were made from has '
+                     'changed: %s', self.folder,
                      len(anew), len(self.ids), told)
         fresh = {image_id: stats for image_id, stats in now.stats.items() if image_id not in anew}
         if any(known.stats.get(image_id) != stats for image_id, stats in fresh.items()):
@@ -240,8 +274,9 @@ class Made:
     def note(self, image_id: str) -> None:
         """Write down what the output of an image is made from. Called before any of it is read."""
         now = Known().now(self.inputs, [image_id])
-        append_json_line(self.folder.with_name(f'{self._notes}{torchutils.world()[0]}.{os.getpid()}'),
-                         {'image': image_id} | now.lines[image_id] | {'stat': now.stats[image_id]})
+        append_json_line(
+            self.folder.with_name(f'{self._notes}{torchutils.world()[0]}.{os.getpid()}'),
+            {'image': image_id} | now.lines[image_id] | {'stat': now.stats[image_id]})
 
     def close(self) -> None:
         """Put together what all processes noted. Called when all have come to their end."""
@@ -256,7 +291,8 @@ class Made:
 
     def folders(self) -> list[Path]:
         """Where outputs lie: the folder itself, and below it where ids have folders."""
-        below = {os.path.dirname(image_id) for image_id in (*self.ids, *(line['image'] for line in _lines(self.path)))}
+        below = {os.path.dirname(image_id)
+                 for image_id in (*self.ids, *(line['image'] for line in _lines(self.path)))}
         return [self.folder, *(self.folder / name for name in sorted(below - {''}))]
 
     def _outputs(self, image_id: str) -> list[str]:
@@ -279,11 +315,13 @@ class Made:
 
 
 def changes(folder: str | os.PathLike, source: Any, ids: Iterable[str]) -> str:
-    """What has changed of labels and photographs since the files in a folder that is read were made, in words; nothing where
-    nothing has."""
+    """What has changed of labels and photographs since the files in a folder that is read were
+    made, in words; nothing where nothing has.
+    """
     inputs, folder = Inputs(source), Path(folder)
     known = read_known(folder / FOLDER_INPUTS, lock_path(folder))
-    return inputs.told(known.changed(known.now(inputs, [image_id for image_id in ids if image_id in known.lines])))
+    return inputs.told(known.changed(known.now(inputs, [image_id for image_id in ids
+                                                        if image_id in known.lines])))
 
 
 def check_parts(inputs: Inputs, ids: Iterable[str]) -> None:

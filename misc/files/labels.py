@@ -12,7 +12,9 @@ IGNORE = 255
 
 
 def _palette() -> np.ndarray:
-    """VOC's colour map, uint8 (256, 3): the bits of the class spread over the three channels (devkit, VOClabelcolormap)."""
+    """VOC's colour map, uint8 (256, 3): the bits of the class spread over the three channels
+    (devkit, VOClabelcolormap).
+    """
     colours = np.zeros((256, 3), np.uint8)
     for label in range(256):
         for bit in range(8):
@@ -41,7 +43,9 @@ def save(path: str | os.PathLike, label_map: np.ndarray, palette: np.ndarray) ->
 
 
 def load(path: str | os.PathLike, remedy: str = 'it is needed here') -> np.ndarray:
-    """uint8 (H, W). Raises UserError, with `remedy`, where the file is missing, and where it is not an 8-bit map."""
+    """uint8 (H, W). Raises UserError, with `remedy`, where the file is missing, and where it is not
+    an 8-bit map.
+    """
     try:
         with Image.open(path) as picture:
             values = np.array(picture)

@@ -1,6 +1,8 @@
-"""What made a folder or a weights file: written beside it, compared before anything is added to it or made from it.
+"""What made a folder or a weights file: written beside it, compared before anything is added to it
+or made from it.
 
-What counts is what changes a file's content: settings and the weights, not lists, workers, device or paths.
+What counts is what changes a file's content: settings and the weights, not lists, workers, device
+or paths.
 """
 import hashlib
 import json
@@ -23,7 +25,9 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 
 def made_by(folder: str | os.PathLike) -> str:
-    """Fingerprint of the record of a folder that is an input here; 'unknown' where it was made elsewhere."""
+    """Fingerprint of the record of a folder that is an input here; 'unknown' where it was made
+    elsewhere.
+    """
     settings = _read(Path(folder) / FOLDER_RECORD)
     return 'unknown' if settings is None else fingerprint(settings)
 
@@ -38,14 +42,16 @@ def weights_record(weights: str | os.PathLike) -> Path:
     return beside_weights(weights, '.json')
 
 
-def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...], overwrite: bool,
-                only_own: bool = False, inputs: Inputs | None = None, ids: Sequence[str] = ()) -> Made:
+def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...],
+                overwrite: bool, only_own: bool = False, inputs: Inputs | None = None,
+                ids: Sequence[str] = ()) -> Made:
     """Make `folder` ready for files ID + one of `suffixes` made with `settings` from `inputs`.
 
-    With overwrite, files of an earlier run are removed, those without a record (made elsewhere) too, unless `only_own`: then
-    that raises UserError. Else raises UserError where they were made with other settings; files without a record are used,
-    which the log says. Those of `ids` whose inputs have changed are removed, so that they are made anew. Raises UserError where
-    another stage made the folder, and as `Made.open` does. Locks the folder against other runs.
+    With overwrite, files of an earlier run are removed, those without a record (made elsewhere)
+    too, unless `only_own`: then that raises UserError. Else raises UserError where they were made
+    with other settings; files without a record are used, which the log says. Those of `ids` whose
+    inputs have changed are removed, so that they are made anew. Raises UserError where another
+    stage made the folder, and as `Made.open` does. Locks the folder against other runs.
     """
     folder = Path(folder)
     made = Made(folder, inputs, ids, suffixes)
@@ -62,7 +68,8 @@ def lock_folder(folder: Path) -> None:
     lock(lock_path(folder), f'{folder}')
 
 
-def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: bool, only_own: bool) -> bool:
+def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: bool,
+                 only_own: bool) -> bool:
     """Whether the folder has a record."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder}: a file stands where the output folder should be')
@@ -75,21 +82,27 @@ def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: 
     folders = made.folders()
     for each in folders:
         remove_unfinished(each)
-    there = [path for each in folders for suffix in made.suffixes for path in each.glob(f'[!.]*{suffix}')]
+    there = [path for each in folders for suffix in made.suffixes
+             for path in each.glob(f'[!.]*{suffix}')]
     if there and overwrite:
         if only_own and old is None:
-            raise UserError(f'{folder} holds {len(there)} files without a record of their settings (made elsewhere), which '
+            raise UserError(f'{folder} holds {len(there)} files without a record of their settings '
+                            f'(made elsewhere), which '
                             '--overwrite would delete: name another folder')
         for path in there:
             with writing(path):
-                path.unlink()  # the record stays until all are gone: a run stopped here leaves nothing that looks new
+                # the record stays until all are gone: a run stopped here leaves nothing that looks
+                # new
+                path.unlink()
         made.remove()
     elif there:
         if old is None:
-            log.info('%s: %d files without a record of their settings (made elsewhere) are used', folder, len(there))
+            log.info('%s: %d files without a record of their settings (made elsewhere) are used',
+                     folder, len(there))
             return False
         if with_later(old, settings) != settings:
-            raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): --overwrite makes '
+            raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): '
+                            f'--overwrite makes '
                             'it anew, or name another folder')
         return True
     write_json(record, settings)
@@ -105,7 +118,8 @@ def is_of(folder: str | os.PathLike, settings: dict[str, Any]) -> bool:
     """Whether the record of `folder` holds these very settings, all of them known."""
     old = _read(Path(folder) / FOLDER_RECORD)
     settings = as_stored(settings)
-    return old is not None and with_later(old, settings) == settings and 'unknown' not in settings.values()
+    return (old is not None and with_later(old, settings) == settings
+            and 'unknown' not in settings.values())
 
 
 def read_folder(folder: str | os.PathLike) -> dict[str, Any] | None:
@@ -124,7 +138,9 @@ def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """'name: was OLD, now NEW' for each setting that differs; of long lists (classes) the first entry that does."""
+    """'name: was OLD, now NEW' for each setting that differs; of long lists (classes) the first
+    entry that does.
+    """
     return '; '.join(f'{name}: {_was_and_is(old.get(name, "not set"), new.get(name, "not set"))}'
                      for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
 
@@ -139,24 +155,29 @@ def _was_and_is(old: Any, new: Any) -> str:
 
 
 def check_classes(path: str | os.PathLike, classes: Sequence[str]) -> None:
-    """Raises UserError where the record of a folder or of weights tells that it was made for other classes.
+    """Raises UserError where the record of a folder or of weights tells that it was made for other
+    classes.
 
     What has no record (made elsewhere), or no classes in it (IRN's weights), serves any.
     """
     folder = Path(path).is_dir()
-    theirs = (_read(Path(path) / FOLDER_RECORD if folder else weights_record(path)) or {}).get('classes')
+    theirs = (_read(Path(path) / FOLDER_RECORD if folder else weights_record(path))
+              or {}).get('classes')
     if theirs is None or theirs == list(classes):
         return
     made = f'{path}: {"made" if folder else "trained"} for'
     if len(theirs) != len(classes):
-        raise UserError(f'{made} {len(theirs)} classes, this data set has {len(classes)}: give it another --work_dir')
+        raise UserError(f'{made} {len(theirs)} classes, this data set has {len(classes)}: give it '
+                        f'another --work_dir')
     number, one, other = _first_difference(theirs, classes)
-    raise UserError(f'{made} other classes: number {number} of {len(classes)} is {one!r} there and {other!r} in this data set: '
+    raise UserError(f'{made} other classes: number {number} of {len(classes)} is {one!r} there and '
+                    f'{other!r} in this data set: '
                     'give it another --work_dir')
 
 
 def _first_difference(old: Sequence, new: Sequence) -> tuple[int, Any, Any]:
-    return next((number, *pair) for number, pair in enumerate(zip(old, new, strict=False), start=1) if pair[0] != pair[1])
+    return next((number, *pair) for number, pair in enumerate(zip(old, new, strict=False), start=1)
+                if pair[0] != pair[1])
 
 
 def read_weights_record(weights: str | os.PathLike) -> dict[str, Any] | None:
@@ -169,4 +190,5 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f'{path}: not readable ({error}); delete it if the files beside it are to be used') from error
+        raise UserError(f'{path}: not readable ({error}); delete it if the files beside it are to '
+                        f'be used') from error

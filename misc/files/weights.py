@@ -1,4 +1,6 @@
-"""Weights in and out: ImageNet's for a backbone, checkpoints of the three networks, the authors' among them."""
+"""Weights in and out: ImageNet's for a backbone, checkpoints of the three networks, the authors'
+among them.
+"""
 import hashlib
 import io
 import os
@@ -14,18 +16,23 @@ from misc import torchutils
 from misc.files import records
 from misc.pyutils import UserError, atomic_path, log
 
-NOT_WEIGHTS = ('path_indices', 'disp_target')  # tables that the authors' IRN files hold beside the weights
+# tables that the authors' IRN files hold beside the weights
+NOT_WEIGHTS = ('path_indices', 'disp_target')
 
 PARALLEL = r'(?:(?:scale|module|base)\.)*'  # kazuto1011/deeplab-pytorch's wrappings
 HEAD = re.compile(PARALLEL + r'(?:fc|aspp)\w*\.')
-CONVERTED = re.compile(PARALLEL + r'(?:layer1\.conv1|layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut))'
-                       r'\.(conv|bn)\.(\w+)')
-TORCHVISION = {'resnet50': ('ResNet50_Weights', 'resnet50-0676ba61.pth'),  # ours -> torchvision's class, its first file
+CONVERTED = re.compile(
+    PARALLEL + r'(?:layer1\.conv1|layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut))'
+    r'\.(conv|bn)\.(\w+)')
+# ours -> torchvision's class, its first file
+TORCHVISION = {'resnet50': ('ResNet50_Weights', 'resnet50-0676ba61.pth'),
                'resnet101': ('ResNet101_Weights', 'resnet101-63fe2227.pth')}
 
 
 def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """A state dict from a file, on the CPU, through weights_only=True. Raises UserError for anything else."""
+    """A state dict from a file, on the CPU, through weights_only=True. Raises UserError for
+    anything else.
+    """
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
@@ -33,30 +40,37 @@ def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     except Exception as error:  # a damaged file can make torch raise nearly anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f'{path}: not a readable state dict ({first})') from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor)
+                                              for value in state.values()):
         raise UserError(f'{path}: not a state dict (names with tensors)')
     return state
 
 
 def save_state(net: nn.Module, path: str | os.PathLike) -> None:
-    """The network's state dict, on the CPU, written atomically; the same weights give the same bytes."""
-    state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)  # whatever layout it has
+    """The network's state dict, on the CPU, written atomically; the same weights give the same
+    bytes.
+    """
+    # whatever layout it has
+    state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
              for key, value in net.state_dict().items()}
     write(state, path)
 
 
 def write(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """torch.save, atomically, by way of the memory: torch writes a file's name into it, and tells of a full disk by a
-    RuntimeError. Raises UserError when the disk refuses."""
+    """torch.save, atomically, by way of the memory: torch writes a file's name into it, and tells
+    of a full disk by a RuntimeError. Raises UserError when the disk refuses.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
-        # No copy is made. A view (getbuffer) held by the traceback of a full disk crashes the garbage collector of Python 3.12.1.
+        # No copy is made. A view (getbuffer) held by the traceback of a full disk crashes the
+        # garbage collector of Python 3.12.1.
         temporary.write_bytes(buffer.getvalue())
 
 
 def digest(state: dict[str, torch.Tensor]) -> str:
-    """SHA-256 (16 hex digits) of names and values: tells weights apart, whatever file they lie in."""
+    """SHA-256 (16 hex digits) of names and values: tells weights apart, whatever file they lie in.
+    """
     total = hashlib.sha256()
     for key in sorted(state):
         total.update(key.encode())
@@ -67,9 +81,10 @@ def digest(state: dict[str, torch.Tensor]) -> str:
 def load_pretrained(backbone: nn.Module, choice: str) -> str:
     """Start a backbone from ImageNet weights. Returns a digest of what was loaded.
 
-    choice: 'imagenet' (torchvision's first set of `backbone.torchvision_name`, by default ResNet-50's, fetched by
-    torchvision), 'none' (random), or a file with a state dict that has torchvision's or kazuto1011/deeplab-pytorch's names;
-    half precision, missing `num_batches_tracked` and the heads `fc` and `aspp` are allowed.
+    choice: 'imagenet' (torchvision's first set of `backbone.torchvision_name`, by default
+    ResNet-50's, fetched by torchvision), 'none' (random), or a file with a state dict that has
+    torchvision's or kazuto1011/deeplab-pytorch's names; half precision, missing
+    `num_batches_tracked` and the heads `fc` and `aspp` are allowed.
     Raises UserError where a tensor is missing or has another shape.
     """
     if choice == 'none':
@@ -82,7 +97,8 @@ def load_pretrained(backbone: nn.Module, choice: str) -> str:
 def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor]:
     """What `load_pretrained` loads; raises the same errors."""
     if choice == 'imagenet' and getattr(backbone, 'torchvision_name', None) not in TORCHVISION:
-        raise UserError(f'--pretrained imagenet: torchvision has no weights that fit the backbone of '
+        raise UserError(f'--pretrained imagenet: torchvision has no weights that fit the backbone '
+                        f'of '
                         f'{type(backbone).__module__}; give none, or a file with its own names')
     if choice == 'imagenet' and not torchutils.is_main():
         torchutils.wait_for_all()  # the main process fetches them once
@@ -90,7 +106,8 @@ def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor
     state = _torchvision_state(name) if choice == 'imagenet' else read_state(choice)
     if choice == 'imagenet' and torchutils.is_main():
         torchutils.wait_for_all()
-    state = {torchvision_name(key): value.float() if value.is_floating_point() else value for key, value in state.items()
+    state = {torchvision_name(key): value.float() if value.is_floating_point() else value
+             for key, value in state.items()
              if not HEAD.match(key)}
     wanted = backbone.state_dict()
     for key in wanted:
@@ -101,7 +118,8 @@ def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor
 
 
 def torchvision_name(key: str) -> str:
-    """A tensor's name in kazuto1011/deeplab-pytorch's files (Caffe's weights, converted) -> torchvision's; any other name as
+    """A tensor's name in kazuto1011/deeplab-pytorch's files (Caffe's weights, converted) ->
+    torchvision's; any other name as
     it is. Ours, by that code's modules: none of its files was at hand to try it on."""
     found = CONVERTED.fullmatch(key)
     if not found:
@@ -115,7 +133,9 @@ def torchvision_name(key: str) -> str:
 
 
 def check_pretrained(choice: str) -> None:
-    """Raises UserError, before any work is done, for a `choice` of `load_pretrained` that cannot be there."""
+    """Raises UserError, before any work is done, for a `choice` of `load_pretrained` that cannot be
+    there.
+    """
     if choice == 'imagenet':
         _torchvision_weights()
     elif choice != 'none' and not Path(choice).is_file():
@@ -125,9 +145,11 @@ def check_pretrained(choice: str) -> None:
 def _torchvision_weights(name: str = 'resnet50') -> Any:
     try:
         from torchvision import models
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+    # RuntimeError: a torchvision built for another torch
+    except (ImportError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"--pretrained imagenet needs a torchvision that fits torch {torch.__version__} ({first}); "
+        raise UserError(f"--pretrained imagenet needs a torchvision that fits torch "
+                        f"{torch.__version__} ({first}); "
                         'or give a file with its weights: --pretrained resnet50.pth') from error
     return getattr(models, TORCHVISION[name][0]).IMAGENET1K_V1
 
@@ -136,7 +158,8 @@ def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
     try:
         return _torchvision_weights(name).get_state_dict(progress=False)
     except OSError as error:
-        raise UserError(f"--pretrained imagenet: torchvision cannot fetch its weights ({error}); download "
+        raise UserError(f"--pretrained imagenet: torchvision cannot fetch its weights ({error}); "
+                        f"download "
                         f'{TORCHVISION[name][1]} elsewhere and give --pretrained FILE') from error
 
 
@@ -148,13 +171,14 @@ def existing(path: str | os.PathLike) -> Path | None:
     return None
 
 
-def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str, classes: Sequence[str] | None = None) -> str:
+def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str,
+                    classes: Sequence[str] | None = None) -> str:
     """Load trained weights into `net` and return their digest.
 
-    The authors' files load too: their second names for the same tensors (`net.aliases`: beginning -> beginning), their
-    double ending, 'module.' of a parallel run, and their index tables, which are left out. Raises UserError where the
-    file is missing (with `remedy`), broken, or of another network or number of classes, or where the record beside it tells
-    other names than `classes`.
+    The authors' files load too: their second names for the same tensors (`net.aliases`: beginning
+    -> beginning), their double ending, 'module.' of a parallel run, and their index tables, which
+    are left out. Raises UserError where the file is missing (with `remedy`), broken, or of another
+    network or number of classes, or where the record beside it tells other names than `classes`.
     """
     found = existing(path)
     if found is None:
@@ -163,8 +187,10 @@ def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str, classe
         records.check_classes(path, classes)
     state = canonical(read_state(found), net)
     wanted = net.state_dict()
-    class_key, axis, *others = getattr(net, 'class_key', None) or (None, 0)  # others: planes that are no class
-    if class_key in state and class_key in wanted and state[class_key].dim() == wanted[class_key].dim():
+    # others: planes that are no class
+    class_key, axis, *others = getattr(net, 'class_key', None) or (None, 0)
+    if class_key in state and class_key in wanted and state[
+        class_key].dim() == wanted[class_key].dim():
         theirs, ours = (tensors[class_key].shape[axis] - sum(others) for tensors in (state, wanted))
         if theirs != ours:
             raise UserError(f'{found}: trained for {theirs} classes, this data set has {ours}')
@@ -175,7 +201,9 @@ def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str, classe
 
 
 def canonical(state: dict[str, torch.Tensor], net: nn.Module) -> dict[str, torch.Tensor]:
-    """`state` with aliases renamed and index tables left out; missing `num_batches_tracked` filled in."""
+    """`state` with aliases renamed and index tables left out; missing `num_batches_tracked` filled
+    in.
+    """
     wanted = net.state_dict()
     result = {}
     for key, value in state.items():
@@ -194,13 +222,16 @@ def canonical(state: dict[str, torch.Tensor], net: nn.Module) -> dict[str, torch
     return result
 
 
-def _check(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], where: str | os.PathLike, what: str) -> None:
+def _check(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor],
+           where: str | os.PathLike, what: str) -> None:
     missing = [key for key in wanted if key not in state]
     unknown = [key for key in state if key not in wanted]
     if missing or unknown:
-        raise UserError(f'{where}: not the weights of {what}: {len(missing)} tensors missing (first: '
+        raise UserError(f'{where}: not the weights of {what}: {len(missing)} tensors missing '
+                        f'(first: '
                         f'{missing[0] if missing else "-"}), {len(unknown)} unknown (first: '
                         f'{unknown[0] if unknown else "-"})')
     for key, value in wanted.items():
         if state[key].shape != value.shape:
-            raise UserError(f'{where}: {key} is {tuple(state[key].shape)}, {what} needs {tuple(value.shape)}')
+            raise UserError(f'{where}: {key} is {tuple(state[key].shape)}, {what} needs '
+                            f'{tuple(value.shape)}')

@@ -12,10 +12,12 @@ PLANES = 8  # of AMN's softmax at full size at a time
 
 
 @torch.inference_mode()
-def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int], images: list[torch.Tensor],
-            device: torch.device, precision: str) -> list[activations.Activation]:
-    """The activations of N images of size `hw`, each for its own classes `keys` (K,), from their normalised scales
-    (N, 3, h, w); planes are tensors on `device`. None is computed for an image without scales (without a class).
+def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int],
+            images: list[torch.Tensor], device: torch.device,
+            precision: str) -> list[activations.Activation]:
+    """The activations of N images of size `hw`, each for its own classes `keys` (K,), from their
+    normalised scales (N, 3, h, w); planes are tensors on `device`. None is computed for an image
+    without scales (without a class).
 
     Each plane is divided by its own maximum (CAM; IRN's code).
     """
@@ -27,8 +29,10 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
         for both, present, of_image in zip(plain + mirrored, keys, sums, strict=True):
             for total, size in zip(of_image, sizes, strict=True):
                 total += maps.resize(maps.chosen_planes(both, present), size)
-    return [activations.Activation(present, *(planes / (planes.amax((1, 2), keepdim=True) + 1e-5) for planes in (
-        strided, high_res[:, :hw[0], :hw[1]]))) for present, (strided, high_res) in zip(keys, sums, strict=True)]
+    return [activations.Activation(present, *(planes / (planes.amax((1, 2), keepdim=True) + 1e-5)
+                                              for planes in (
+        strided, high_res[:, :hw[0], :hw[1]])))
+            for present, (strided, high_res) in zip(keys, sums, strict=True)]
 
 
 def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: list[torch.Tensor],
@@ -38,43 +42,53 @@ def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: 
 
 
 @torch.inference_mode()
-def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Sequence[np.ndarray], images: list[torch.Tensor],
-                device: torch.device, precision: str) -> list[activations.Activation]:
-    """The activations (planes (K+1, ...), background first; tensors on `device`) of N images of one size from their
-    normalised scales (N, 3, h, w). Without scales (no image shows a class) all is background.
+def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Sequence[np.ndarray],
+                images: list[torch.Tensor], device: torch.device,
+                precision: str) -> list[activations.Activation]:
+    """The activations (planes (K+1, ...), background first; tensors on `device`) of N images of one
+    size from their normalised scales (N, 3, h, w). Without scales (no image shows a class) all is
+    background.
 
-    present: of each image bool (C,); refined: CAM's refined seed of each (H, W). Each softmax plane is stretched to 0..1,
+    present: of each image bool (C,); refined: CAM's refined seed of each (H, W). Each softmax plane
+    is stretched to 0..1,
     except where the seed is sure background: there it stays as it is (authors' code).
     """
     sizes = maps.strided_hw(refined[0].shape), refined[0].shape
     if not images:
-        return [activations.Activation(np.flatnonzero(shown), *(torch.ones(1, *size) for size in sizes)) for shown in present]
+        return [activations.Activation(np.flatnonzero(shown),
+                                       *(torch.ones(1, *size) for size in sizes))
+                for shown in present]
     encoded = torchutils.to_device(torch.from_numpy(np.stack(present).astype(np.float32)), device)
     logits = []
     for image in images:
         with torchutils.autocast(precision, device):
-            plain, mirrored = maps.with_mirror(lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
-                                                    torchutils.to_device(image, device))
+            plain, mirrored = maps.with_mirror(
+                lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
+                     torchutils.to_device(image, device))
         logits.append((plain + mirrored) / 2)
     found = []
     for number, (shown, seed) in enumerate(zip(present, refined, strict=True)):
         keys = np.flatnonzero(shown)
         kept = np.concatenate([[0], keys + 1])
         of_image = [scale[number] for scale in logits]
-        found.append(activations.Activation(keys, *(_stretched(_softmax(of_image, kept, size), seed) for size in sizes)))
+        found.append(activations.Activation(keys, *(_stretched(_softmax(of_image, kept, size), seed)
+                                                    for size in sizes)))
     return found
 
 
-def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray, images: list[torch.Tensor],
-               device: torch.device, precision: str) -> activations.Activation:
+def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray,
+               images: list[torch.Tensor], device: torch.device,
+               precision: str) -> activations.Activation:
     """`amn_cams_of` for one image, as arrays."""
     return amn_cams_of(net, [present], [seed], images, device, precision)[0].on_host()
 
 
 def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) -> torch.Tensor:
-    """Of the scales' logits (C+1, h, w), each resized to (H, W), the mean; of its softmax over all planes those `kept`.
+    """Of the scales' logits (C+1, h, w), each resized to (H, W), the mean; of its softmax over all
+    planes those `kept`.
 
-    A few planes at a time: all of them at full size, once a scale, would be gigabytes where there are many classes.
+    A few planes at a time: all of them at full size, once a scale, would be gigabytes where there
+    are many classes.
     """
     highest, total, planes = torch.full((), -torch.inf, device=logits[0].device), 0.0, []
     for first in range(0, len(logits[0]), PLANES):
@@ -90,7 +104,8 @@ def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) 
 
 
 def _stretched(planes: torch.Tensor, seed: np.ndarray) -> torch.Tensor:
-    """Of each plane (K+1, h, w) the minimum goes to 0 and the maximum to 1 outside sure background."""
+    """Of each plane (K+1, h, w) the minimum goes to 0 and the maximum to 1 outside sure background.
+    """
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     stretched = (planes - low) / (high - low + 1e-5)
     sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0)

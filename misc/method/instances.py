@@ -1,7 +1,9 @@
-"""Instance masks: positions whose displacements lead to one centre are one object (IRN, section 5); and their files.
+"""Instance masks: positions whose displacements lead to one centre are one object (IRN, section 5);
+and their files.
 
-ID.npz holds what was found in an image: `class` int64 (M,), from 0; `score` float32 (M,), 0..1; `instances` int32 (H, W), 0
-where there is none, m + 1 on the pixels of the m-th (each pixel has one winner, so instances do not overlap). M may be 0.
+ID.npz holds what was found in an image: `class` int64 (M,), from 0; `score` float32 (M,), 0..1;
+`instances` int32 (H, W), 0 where there is none, m + 1 on the pixels of the m-th (each pixel has one
+winner, so instances do not overlap). M may be 0.
 
 Shapes: h w are stride 4; K classes present; M clusters, later instances.
 """
@@ -28,7 +30,9 @@ PLANES_AT_ONCE = 8  # in one walk: more take no less time each, only more memory
 
 
 class Instances(NamedTuple):
-    """classes (M,) from 0, scores (M,), instance_map (H, W): 0 for none, else the number of an instance, from 1."""
+    """classes (M,) from 0, scores (M,), instance_map (H, W): 0 for none, else the number of an
+    instance, from 1.
+    """
 
     classes: np.ndarray
     scores: np.ndarray
@@ -37,17 +41,20 @@ class Instances(NamedTuple):
 
 @torch.no_grad()
 def centroids(displacement: torch.Tensor, rounds: int = ROUNDS) -> torch.Tensor:
-    """Where each position ends that follows the displacement: (2, h, w), rows then columns -> int64 (2, h, w).
+    """Where each position ends that follows the displacement: (2, h, w), rows then columns -> int64
+    (2, h, w).
 
-    Each round adds the displacement, read bilinearly at the place reached, and clips to the map; the last place is
-    rounded, half to even. The sums are in the authors' order: float32 gives their numbers to the bit.
+    Each round adds the displacement, read bilinearly at the place reached, and clips to the map;
+    the last place is rounded, half to even. The sums are in the authors' order: float32 gives their
+    numbers to the bit.
     """
     _, h, w = displacement.shape
     start = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')).flatten(1)
     last = torch.tensor([[h - 1], [w - 1]])
     (down, right), (row, column) = (start + 1).minimum(last), start
     corners = torch.stack([torch.stack([y * w + right, y * w + column]) for y in (down, row)])
-    # the four values around each position, of both channels, so that a round reads once: (down?, right?, channel, h * w)
+    # the four values around each position, of both channels, so that a round reads once: (down?,
+    # right?, channel, h * w)
     around = displacement.flatten(1)[:, corners].permute(1, 2, 0, 3).flatten(0, 2).contiguous()
     place, last = start.to(displacement.dtype), last.to(displacement.dtype)
     for _ in range(rounds):
@@ -59,15 +66,17 @@ def centroids(displacement: torch.Tensor, rounds: int = ROUNDS) -> torch.Tensor:
         values *= shares[:, 0, None, None]
         values *= shares[:, 1, None]
         values = values.flatten(0, 1)
-        place = (place + (values[0] + values[1] + values[2] + values[3])).clamp_(min=0).minimum(last)
+        place = (place + (values[0] + values[1] + values[2] +
+                          values[3])).clamp_(min=0).minimum(last)
     return place.round().long().view(2, h, w)
 
 
 def clusters(displacement: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Which positions belong to one object: (2, h, w) and their `centroids` -> int64 (h, w), numbers 0..M-1, all in use.
+    """Which positions belong to one object: (2, h, w) and their `centroids` -> int64 (h, w),
+    numbers 0..M-1, all in use.
 
-    Positions whose centroids lie in one 4-connected region of weak displacement are a cluster; those whose centroids lie
-    in none are one too.
+    Positions whose centroids lie in one 4-connected region of weak displacement are a cluster;
+    those whose centroids lie in none are one too.
     """
     weak = (displacement[0] ** 2 + displacement[1] ** 2).sqrt() < WEAK
     regions = torch.from_numpy(_components(weak.numpy()))
@@ -75,36 +84,45 @@ def clusters(displacement: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 
 def _components(mask: np.ndarray) -> np.ndarray:
-    """bool (h, w) -> int32 (h, w): its 4-connected components, numbered from 1 in the order of their first pixels."""
+    """bool (h, w) -> int32 (h, w): its 4-connected components, numbered from 1 in the order of
+    their first pixels.
+    """
     return cv2.connectedComponents(mask.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1]
 
 
 @torch.inference_mode()
-def find(keys: np.ndarray, strided: torch.Tensor, edge: torch.Tensor, displacement: torch.Tensor, threshold: float,
-         beta: float, exp_times: int, hw: tuple[int, int]) -> Instances:
+def find(keys: np.ndarray, strided: torch.Tensor, edge: torch.Tensor, displacement: torch.Tensor,
+         threshold: float, beta: float, exp_times: int, hw: tuple[int, int]) -> Instances:
     """The instances of an image of size (H, W). All on the host: the work is in many small steps.
 
-    keys (K,) from 0; strided (K, h, w) activations; edge (1, h, w) after the sigmoid; displacement (2, h, w), its mean
-    subtracted; threshold: below this share of the overall maximum a pixel is background.
+    keys (K,) from 0; strided (K, h, w) activations; edge (1, h, w) after the sigmoid; displacement
+    (2, h, w), its mean subtracted; threshold: below this share of the overall maximum a pixel is
+    background.
     """
     cluster_map = clusters(displacement, centroids(displacement))
-    winner, value = _winners(strided, cluster_map, indexing.RandomWalk(edge, beta=beta, exp_times=exp_times), threshold, hw)
+    winner, value = _winners(strided, cluster_map,
+                             indexing.RandomWalk(edge, beta=beta, exp_times=exp_times), threshold,
+                             hw)
     return _separate(keys, winner.numpy(), value.numpy(), int(cluster_map.max()) + 1)
 
 
-def _winners(strided: torch.Tensor, cluster_map: torch.Tensor, walk: indexing.RandomWalk, threshold: float,
-             hw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arg max over (threshold, the walks of every class within every cluster), resized x4 and divided by the overall
-    maximum: int64 (H, W), k * M + m, or -1 for the threshold; and the winner's value, float32 (H, W).
+def _winners(strided: torch.Tensor, cluster_map: torch.Tensor, walk: indexing.RandomWalk,
+             threshold: float, hw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arg max over (threshold, the walks of every class within every cluster), resized x4 and
+    divided by the overall
+    maximum: int64 (H, W), k * M + m, or -1 for the threshold; and the winner's value, float32 (H,
+    W).
 
-    One plane is held at full size at a time. Those with the most activation come first: a plane that has fallen to the
-    threshold times the highest value found so far can win nowhere, and most are given up after a few steps.
+    One plane is held at full size at a time. Those with the most activation come first: a plane
+    that has fallen to the threshold times the highest value found so far can win nowhere, and most
+    are given up after a few steps.
     """
     m = int(cluster_map.max()) + 1
     size = (cluster_map.shape[0] * 4, cluster_map.shape[1] * 4)
     value = strided.new_zeros(hw)
     winner = torch.full(hw, -1)
-    sums = torch.zeros(len(strided), m).index_add_(1, cluster_map.flatten(), strided.flatten(1)).flatten()
+    sums = torch.zeros(len(strided), m).index_add_(1, cluster_map.flatten(),
+                                                   strided.flatten(1)).flatten()
     order = sums.argsort(descending=True, stable=True)[:int((sums > 0).sum())].tolist()
     for first in range(0, len(order), PLANES_AT_ONCE):
         group = order[first:first + PLANES_AT_ONCE]
@@ -122,9 +140,12 @@ def _winners(strided: torch.Tensor, cluster_map: torch.Tensor, walk: indexing.Ra
 
 
 def _separate(keys: np.ndarray, winner: np.ndarray, value: np.ndarray, m: int) -> Instances:
-    """Every 4-connected component of every plane's area is an instance; its score is its highest value, 0 for a
+    """Every 4-connected component of every plane's area is an instance; its score is its highest
+    value, 0 for a
     fragment. winner: (H, W), k * M + m or -1."""
-    classes, scores, instance_map = [np.empty(0, np.int64)], [np.empty(0, np.float32)], np.zeros(winner.shape, np.int32)
+    classes, scores, instance_map = [np.empty(0,
+                                              np.int64)], [np.empty(
+                                                  0, np.float32)], np.zeros(winner.shape, np.int32)
     found = 0
     for plane in np.unique(winner[winner >= 0]):
         won = winner == plane
@@ -155,8 +176,10 @@ def exists(folder: str | os.PathLike, image_id: str) -> bool:
 
 def save(folder: str | os.PathLike, image_id: str, found: Instances) -> None:
     """Write ID.npz."""
-    with atomic_path(instances_path(folder, image_id)) as temporary, open(temporary, 'wb') as stream:
-        np.savez_compressed(stream, **{'class': found.classes, 'score': found.scores, 'instances': found.instance_map})
+    with atomic_path(instances_path(folder, image_id)) as temporary, open(temporary,
+                                                                          'wb') as stream:
+        np.savez_compressed(stream, **{'class': found.classes, 'score': found.scores,
+                                       'instances': found.instance_map})
 
 
 def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Instances:
@@ -167,20 +190,25 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
             found = Instances(stored['class'], stored['score'], stored['instances'])
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such instance masks; {remedy}') from error
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path}: not a whole file of instance masks ({error}); delete it and make it anew') from error
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError,
+            zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: not a whole file of instance masks ({error}); delete it and make '
+                        f'it anew') from error
     if not (found.instance_map.ndim == 2 and found.instance_map.dtype.kind in 'iu'
             and found.classes.shape == found.scores.shape == (found.instance_map.max(initial=0),)):
-        raise UserError(f'{path}: classes, scores and map of the instances do not fit together; make it anew')
+        raise UserError(f'{path}: classes, scores and map of the instances do not fit together; '
+                        f'make it anew')
     return found
 
 
 def to_coco(source: Source, ids: Iterable[str], load: Callable[[str], Instances]) -> dict[str, Any]:
-    """The instances of `ids` as the content of a COCO annotation file, to train an instance network on.
+    """The instances of `ids` as the content of a COCO annotation file, to train an instance network
+    on.
 
-    load(id) gives an image's instances. Images are numbered from 1 in the order of `ids`; category_id is the class from
-    1; segmentation is a compressed RLE, bbox (x, y, width, height), area in pixels, and `score` comes on top. Instances of
-    score 0 (fragments) are left out. file_name is below the folder that holds all these images.
+    load(id) gives an image's instances. Images are numbered from 1 in the order of `ids`;
+    category_id is the class from 1; segmentation is a compressed RLE, bbox (x, y, width, height),
+    area in pixels, and `score` comes on top. Instances of score 0 (fragments) are left out.
+    file_name is below the folder that holds all these images.
     """
     ids = list(ids)
     paths = [Path(source.image_path(image_id)) for image_id in ids]
@@ -189,17 +217,20 @@ def to_coco(source: Source, ids: Iterable[str], load: Callable[[str], Instances]
     for image_number, (image_id, path) in enumerate(zip(ids, paths, strict=True), start=1):
         classes, scores, instance_map = load(image_id)
         h, w = instance_map.shape
-        images.append({'id': image_number, 'file_name': path.relative_to(folder).as_posix(), 'height': h, 'width': w,
-                       'license': 1})
+        images.append({'id': image_number, 'file_name': path.relative_to(folder).as_posix(),
+                       'height': h, 'width': w, 'license': 1})
         for number in np.flatnonzero(scores > 0):
             encoded = coco_mask.encode(np.asfortranarray(instance_map == number + 1, np.uint8))
             annotations.append({
-                'id': len(annotations) + 1, 'image_id': image_number, 'category_id': int(classes[number]) + 1, 'iscrowd': 0,
+                'id': len(annotations) + 1, 'image_id': image_number,
+                'category_id': int(classes[number]) + 1, 'iscrowd': 0,
                 'score': float(scores[number]), 'area': int(coco_mask.area(encoded)),
                 'bbox': coco_mask.toBbox(encoded).tolist(),
                 'segmentation': {'size': [h, w], 'counts': encoded['counts'].decode('ascii')}})
     categories = [{'id': number, 'name': name, 'supercategory': 'object'}
                   for number, name in enumerate(source.classes, start=1)]
-    return {'info': {'description': 'instance masks made from image-level labels by AMN and IRN', 'version': '1.0'},
-            'licenses': [{'id': 1, 'name': 'unknown', 'url': ''}],  # pycocotools and trainers read these, whatever they hold
+    return {'info': {'description': 'instance masks made from image-level labels by AMN and IRN',
+                     'version': '1.0'},
+            # pycocotools and trainers read these, whatever they hold
+            'licenses': [{'id': 1, 'name': 'unknown', 'url': ''}],
             'images': images, 'annotations': annotations, 'categories': categories}

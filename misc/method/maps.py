@@ -7,12 +7,14 @@ from torch.nn import functional as F
 
 from misc import torchutils
 
-MIRRORED_APART = 3_000_000  # pixels above which an image and its mirror go through the network one after the other
+# pixels above which an image and its mirror go through the network one after the other
+MIRRORED_APART = 3_000_000
 
 
-def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """forward on N images (N, 3, H, W) and their left-right mirrors as one batch: both results, (N, ..., h, w), the mirrors'
-    flipped back.
+def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor],
+                images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """forward on N images (N, 3, H, W) and their left-right mirrors as one batch: both results, (N,
+    ..., h, w), the mirrors' flipped back.
 
     Large images and their mirrors are taken one after the other, which halves the memory.
     """
@@ -22,21 +24,28 @@ def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.T
 
 
 def mirrored(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """N images (N, 3, H, W), and then their mirrors, channels last: as one batch, or as two where the images are large."""
+    """N images (N, 3, H, W), and then their mirrors, channels last: as one batch, or as two where
+    the images are large.
+    """
     both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
-    return both.split(len(images)) if images.shape[2] * images.shape[3] > MIRRORED_APART else (both,)
+    return (both.split(len(images)) if images.shape[2] * images.shape[3] > MIRRORED_APART
+            else (both,))
 
 
 def together(images: Sequence[Sequence[torch.Tensor]], device: torch.device) -> list[torch.Tensor]:
-    """The scales (1, 3, h_s, w_s) of N images of one size -> of each scale one batch (N, 3, h_s, w_s) on `device`.
+    """The scales (1, 3, h_s, w_s) of N images of one size -> of each scale one batch (N, 3, h_s,
+    w_s) on `device`.
 
     Each is copied as it was read: to put them together on the host would undo its pinned memory.
     """
-    return [torch.cat([torchutils.to_device(image, device) for image in scale]) for scale in zip(*images, strict=True)]
+    return [torch.cat([torchutils.to_device(image, device) for image in scale])
+            for scale in zip(*images, strict=True)]
 
 
 def chosen_planes(planes: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-    """planes[numbers], (K, h, w), without an index that would have to be copied to a GPU and waited for."""
+    """planes[numbers], (K, h, w), without an index that would have to be copied to a GPU and waited
+    for.
+    """
     return torch.stack([planes[number] for number in numbers]) if len(numbers) else planes[:0]
 
 

@@ -1,5 +1,6 @@
-"""What each training learns: a loss of the network, a batch and its targets. One's own is a module with a class Objective
-(--cam_loss, --amn_loss; docs/extending.md)."""
+"""What each training learns: a loss of the network, a batch and its targets. One's own is a module
+with a class Objective (--cam_loss, --amn_loss; docs/extending.md).
+"""
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ Parts = dict[str, torch.Tensor]
 class Objective:
     """What is learnt. For a loss that is a mean over images, define `mean` and nothing else.
 
-    told: the settings of the training. A batch is on the host: `image` (N, 3, S, S), `labels` (N, C), `index` (N,), `seed`
-    (N,) and, where the stage has label maps, `label_map` (N, s, s); `self.there` brings a tensor to the device.
+    told: the settings of the training. A batch is on the host: `image` (N, 3, S, S), `labels` (N,
+    C), `index` (N,), `seed` (N,) and, where the stage has label maps, `label_map` (N, s, s);
+    `self.there` brings a tensor to the device.
     """
 
     def __init__(self, told: Any, device: torch.device):
@@ -28,15 +30,19 @@ class Objective:
         return torchutils.to_device(tensor, self.device)
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
-        """How many targets of each kind the whole batch holds, over all processes: what a mean is divided by. None for a
-        batch without anything to learn from, which is skipped and counted. Here: (1,), its images."""
+        """How many targets of each kind the whole batch holds, over all processes: what a mean is
+        divided by. None for a batch without anything to learn from, which is skipped and counted.
+        Here: (1,), its images.
+        """
         return losses.image_counts(batch['index'])
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
-        """The share of a part of that batch in its loss, and in the loss's parts by name; the shares of all parts add up.
+        """The share of a part of that batch in its loss, and in the loss's parts by name; the
+        shares of all parts add up.
 
-        Of a sum over the part this is `torchutils.world()[1]` * sum / counts: gradients are averaged over the processes, so
-        each gives its share times their number. `net` is the network itself, whatever shares its gradients."""
+        Of a sum over the part this is `torchutils.world()[1]` * sum / counts: gradients are
+        averaged over the processes, so each gives its share times their number. `net` is the
+        network itself, whatever shares its gradients."""
         return losses.share_of_mean(self.mean(net, part), len(part['index']), counts), {}
 
     def mean(self, net: nn.Module, part: Batch) -> torch.Tensor:
@@ -45,7 +51,9 @@ class Objective:
 
 
 class Learner(nn.Module):
-    """A network and its objective as one module, so that DistributedDataParallel sees whatever of the network a loss uses."""
+    """A network and its objective as one module, so that DistributedDataParallel sees whatever of
+    the network a loss uses.
+    """
 
     def __init__(self, net: nn.Module, objective: Objective):
         super().__init__()
@@ -63,7 +71,8 @@ class ImageClassification(Objective):
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         logits = net(self.there(part['image']))
-        return losses.classification_loss(logits, self.there(part['labels']), self.there(counts)), {}
+        return losses.classification_loss(logits, self.there(part['labels']),
+                                          self.there(counts)), {}
 
 
 class PixelClassification(Objective):
@@ -76,9 +85,11 @@ class PixelClassification(Objective):
         return pixels if pixels.any() else None  # nothing but ignored pixels: nothing to learn from
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
-        image, labels, label_map, counts = map(self.there, (part['image'], part['labels'], part['label_map'], counts))
+        image, labels, label_map, counts = map(self.there, (part['image'], part['labels'],
+                                                            part['label_map'], counts))
         logits = net(image, labels, part['seed'])
-        return losses.per_pixel_classification_loss(logits, label_map, self.told.eps, counts, self.told.balanced), {}
+        return losses.per_pixel_classification_loss(logits, label_map, self.told.eps, counts,
+                                                    self.told.balanced), {}
 
 
 class PixelPairs(Objective):
@@ -91,16 +102,18 @@ class PixelPairs(Objective):
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         edge, displacement = net(self.there(part['image']))
-        parts = losses.affinity_losses(edge.float().sigmoid(), displacement.float(), self.there(part['label_map']),
-                                       counts=counts)
+        parts = losses.affinity_losses(edge.float().sigmoid(), displacement.float(),
+                                       self.there(part['label_map']), counts=counts)
         return losses.irn_loss(parts), dict(zip(self.parts, parts, strict=True))
 
 
 class Segmentation(Objective):
-    """DeepLab-V2: the sum of the cross-entropies at every scale and at their maximum, each against the label map at that size.
+    """DeepLab-V2: the sum of the cross-entropies at every scale and at their maximum, each against
+    the label map at that size.
 
-    kazuto1011's code averages over each half of a batch and then the halves; ours over the whole batch at once, so that
-    --accumulate and several processes change nothing. sizes: (h, w) of the logits at each scale, and of their maximum.
+    kazuto1011's code averages over each half of a batch and then the halves; ours over the whole
+    batch at once, so that --accumulate and several processes change nothing. sizes: (h, w) of the
+    logits at each scale, and of their maximum.
     """
 
     told: SegTraining
@@ -110,7 +123,8 @@ class Segmentation(Objective):
         self.sizes = sizes
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
-        pixels = torch.stack([losses.labelled_pixels(segmentation.resized(batch['label_map'], hw)) for hw in self.sizes])
+        pixels = torch.stack([losses.labelled_pixels(segmentation.resized(batch['label_map'], hw))
+                              for hw in self.sizes])
         return pixels if pixels.any() else None
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
@@ -120,7 +134,8 @@ class Segmentation(Objective):
                   for logits, hw, number in zip(outputs, self.sizes, counts, strict=True)]
         return sum(values), {'maximum': values[-1]}
 
-    def of_output(self, logits: torch.Tensor, label_map: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    def of_output(self, logits: torch.Tensor, label_map: torch.Tensor,
+                  counts: torch.Tensor) -> torch.Tensor:
         """The loss of one of the outputs, against the label map at its size."""
         if self.told.loss == 'balanced':
             return losses.per_pixel_classification_loss(logits, label_map, 0, counts)

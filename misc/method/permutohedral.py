@@ -1,8 +1,11 @@
-"""Gaussian filters on permutohedral lattices (Adams, Baek and Davis, Eurographics 2010), and the mean field that they serve.
+"""Gaussian filters on permutohedral lattices (Adams, Baek and Davis, Eurographics 2010), and the
+mean field that they serve.
 
-Compiled by numba. The arg max is pydensecrf's (Potts, symmetric normalisation). Label 0 is left out of the work: with
-z_k = log(Q_k / Q_0), an iteration is z_k = u_0 - u_k + the sum over the terms of filter(Q_k - Q_0), for the K other labels.
-What looks like a detail (two planes spelt out, loads before stores, blocks) is speed: script/benchmark.py, case refine.
+Compiled by numba. The arg max is pydensecrf's (Potts, symmetric normalisation). Label 0 is left out
+of the work: with z_k = log(Q_k / Q_0), an iteration is z_k = u_0 - u_k + the sum over the terms of
+filter(Q_k - Q_0), for the K other labels.
+What looks like a detail (two planes spelt out, loads before stores, blocks) is speed:
+script/benchmark.py, case refine.
 """
 import contextlib
 import functools
@@ -20,14 +23,17 @@ BLOCK = 128  # pixels at a time, so that what is known of them stays in the cach
 
 
 def _compiled(function: Callable, **options: Any) -> Callable:
-    """njit, kept in __pycache__ or, where that cannot be written, in the user's cache; where neither can, not kept."""
+    """njit, kept in __pycache__ or, where that cannot be written, in the user's cache; where
+    neither can, not kept.
+    """
     try:
         return njit(cache=True, error_model='numpy', **options)(function)
     except RuntimeError:  # numba's word for: no folder to write to
         return njit(error_model='numpy', **options)(function)
 
 
-_fused = functools.partial(_compiled, fastmath={'contract'})  # products and sums in one rounding where the CPU can
+# products and sums in one rounding where the CPU can
+_fused = functools.partial(_compiled, fastmath={'contract'})
 
 
 def cache_folder() -> str | None:
@@ -54,10 +60,12 @@ def compiling(tell: Callable[[], None]) -> Iterator[None]:
 
 
 class Lattice(NamedTuple):
-    """A gaussian filter of N pixels with d features, through M lattice points; point 0 stands for none and holds 0.
+    """A gaussian filter of N pixels with d features, through M lattice points; point 0 stands for
+    none and holds 0.
 
-    vertices: uint32 (N, d+1), the points around each pixel; weights: float32 (N, d+1), by which it gives to them and takes
-    from them; neighbours: for each of d+1 directions uint32 (M+1, 2), the points before and after each point.
+    vertices: uint32 (N, d+1), the points around each pixel; weights: float32 (N, d+1), by which it
+    gives to them and takes from them; neighbours: for each of d+1 directions uint32 (M+1, 2), the
+    points before and after each point.
     """
 
     vertices: np.ndarray
@@ -89,26 +97,34 @@ def lattice(features: tuple[np.ndarray, ...], compat: float) -> Lattice:
 
 
 def fits(largest: Sequence[float]) -> bool:
-    """Whether d features, from 0 to the `largest` each, have coordinates that fit a key, of 64 // d bits each."""
+    """Whether d features, from 0 to the `largest` each, have coordinates that fit a key, of 64 // d
+    bits each.
+    """
     d = len(largest)
-    spans = [value * (d + 1) * math.sqrt(2 / 3 / axis / (axis + 1)) for axis, value in enumerate(largest, 1)]
+    spans = [value * (d + 1) * math.sqrt(2 / 3 / axis / (axis + 1))
+             for axis, value in enumerate(largest, 1)]
     reach = max(sum(spans), *(axis * span for axis, span in enumerate(spans, 1)))
     return reach + 2 * (d + 1) < 1 << 64 // d - 1  # rounding, and the neighbours of the last points
 
 
 @_compiled
 def _build(features, bits):
-    """Vertices, weights and neighbours. A point's key is its first d coordinates, each in `bits` bits."""
+    """Vertices, weights and neighbours. A point's key is its first d coordinates, each in `bits`
+    bits.
+    """
     d, n = len(features), len(features[0])
     vertices, weights = np.empty((n, d + 1), np.uint32), np.empty((n, d + 1), np.float32)
-    steps = np.empty(d + 1, np.int64)  # from a key to the next in each direction: d along an axis, -1 along all others
+    # from a key to the next in each direction: d along an axis, -1 along all others
+    steps = np.empty(d + 1, np.int64)
     steps[d] = 0
     for axis in range(d):
         steps[d] -= np.int64(1) << bits * axis
     for axis in range(d):
         steps[axis] = steps[d] + (np.int64(d + 1) << bits * axis)
 
-    corner, rank, offset = np.empty(BLOCK, np.int64), np.empty((BLOCK, d + 1), np.int32), np.empty((BLOCK, d + 1), np.float32)
+    corner, rank, offset = np.empty(BLOCK,
+                                    np.int64), np.empty((BLOCK, d + 1), np.int32), np.empty(
+                                        (BLOCK, d + 1), np.float32)
     axis_of, offset_of = np.empty(d + 1, np.int64), np.empty(d + 2, np.float32)  # of each rank
     table, keys, size = np.zeros(1 << 16, np.uint32), np.empty(1 << 15, np.int64), 0
     for start in range(0, n, BLOCK):
@@ -143,14 +159,20 @@ def _build(features, bits):
 
 @_compiled
 def _locate(features, bits, start, stop, corner, rank, offset):
-    """The simplex of each pixel in start..stop: its corner whose coordinates are multiples of d+1, as a key; along each of
-    d+1 axes the offset from that corner, in multiples of d+1, and the rank of the offset, 0 for the largest."""
+    """The simplex of each pixel in start..stop: its corner whose coordinates are multiples of d+1,
+    as a key; along each of d+1 axes the offset from that corner, in multiples of d+1, and the rank
+    of the offset, 0 for the largest.
+    """
     d, n = len(features), stop - start
-    whole, deviation = np.float32(d + 1), np.float32(math.sqrt(2 / 3) * (d + 1))  # of splat, blur and slice together
+    # of splat, blur and slice together
+    whole, deviation = np.float32(d + 1), np.float32(math.sqrt(2 / 3) * (d + 1))
     elevated, nearest = np.empty((d + 1, BLOCK), np.float32), np.empty((d + 1, BLOCK), np.float32)
-    above, total, excess = np.empty((d + 1, BLOCK), np.int32), np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.int32)
+    above, total, excess = np.empty((d + 1, BLOCK),
+                                    np.int32), np.zeros(BLOCK,
+                                                        np.float32), np.zeros(BLOCK, np.int32)
     for axis in range(d, 0, -1):  # onto the plane in d+1 dimensions where coordinates add up to 0
-        feature, scale = features[axis - 1], np.float32(1 / math.sqrt(axis * (axis + 1)) * deviation)
+        feature, scale = features[axis - 1], np.float32(1 / math.sqrt(axis * (axis + 1)) *
+                                                        deviation)
         for i in range(n):
             scaled = feature[start + i] * scale
             elevated[axis, i] = total[i] - np.float32(axis) * scaled
@@ -171,7 +193,8 @@ def _locate(features, bits, start, stop, corner, rank, offset):
                 above[axis, i] += smaller
                 above[other, i] += np.int32(1) - smaller
     corner[:] = 0
-    for axis in range(d + 1):  # as many as are in excess go to the next multiple, those first that are farthest from theirs
+    # as many as are in excess go to the next multiple, those first that are farthest from theirs
+    for axis in range(d + 1):
         for i in range(n):
             turn = np.int32(above[axis, i] < 0) - np.int32(above[axis, i] > d)
             rank[i, axis] = above[axis, i] + turn * np.int32(d + 1)
@@ -182,7 +205,9 @@ def _locate(features, bits, start, stop, corner, rank, offset):
 
 @_compiled
 def _slot(table, keys, key):
-    """Where the table holds the point that has the key; where there is none, where to enter it: the table holds 0 there."""
+    """Where the table holds the point that has the key; where there is none, where to enter it: the
+    table holds 0 there.
+    """
     slot = (np.uint64(key) * GOLDEN >> np.uint64(32)) * np.uint64(len(table)) >> np.uint64(32)
     while True:
         point = table[slot]
@@ -226,7 +251,8 @@ def mean_field(near, alike, log_odds, n_classes, iterations):
     """
     n_planes, n = log_odds.shape
     blocks, pairs = (n + BLOCK - 1) // BLOCK, (n_planes + 1) // 2
-    z, labels = np.zeros((blocks, pairs, 2, BLOCK), np.float32), np.empty((n_planes // n_classes, n), np.int64)
+    z, labels = np.zeros((blocks, pairs, 2, BLOCK),
+                         np.float32), np.empty((n_planes // n_classes, n), np.int64)
     near_values, near_other = np.empty((2, len(near.neighbours[0]), 2), np.float32)
     alike_values, alike_other = np.empty((2, len(alike.neighbours[0]), 2), np.float32)
     near_other[0], alike_other[0] = 0, 0
@@ -269,7 +295,8 @@ def _splat(lattice, start, z, values):
         first, second = z[0, i], z[1, i]
         for vertex in range(len(lattice.neighbours)):
             point, weight = vertices[i, vertex], weights[i, vertex]
-            to_first, to_second = values[point, 0] + weight * first, values[point, 1] + weight * second
+            to_first, to_second = values[point,
+                                         0] + weight * first, values[point, 1] + weight * second
             values[point, 0], values[point, 1] = to_first, to_second
 
 
@@ -290,7 +317,9 @@ def _slice(lattice, start, values, z):
 
 @_fused
 def _blur(lattice, values, other):
-    """Add half of both neighbours, in one direction after the other. Returns the blurred values and the other array."""
+    """Add half of both neighbours, in one direction after the other. Returns the blurred values and
+    the other array.
+    """
     for neighbours in lattice.neighbours:
         for point in range(1, len(values)):
             before, after = neighbours[point, 0], neighbours[point, 1]
@@ -304,7 +333,8 @@ def _blur(lattice, values, other):
 @_fused
 def _to_differences(z, n_classes, n_planes):
     """In place, of planes (labelings * K and one to spare, BLOCK): log(Q_k / Q_0) -> Q_k - Q_0."""
-    top, zero, total = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    top, zero, total = np.empty(
+        BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     for begin in range(0, n_planes, n_classes):
         top[:] = 0
         for k in range(begin, begin + n_classes):
@@ -336,7 +366,9 @@ def _exp(x):
 
 @_compiled
 def _arg_max(z, n_classes, labels):
-    """log(Q_k / Q_0), planes (labelings * K, BLOCK) -> labels (labelings, up to BLOCK); the first wins a tie."""
+    """log(Q_k / Q_0), planes (labelings * K, BLOCK) -> labels (labelings, up to BLOCK); the first
+    wins a tie.
+    """
     for labeling in range(len(labels)):
         for i in range(labels.shape[1]):
             best, label = np.float32(0), 0

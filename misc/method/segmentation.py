@@ -1,5 +1,6 @@
-"""The segmentation network around its forward pass: pixels in, several scales and their maximum, label maps out (DeepLab-V2
-of kazuto1011/deeplab-pytorch)."""
+"""The segmentation network around its forward pass: pixels in, several scales and their maximum,
+label maps out (DeepLab-V2 of kazuto1011/deeplab-pytorch).
+"""
 import functools
 import warnings
 from collections.abc import Sequence
@@ -16,17 +17,20 @@ from misc.pyutils import UserError, atomic_path
 
 
 def shrink(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """(N, 3, H, W) -> (N, 3, int(H*scale), int(W*scale)), at least 1 x 1: bilinear, without smoothing, sampled at exactly
-    1/scale. As it is at scale 1."""
+    """(N, 3, H, W) -> (N, 3, int(H*scale), int(W*scale)), at least 1 x 1: bilinear, without
+    smoothing, sampled at exactly 1/scale. As it is at scale 1.
+    """
     if scale == 1:
         return x
     if min(x.shape[2:]) * scale < 1:
-        return F.interpolate(x, [max(1, int(side * scale)) for side in x.shape[2:]], mode='bilinear', align_corners=False)
+        return F.interpolate(x, [max(1, int(side * scale)) for side in x.shape[2:]],
+                             mode='bilinear', align_corners=False)
     return F.interpolate(x, scale_factor=scale, mode='bilinear', align_corners=False)
 
 
 def at_scales(net: nn.Module, x: torch.Tensor, scales: Sequence[float]) -> list[torch.Tensor]:
-    """The logits (N, C+1, h, w) of each scale at its own size, and last the maximum of all of them at the largest's size.
+    """The logits (N, C+1, h, w) of each scale at its own size, and last the maximum of all of them
+    at the largest's size.
 
     With one scale the maximum is that scale's logits, and there is no other output.
     """
@@ -34,13 +38,16 @@ def at_scales(net: nn.Module, x: torch.Tensor, scales: Sequence[float]) -> list[
     if len(logits) == 1:
         return logits
     largest = logits[scales.index(max(scales))]
-    resized = [each if each is largest else F.interpolate(each, largest.shape[2:], mode='bilinear', align_corners=False)
+    resized = [each if each is largest else F.interpolate(each, largest.shape[2:], mode='bilinear',
+                                                          align_corners=False)
                for each in logits]
-    return [*logits, torch.stack(resized).max(0).values]  # amax would share the gradient out among equal ones
+    # amax would share the gradient out among equal ones
+    return [*logits, torch.stack(resized).max(0).values]
 
 
 @torch.no_grad()
-def output_sizes(net: torch.nn.Module, crop_size: int, scales: Sequence[float]) -> list[tuple[int, int]]:
+def output_sizes(net: torch.nn.Module, crop_size: int,
+                 scales: Sequence[float]) -> list[tuple[int, int]]:
     """(h, w) of the logits at each scale, and of their maximum."""
     outputs = at_scales(net, torch.zeros(1, 3, crop_size, crop_size), scales)
     return [tuple(logits.shape[2:]) for logits in outputs]
@@ -48,20 +55,23 @@ def output_sizes(net: torch.nn.Module, crop_size: int, scales: Sequence[float]) 
 
 def resized(label_map: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
     """(N, H, W) -> (N, h, w), as PIL's nearest."""
-    rows, columns = (_nearest(side, target, label_map.device) for side, target in zip(label_map.shape[1:], hw, strict=True))
+    rows, columns = (_nearest(side, target, label_map.device)
+                     for side, target in zip(label_map.shape[1:], hw, strict=True))
     return label_map[:, rows[:, None], columns]
 
 
 @functools.lru_cache
 def _nearest(side: int, target: int, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(labels.nearest(side, target)).to(device)  # once: a copy at each step would wait for the GPU
+    # once: a copy at each step would wait for the GPU
+    return torch.from_numpy(labels.nearest(side, target)).to(device)
 
 
 @torch.inference_mode()
-def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: bool, device: torch.device,
-            precision: str) -> torch.Tensor:
-    """Logits (C+1, h, w) of a normalised image (1, 3, H, W): the maximum over the scales; with `flip` its mean with that
-    of the mirror. float32, on `device`."""
+def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: bool,
+            device: torch.device, precision: str) -> torch.Tensor:
+    """Logits (C+1, h, w) of a normalised image (1, 3, H, W): the maximum over the scales; with
+    `flip` its mean with that of the mirror. float32, on `device`.
+    """
     def forward(x: torch.Tensor) -> torch.Tensor:
         return at_scales(net, x, scales)[-1]
 
@@ -84,33 +94,41 @@ def probabilities(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
 
 
 class Standalone(nn.Module):
-    """The trained network with everything around it, for export: uint8 RGB (1, 3, H, W) -> (label map uint8 (H, W),
-    probabilities (C+1, H, W)). Use it through `export`."""
+    """The trained network with everything around it, for export: uint8 RGB (1, 3, H, W) -> (label
+    map uint8 (H, W), probabilities (C+1, H, W)). Use it through `export`.
+    """
 
     def __init__(self, net: nn.Module, input_form: str, scales: Sequence[float]):
         super().__init__()
         self.net, self.input_form, self.scales = net, input_form, scales
-        for name, value in (('mean', imutils.MEAN), ('std', imutils.STD), ('caffe_mean', imutils.CAFFE_MEAN)):
+        for name, value in (('mean', imutils.MEAN), ('std', imutils.STD),
+                            ('caffe_mean', imutils.CAFFE_MEAN)):
             self.register_buffer(name, torch.from_numpy(value)[:, None, None])
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = image.float()
-        x = x.flip(1) - self.caffe_mean if self.input_form == 'caffe' else (x / 255 - self.mean) / self.std
+        x = (x.flip(1) - self.caffe_mean if self.input_form == 'caffe'
+             else (x / 255 - self.mean) / self.std)
         logits = at_scales(self.net, x, self.scales)[-1]
         planes = F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=False)[0]
         return planes.argmax(0).to(torch.uint8), planes.softmax(0)
 
 
-def export(net: nn.Module, input_form: str, scales: Sequence[float], path: str, photographs: Sequence[np.ndarray]) -> None:
+def export(net: nn.Module, input_form: str, scales: Sequence[float], path: str,
+           photographs: Sequence[np.ndarray]) -> None:
     """Write `Standalone` as TorchScript: for one image of any size, on the CPU, in float32.
 
-    net: prepared for inference in float32, on the CPU. The file is read back and must give our label map for each of the
-    photographs, uint8 (H, W, 3), of which one should have another size than 65 x 97; raises UserError where it does not.
+    net: prepared for inference in float32, on the CPU. The file is read back and must give our
+    label map for each of the photographs, uint8 (H, W, 3), of which one should have another size
+    than 65 x 97; raises UserError where it does not.
     """
-    example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 65, 97), dtype=np.uint8))
+    example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 65, 97),
+                                                                 dtype=np.uint8))
     with torch.inference_mode(), warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.simplefilter('ignore')  # the tracer's about sizes (other sizes are checked below), and that it is old
-        traced = torch.jit.trace(Standalone(net, input_form, scales).eval(), example, check_trace=False)
+        # the tracer's about sizes (other sizes are checked below), and that it is old
+        warnings.simplefilter('ignore')
+        traced = torch.jit.trace(Standalone(net, input_form, scales).eval(), example,
+                                 check_trace=False)
         torch.jit.save(traced, str(temporary))
         stored = torch.jit.load(str(temporary))
         for photograph in photographs:
@@ -120,5 +138,6 @@ def export(net: nn.Module, input_form: str, scales: Sequence[float], path: str, 
             expected = probabilities(logits, photograph.shape[:2])
             if not (torch.equal(exported, label_map(logits, photograph.shape[:2]))
                     and torch.allclose(shares, expected, atol=1e-4)):
-                raise UserError(f'{path}: not written, because the exported network gives another label map for an image of '
+                raise UserError(f'{path}: not written, because the exported network gives another '
+                                f'label map for an image of '
                                 f'{photograph.shape[1]} x {photograph.shape[0]}')

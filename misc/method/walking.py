@@ -8,19 +8,23 @@ from misc.files import activations
 from misc.method import maps
 
 
-def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_side: int) -> torch.Tensor:
+def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str,
+            canvas_side: int) -> torch.Tensor:
     """The boundaries of `edge_and_displacement` alone."""
     return edge_and_displacement(net, image, precision, canvas_side, displaced=False)[0]
 
 
 @torch.inference_mode()
-def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: str, canvas_side: int,
-                          displaced: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Of a normalised image (1, 3, H, W) at stride 4: boundary probability (1, h, w), the mean with its mirror's; and, where
-    `displaced`, the displacement (2, h, w) of the image without its mirror, its stored mean subtracted.
+def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: str,
+                          canvas_side: int, displaced: bool = True) -> tuple[torch.Tensor,
+                                                                             torch.Tensor | None]:
+    """Of a normalised image (1, 3, H, W) at stride 4: boundary probability (1, h, w), the mean with
+    its mirror's; and, where `displaced`, the displacement (2, h, w) of the image without its
+    mirror, its stored mean subtracted.
 
-    Image and mirror are each padded with 0 at their own right and bottom to `canvas_side`, or to a multiple of 16 where they
-    are larger; not at all for 0. GroupNorm averages over the canvas, so it is part of the result.
+    Image and mirror are each padded with 0 at their own right and bottom to `canvas_side`, or to a
+    multiple of 16 where they are larger; not at all for 0. GroupNorm averages over the canvas, so
+    it is part of the result.
     """
     hw = image.shape[2:]
     canvas = [max(canvas_side, side) for side in maps.rounded_up(tuple(hw))] if canvas_side else hw
@@ -31,22 +35,27 @@ def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: 
             padded = F.pad(x, (0, canvas[1] - hw[1], 0, canvas[0] - hw[0]))
             stages = net.stages(padded.contiguous(memory_format=torch.channels_last))
             edges.append(net.edge(stages)[..., :h, :w].float())
-            if displaced and displacement is None:  # the image comes first, its mirror with it or after it
-                displacement = net.displacement([stage[:1] for stage in stages])[0].float()[:, :h, :w]
+            # the image comes first, its mirror with it or after it
+            if displaced and displacement is None:
+                displacement = net.displacement([stage[:1] for stage in stages])[0].float()[:, :h,
+                                                                                            :w]
     plain, mirror = torch.cat(edges)
     return (plain / 2 + mirror.flip(-1) / 2).sigmoid(), displacement
 
 
 @torch.inference_mode()
-def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float, exp_times: int) -> torch.Tensor:
-    """Spread activations (K, h, w), to the given power, along T^(2^exp_times). Returns (K, h, w)."""
+def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float,
+         exp_times: int) -> torch.Tensor:
+    """Spread activations (K, h, w), to the given power, along T^(2^exp_times). Returns (K, h, w).
+    """
     return indexing.propagate_to_edge(strided ** power, edge, beta=beta, exp_times=exp_times)[:, 0]
 
 
 @torch.inference_mode()
 def planes_of(walked: activations.Walked) -> np.ndarray:
-    """The walk resized x4, cut to (H, W), divided by the overall maximum: (K, H, W), which --sem_seg_bg_thres is compared
-    with. All 0 where nothing is left of the activation."""
+    """The walk resized x4, cut to (H, W), divided by the overall maximum: (K, H, W), which
+    --sem_seg_bg_thres is compared with. All 0 where nothing is left of the activation.
+    """
     height, width = walked.hw
     if len(walked.keys) == 0:
         return np.zeros((0, height, width), np.float32)

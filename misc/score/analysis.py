@@ -1,19 +1,25 @@
-"""What a global threshold costs: curve, each image's own best threshold, and the paper's two conditions, in one pass.
+"""What a global threshold costs: curve, each image's own best threshold, and the paper's two
+conditions, in one pass.
 
-The paper (AMN) names two conditions under which one threshold serves all: activation spread evenly over the
-object, and a gap between the activation of foreground and background. It gives no formula; the measures here are ours:
+The paper (AMN) names two conditions under which one threshold serves all: activation spread evenly
+over the object, and a gap between the activation of foreground and background. It gives no formula;
+the measures here are ours:
 
-- imbalance: over the pixels of one class in one image (an object, below), taken from that class's plane, the coefficient
-  of variation (standard deviation / mean) and the ratio of the mean of the highest tenth to the mean of the rest.
-- gap: the difference of the means of foreground and background activation, and the area under the ROC curve (how often
-  a foreground pixel is above a background pixel, ties counted half), over the pixels of all images.
+- imbalance: over the pixels of one class in one image (an object, below), taken from that class's
+  plane, the coefficient of variation (standard deviation / mean) and the ratio of the mean of the
+  highest tenth to the mean of the rest.
+- gap: the difference of the means of foreground and background activation, and the area under the
+  ROC curve (how often a foreground pixel is above a background pixel, ties counted half), over the
+  pixels of all images.
 
-Which pixels count: foreground of class c are those whose truth is c, in images labelled c, with c's plane; background of
-class c those whose truth is 0 in the same images, with c's plane. Over all classes, foreground is the foreground of every
-class together, background the pixels with truth 0 with the strongest plane of their image (an image without a class has
-none). Pixels whose truth is 255 are left out everywhere.
+Which pixels count: foreground of class c are those whose truth is c, in images labelled c, with c's
+plane; background of class c those whose truth is 0 in the same images, with c's plane. Over all
+classes, foreground is the foreground of every class together, background the pixels with truth 0
+with the strongest plane of their image (an image without a class has none). Pixels whose truth is
+255 are left out everywhere.
 
-Shapes: N images, C classes, K present classes, T thresholds. Memory is that of the counts, and about 1 kB an image.
+Shapes: N images, C classes, K present classes, T thresholds. Memory is that of the counts, and
+about 1 kB an image.
 """
 import dataclasses
 from collections.abc import Callable
@@ -48,7 +54,9 @@ class ObjectRow(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """What is kept of an image: its mIoU at each threshold (T,), its objects, its background's strongest activation."""
+    """What is kept of an image: its mIoU at each threshold (T,), its objects, its background's
+    strongest activation.
+    """
 
     miou: np.ndarray
     objects: list[ObjectRow]
@@ -59,8 +67,10 @@ class ImageRow(NamedTuple):
 class Analysis:
     """Of one folder of activations, with the images in the order of `ids`.
 
-    curve: at every threshold. own: counts (C+1 truths, C+1 predictions) with each image at its own best threshold.
-    histograms: pixels (2C+1, BINS): foreground of each class, background of each class, background of the strongest.
+    curve: at every threshold. own: counts (C+1 truths, C+1 predictions) with each image at its own
+    best threshold.
+    histograms: pixels (2C+1, BINS): foreground of each class, background of each class, background
+    of the strongest.
     """
 
     ids: list[str]
@@ -74,14 +84,18 @@ class Analysis:
         return np.stack([row.miou for row in self.rows])
 
     def own_thresholds(self) -> np.ndarray:
-        """Each image's best threshold (N,), the lowest of equals; nan where an image has no known pixel."""
-        return np.array([NAN if np.isnan(row.miou).all() else self.curve.thresholds[own_position(row.miou)]
+        """Each image's best threshold (N,), the lowest of equals; nan where an image has no known
+        pixel.
+        """
+        return np.array([NAN if np.isnan(row.miou).all()
+                         else self.curve.thresholds[own_position(row.miou)]
                          for row in self.rows])
 
 
 def analyse(source: Source, ids: list[str], load: Callable[[str], tuple[np.ndarray, np.ndarray]],
             threshold: float, num_workers: int) -> Analysis:
-    """One pass over `ids`; load(id) gives keys (K,) and planes (K, H, W). `threshold` joins scores.GRID.
+    """One pass over `ids`; load(id) gives keys (K,) and planes (K, H, W). `threshold` joins
+    scores.GRID.
 
     Raises UserError for what is missing or does not fit.
     """
@@ -95,27 +109,33 @@ def analyse(source: Source, ids: list[str], load: Callable[[str], tuple[np.ndarr
         true = scores.read_truth(source, image_id, planes.shape[1:])
         check(image_id, keys, planes, source.n_classes)
         parts, row = measure(true, keys, planes, source.n_classes, thresholds)
-        return *_joined([(index + start, counts) for (index, counts), start in zip(parts, starts[:-1], strict=True)]), (
+        return *_joined([(index + start, counts)
+                         for (index, counts), start in zip(parts, starts[:-1], strict=True)]), (
             row, masks.look(source, image_id, true))
 
     total, kept = scores.add_up_and_keep(ids, count, int(starts[-1]), num_workers)
     rows, seen = map(list, zip(*kept, strict=True))
     scores.tell_odd(source, seen)
-    curve, own, histograms = (part.reshape(shape) for part, shape in zip(np.split(total, starts[1:-1]), shapes, strict=True))
+    curve, own, histograms = (part.reshape(shape)
+                              for part, shape in zip(np.split(total, starts[1:-1]), shapes,
+                                                     strict=True))
     return Analysis(ids, scores.ThresholdScores(curve, thresholds, len(ids)), own, histograms, rows)
 
 
 def check(image_id: str, keys: np.ndarray, planes: np.ndarray, n_classes: int) -> None:
     """Raises UserError for activations of another data set, and for numbers that are none."""
     if len(keys) and not 0 <= keys.min() <= keys.max() < n_classes:
-        raise UserError(f'the activation of {image_id} is of class {keys.max()}, counted from 0; this data set has {n_classes}')
+        raise UserError(f'the activation of {image_id} is of class {keys.max()}, counted from 0; '
+                        f'this data set has {n_classes}')
     if not np.isfinite(planes).all():
-        raise UserError(f'the activation of {image_id} holds numbers that are not finite; make it anew')
+        raise UserError(f'the activation of {image_id} holds numbers that are not finite; make it '
+                        f'anew')
 
 
 def measure(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: int,
             thresholds: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], ImageRow]:
-    """One image: sparse counts of `Analysis.curve`, `own` and `histograms`, as (flat positions, counts); and its row.
+    """One image: sparse counts of `Analysis.curve`, `own` and `histograms`, as (flat positions,
+    counts); and its row.
 
     truth: (H, W); planes: (K, H, W) without background.
     """
@@ -135,8 +155,8 @@ def measure(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: 
 
 def own_best(index: np.ndarray, counts: np.ndarray, n_classes: int,
              thresholds: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """From the counts of `scores.truth_and_activation` of one image: its mIoU at each threshold (T,), and its confusion
-    at its own best threshold as (flat positions, counts).
+    """From the counts of `scores.truth_and_activation` of one image: its mIoU at each threshold
+    (T,), and its confusion at its own best threshold as (flat positions, counts).
     """
     here, of_image = scores.of_one_image(index, counts, n_classes, thresholds)
     confusions = of_image.confusions()
@@ -154,10 +174,11 @@ def own_position(miou: np.ndarray) -> int:
 
 
 def imbalance(values: np.ndarray) -> tuple[float, float]:
-    """(coefficient of variation, mean of the highest tenth / mean of the rest) of an object's activation (n,), ours.
+    """(coefficient of variation, mean of the highest tenth / mean of the rest) of an object's
+    activation (n,), ours.
 
-    A tenth is rounded up. nan for less than two pixels, and where the activation is 0; the ratio is inf where only the
-    rest is.
+    A tenth is rounded up. nan for less than two pixels, and where the activation is 0; the ratio is
+    inf where only the rest is.
     """
     values = values.astype(np.float64)
     mean = values.mean() if len(values) > 1 else 0.0
@@ -166,12 +187,14 @@ def imbalance(values: np.ndarray) -> tuple[float, float]:
     rest = len(values) - -(-len(values) // 10)
     ordered = np.partition(values, rest)
     low = ordered[:rest].mean()
-    return float(values.std() / mean), float(ordered[rest:].mean() / low) if low > 0 else float('inf')
+    return (float(values.std() / mean), float(ordered[rest:].mean() / low) if low > 0
+            else float('inf'))
 
 
 def roc_area(foreground: np.ndarray, background: np.ndarray) -> float:
-    """Area under the ROC curve from two histograms over the same bins; pixels of the same bin count half. nan where one
-    is empty."""
+    """Area under the ROC curve from two histograms over the same bins; pixels of the same bin count
+    half. nan where one is empty.
+    """
     foreground, background = foreground.astype(np.float64), background.astype(np.float64)
     pairs = foreground.sum() * background.sum()
     below = background.cumsum() - background
@@ -195,17 +218,23 @@ def _histogram(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
     return row * BINS + filled, counts[filled]
 
 
-def summary(result: Analysis, title: str, threshold: float, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Everything of an `Analysis` but its images, for JSON: step/analyze_threshold.py says what each key is."""
+def summary(result: Analysis, title: str, threshold: float,
+            classes: tuple[str, ...]) -> dict[str, Any]:
+    """Everything of an `Analysis` but its images, for JSON: step/analyze_threshold.py says what
+    each key is.
+    """
     curve = result.curve.curve()
     best, best_miou = result.curve.best()
     used = float(curve[result.curve.position(threshold)])
-    return {'title': title, 'images': len(result.ids), 'threshold_used': threshold, 'miou_used': used,
+    return {'title': title, 'images': len(result.ids), 'threshold_used': threshold,
+            'miou_used': used,
             'loss_used': best_miou - used, 'best_threshold': best, 'best_miou': best_miou,
-            'within_1_point': result.curve.within(0.01), 'within_5_points': result.curve.within(0.05),
-            'curve': on_grid(result, curve), **overall_precision_recall(result), 'oracle': oracle(result),
-            'own_thresholds': distribution(result), **conditions(result, None), 'histograms': histograms(result),
-            'classes': per_class(result, threshold, classes)}
+            'within_1_point': result.curve.within(0.01),
+            'within_5_points': result.curve.within(0.05),
+            'curve': on_grid(result, curve), **overall_precision_recall(result),
+            'oracle': oracle(result),
+            'own_thresholds': distribution(result), **conditions(result, None),
+            'histograms': histograms(result), 'classes': per_class(result, threshold, classes)}
 
 
 def on_grid(result: Analysis, values: np.ndarray) -> list[float]:
@@ -214,11 +243,14 @@ def on_grid(result: Analysis, values: np.ndarray) -> list[float]:
 
 
 def precision_recall(result: Analysis) -> tuple[np.ndarray, np.ndarray]:
-    """Of the foreground at each threshold, (T,) each: the share of the pixels given a class whose truth is that class, and
-    of the pixels with a class those given it."""
+    """Of the foreground at each threshold, (T,) each: the share of the pixels given a class whose
+    truth is that class, and of the pixels with a class those given it.
+    """
     confusions = result.curve.confusions()
     right = np.diagonal(confusions, axis1=1, axis2=2)[:, 1:].sum(1)
-    return scores.share(right, confusions[:, :, 1:].sum((1, 2))), scores.share(right, confusions[:, 1:].sum((1, 2)))
+    return scores.share(right,
+                        confusions[:, :, 1:].sum(
+                            (1, 2))), scores.share(right, confusions[:, 1:].sum((1, 2)))
 
 
 def overall_precision_recall(result: Analysis) -> dict[str, list[float]]:
@@ -229,16 +261,20 @@ def overall_precision_recall(result: Analysis) -> dict[str, list[float]]:
 def oracle(result: Analysis) -> dict[str, float]:
     """What it brings if every image uses its own best threshold, in two ways (ours).
 
-    image_mean_*: the mean over images of each image's mIoU, at the threshold that is best for this mean and at each
-    image's own: the second is never lower. dataset_*: mIoU of the data set at the best global threshold, and of the
-    confusion added up with each image at its own: usually higher, not always, because the sum is not the mean.
+    image_mean_*: the mean over images of each image's mIoU, at the threshold that is best for this
+    mean and at each
+    image's own: the second is never lower. dataset_*: mIoU of the data set at the best global
+    threshold, and of the confusion added up with each image at its own: usually higher, not always,
+    because the sum is not the mean.
     """
     image_miou = result.image_miou()
     image_miou = image_miou[~np.isnan(image_miou).all(1)]
     mean = image_miou.mean(0)
     single = int(mean.argmax())
-    return {'image_mean_single': float(mean[single]), 'image_mean_single_threshold': float(result.curve.thresholds[single]),
-            'image_mean_own': float(image_miou.max(1).mean()), 'dataset_single': result.curve.best()[1],
+    return {'image_mean_single': float(mean[single]),
+            'image_mean_single_threshold': float(result.curve.thresholds[single]),
+            'image_mean_own': float(image_miou.max(1).mean()),
+            'dataset_single': result.curve.best()[1],
             'dataset_own': scores.score(result.own, len(result.ids)).miou}
 
 
@@ -248,23 +284,28 @@ def distribution(result: Analysis) -> dict[str, Any]:
     values = values[~np.isnan(values)]
     return {'mean': float(values.mean()), 'std': float(values.std()), 'images': len(values),
             'quantiles': dict(zip(('10', '25', '50', '75', '90'),
-                                  np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist(), strict=True)),
+                                  np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist(),
+                                  strict=True)),
             'twentieths': np.histogram(values, np.arange(21) / 20)[0].tolist()}
 
 
 def conditions(result: Analysis, key: int | None) -> dict[str, Any]:
-    """Imbalance and gap of class `key`, or of all. The coefficient of variation is the mean over objects, the ratio the median:
+    """Imbalance and gap of class `key`, or of all. The coefficient of variation is the mean over
+    objects, the ratio the median:
     a few objects whose rest is nearly 0 would make its mean."""
     n_classes = len(result.own) - 1
     objects = [found for row in result.rows for found in row.objects if key in (None, found.key)]
     foreground = [found.foreground for found in objects]
     if key is None:
-        background, counts = [row.background for row in result.rows], result.histograms[2 * n_classes]
+        background, counts = [row.background
+                              for row in result.rows], result.histograms[2 * n_classes]
         inside = result.histograms[:n_classes].sum(0)
     else:
-        background, counts = [found.background for found in objects], result.histograms[n_classes + key]
+        background, counts = [found.background
+                              for found in objects], result.histograms[n_classes + key]
         inside = result.histograms[key]
-    spread = np.array([(found.cv, found.top_tenth_ratio) for found in objects if not np.isnan(found.cv)]).reshape(-1, 2)
+    spread = np.array([(found.cv, found.top_tenth_ratio) for found in objects
+                       if not np.isnan(found.cv)]).reshape(-1, 2)
     means = [_mean(foreground), _mean(background)]
     return {'objects': len(spread), 'cv': float(spread[:, 0].mean()) if len(spread) else NAN,
             'top_tenth_ratio': float(np.median(spread[:, 1])) if len(spread) else NAN,
@@ -278,25 +319,33 @@ def _mean(pixels: list[Pixels]) -> float:
 
 
 def histograms(result: Analysis) -> dict[str, list[int]]:
-    """Pixels in 50 even bins of activation: foreground of all classes, background of the strongest."""
+    """Pixels in 50 even bins of activation: foreground of all classes, background of the strongest.
+    """
     n_classes = len(result.own) - 1
     return {name: rows.reshape(50, -1).sum(1).tolist()
-            for name, rows in (('foreground', result.histograms[:n_classes].sum(0)), ('background', result.histograms[-1]))}
+            for name, rows in (('foreground', result.histograms[:n_classes].sum(0)),
+                               ('background', result.histograms[-1]))}
 
 
-def per_class(result: Analysis, threshold: float, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Background and each class at the used, at the best global and at its own best threshold (that of its IoU), with
-    its precision and recall, and, for classes, imbalance and gap."""
+def per_class(result: Analysis, threshold: float,
+              classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Background and each class at the used, at the best global and at its own best threshold (that
+    of its IoU), with its precision and recall, and, for classes, imbalance and gap.
+    """
     iou, confusions = result.curve.iou(), result.curve.confusions()
     diagonal = np.diagonal(confusions, axis1=1, axis2=2)
-    precision, recall = scores.share(diagonal, confusions.sum(1)), scores.share(diagonal, confusions.sum(2))
-    places = {'used': result.curve.position(threshold), 'best': result.curve.position(result.curve.best()[0])}
+    precision, recall = scores.share(diagonal,
+                                     confusions.sum(1)), scores.share(diagonal, confusions.sum(2))
+    places = {'used': result.curve.position(threshold),
+              'best': result.curve.position(result.curve.best()[0])}
     rows = {}
     for number, name in enumerate(('background', *classes)):
         known = not np.isnan(iou[:, number]).all()
         own = int(np.nanargmax(iou[:, number])) if known else 0
-        rows[name] = {f'{what}_{when}': float(values[place, number]) for when, place in places.items()
-                      for what, values in (('iou', iou), ('precision', precision), ('recall', recall))}
+        rows[name] = {f'{what}_{when}': float(values[place, number])
+                      for when, place in places.items()
+                      for what, values in (('iou', iou), ('precision', precision),
+                                           ('recall', recall))}
         rows[name] |= {'own_best_threshold': float(result.curve.thresholds[own]) if known else NAN,
                        'own_best_iou': float(iou[own, number])}
         rows[name] |= conditions(result, number - 1) if number else {}

@@ -1,10 +1,13 @@
-"""A global threshold chosen without ground truth, from nothing but images, image-level labels and activations.
+"""A global threshold chosen without ground truth, from nothing but images, image-level labels and
+activations.
 
-All ways but the CRF's are functions of one histogram: of each pixel's strongest activation among the classes present,
-over all pixels of all images. Its bin 0 counts the pixels that pass no threshold of `scores.GRID` (activation 0), bin k
-those that pass k of them: (k-1)/100 < activation <= k/100. So the foreground at GRID[t] is the bins above t, exactly.
-Which way `auto` is, CHOSEN, was decided on two sets of images (README); script/compare_thresholds.py measures all of
-them on one's own. No constant of it was fitted.
+All ways but the CRF's are functions of one histogram: of each pixel's strongest activation among
+the classes present, over all pixels of all images. Its bin 0 counts the pixels that pass no
+threshold of `scores.GRID` (activation 0), bin k
+those that pass k of them: (k-1)/100 < activation <= k/100. So the foreground at GRID[t] is the bins
+above t, exactly.
+Which way `auto` is, CHOSEN, was decided on two sets of images (README);
+script/compare_thresholds.py measures all of them on one's own. No constant of it was fitted.
 """
 import os
 from collections.abc import Callable
@@ -23,26 +26,35 @@ LARGEST_SAMPLE = 1000  # images that a threshold is chosen from; on our data any
 STEP = 5  # the stability compares masks at t - 0.05 and t + 0.05
 CRF_GRID = tuple(number / 20 for number in range(1, 16))  # 0.05 to 0.75
 
-_MIDDLES = np.array([0, *(2 * number - 1 for number in range(1, len(scores.GRID) + 1))]) / 200  # of the bins
+# of the bins
+_MIDDLES = np.array([0, *(2 * number - 1 for number in range(1, len(scores.GRID) + 1))]) / 200
 
 
 def sample(ids: list[str], at_most: int = LARGEST_SAMPLE) -> list[str]:
-    """`at_most` of `ids`, drawn by a hash of each id: the same ones whatever the order of the list and the seed of the run."""
-    return sorted(ids, key=lambda image_id: (torchutils.image_seed(0, 0, image_id, 'threshold'), image_id))[:at_most]
+    """`at_most` of `ids`, drawn by a hash of each id: the same ones whatever the order of the list
+    and the seed of the run.
+    """
+    return sorted(ids, key=lambda image_id: (torchutils.image_seed(0, 0, image_id, 'threshold'),
+                                             image_id))[:at_most]
 
 
 def histogram(planes: np.ndarray) -> np.ndarray:
-    """One image's pixels by the number of thresholds that their strongest activation passes: int64 (T+1,).
+    """One image's pixels by the number of thresholds that their strongest activation passes: int64
+    (T+1,).
 
-    planes: (K, H, W) without background. All 0 for K = 0: without a class there is nothing to tell apart.
+    planes: (K, H, W) without background. All 0 for K = 0: without a class there is nothing to tell
+    apart.
     """
     thresholds = np.array(scores.GRID, planes.dtype)
-    passed = np.searchsorted(thresholds, planes.max(0).ravel() if len(planes) else planes.ravel(), side='left')
+    passed = np.searchsorted(thresholds, planes.max(0).ravel() if len(planes) else planes.ravel(),
+                             side='left')
     return np.bincount(passed, minlength=len(thresholds) + 1)
 
 
-def pooled_histogram(folder: str | os.PathLike, ids: list[str], remedy: str, num_workers: int) -> np.ndarray:
-    """Sum of the images' histograms (T+1,), by all processes. Raises UserError, with `remedy`, for the first image without
+def pooled_histogram(folder: str | os.PathLike, ids: list[str], remedy: str,
+                     num_workers: int) -> np.ndarray:
+    """Sum of the images' histograms (T+1,), by all processes. Raises UserError, with `remedy`, for
+    the first image without
     an activation: what is chosen from a folder must not depend on how far it was made."""
     def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         planes = activations.load(folder, image_id, remedy).without_background().high_res
@@ -52,33 +64,42 @@ def pooled_histogram(folder: str | os.PathLike, ids: list[str], remedy: str, num
     return scores.add_up(ids, count, len(scores.GRID) + 2, num_workers)[:-1]
 
 
-# the ways: histogram (T+1,) -> how good each threshold of the grid is (T,), nan where nothing can be said
+# the ways: histogram (T+1,) -> how good each threshold of the grid is (T,), nan where nothing can
+# be said
 
 def cross_entropy(counts: np.ndarray) -> np.ndarray:
-    """Less cross entropy between the activation and the means of the two sides (Li and Lee, Pattern Recognition 1993)."""
+    """Less cross entropy between the activation and the means of the two sides (Li and Lee, Pattern
+    Recognition 1993).
+    """
     below, above = _sides(counts)
     return _level(*below) + _level(*above)
 
 
 def otsu(counts: np.ndarray) -> np.ndarray:
-    """Variance between the two sides (Otsu, IEEE Transactions on Systems, Man, and Cybernetics 1979)."""
+    """Variance between the two sides (Otsu, IEEE Transactions on Systems, Man, and Cybernetics
+    1979).
+    """
     (low, low_sum), (high, high_sum) = _sides(counts)
     with np.errstate(divide='ignore', invalid='ignore'):
         return low * high * (low_sum / low - high_sum / high) ** 2  # 0 / 0 where a side is empty
 
 
 def triangle(counts: np.ndarray) -> np.ndarray:
-    """Depth below the line from the histogram's peak to the end of its longer tail (Zack, Rogers and Latt, 1977)."""
+    """Depth below the line from the histogram's peak to the end of its longer tail (Zack, Rogers
+    and Latt, 1977).
+    """
     first, peak, last = np.flatnonzero(counts)[0], np.argmax(counts), np.flatnonzero(counts)[-1]
     low, high = (peak, last) if last - peak >= peak - first else (first, peak)
     depth = np.full(len(counts) - 1, np.nan)
-    depth[low:high] = (np.linspace(counts[low], counts[high], high - low + 1) - counts[low:high + 1])[:-1]
+    depth[low:high] = (np.linspace(counts[low], counts[high],
+                                   high - low + 1) - counts[low:high + 1])[:-1]
     return depth
 
 
 def stability(counts: np.ndarray) -> np.ndarray:
-    """IoU of the foreground at t - 0.05 and at t + 0.05, all images together. The one lies within the other, so it is the
-    quotient of their areas (ours)."""
+    """IoU of the foreground at t - 0.05 and at t + 0.05, all images together. The one lies within
+    the other, so it is the quotient of their areas (ours).
+    """
     area = _sides(counts)[1][0]
     iou = np.full(len(area), np.nan)
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -92,10 +113,13 @@ CHOSEN = 'cross entropy'
 
 
 def choose(counts: np.ndarray, way: str = CHOSEN) -> float:
-    """The best threshold of a pooled histogram; the middle one of equals. Raises UserError where there is none to choose."""
+    """The best threshold of a pooled histogram; the middle one of equals. Raises UserError where
+    there is none to choose.
+    """
     if np.count_nonzero(counts) < 2:
         what = 'all activations are the same' if counts.any() else 'no image shows a class'
-        raise UserError(f'a threshold cannot be chosen from these activations ({what}): give a number instead of {AUTO}')
+        raise UserError(f'a threshold cannot be chosen from these activations ({what}): give a '
+                        f'number instead of {AUTO}')
     return best(WAYS[way](counts), np.array(scores.GRID))
 
 
@@ -106,16 +130,19 @@ def best(values: np.ndarray, thresholds: np.ndarray) -> float:
 
 
 def seed_thresholds(counts: np.ndarray) -> tuple[float, float]:
-    """(fg, bg) of refined seeds: the two cuts that part the pixels into background, unsure and foreground with the least
-    cross entropy, as `cross_entropy` parts them in two (ours). The middle ones of equals.
+    """(fg, bg) of refined seeds: the two cuts that part the pixels into background, unsure and
+    foreground with the least cross entropy, as `cross_entropy` parts them in two (ours). The middle
+    ones of equals.
 
     Raises UserError where there are not three levels to part.
     """
     if np.count_nonzero(counts) == 2:
-        raise UserError(f'two seed thresholds cannot be chosen from activations of two levels: give numbers instead of {AUTO}')
+        raise UserError(f'two seed thresholds cannot be chosen from activations of two levels: '
+                        f'give numbers instead of {AUTO}')
     choose(counts)  # raises for fewer
     (pixels, activation), above = _sides(counts)
-    unsure = _level(pixels[None] - pixels[:, None], activation[None] - activation[:, None])  # rows bg, columns fg
+    # rows bg, columns fg
+    unsure = _level(pixels[None] - pixels[:, None], activation[None] - activation[:, None])
     values = _level(pixels, activation)[:, None] + unsure + _level(*above)
     grid = np.array(scores.GRID)
     bg_thres = best(np.where(np.isnan(values), -np.inf, values).max(1), grid)
@@ -123,41 +150,57 @@ def seed_thresholds(counts: np.ndarray) -> tuple[float, float]:
 
 
 def crf_agreement(image: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """mIoU of one image's label map and its own CRF refinement, at each threshold of CRF_GRID (ours).
+    """mIoU of one image's label map and its own CRF refinement, at each threshold of CRF_GRID
+    (ours).
 
-    image: uint8 (H, W, 3); planes: (K, H, W) without background, K at least 1. About 0.1 s a threshold for 500 x 375.
+    image: uint8 (H, W, 3); planes: (K, H, W) without background, K at least 1. About 0.1 s a
+    threshold for 500 x 375.
     """
     labelings = [seeds.arg_max(planes, threshold) for threshold in CRF_GRID]
     n_labels = len(planes) + 1
-    return np.array([scores.score(np.bincount(before.ravel() * n_labels + after.ravel(), minlength=n_labels ** 2)
+    return np.array([scores.score(np.bincount(before.ravel() * n_labels + after.ravel(),
+                                              minlength=n_labels ** 2)
                                   .reshape(n_labels, n_labels), 1).miou
-                     for before, after in zip(labelings, dense_crf(image, labelings, n_labels), strict=True)])
+                     for before, after in zip(labelings, dense_crf(image, labelings, n_labels),
+                                              strict=True)])
 
 
 def threshold_of(folder: str | os.PathLike, ids: list[str], remedy: str, num_workers: int) -> float:
     """What `auto` means for the score of a folder of activations over `ids`; the log says it."""
     chosen_from = sample(ids)
     threshold = choose(pooled_histogram(folder, chosen_from, remedy, num_workers))
-    log.info('threshold %.2f: chosen without ground truth (%s, %d images)', threshold, CHOSEN, len(chosen_from))
+    log.info('threshold %.2f: chosen without ground truth (%s, %d images)', threshold, CHOSEN,
+             len(chosen_from))
     return threshold
 
 
-def seed_thresholds_of(folder: str | os.PathLike, ids: list[str], remedy: str, num_workers: int) -> tuple[float, float]:
-    """What `auto` means for (fg, bg) of the seeds made of a folder of activations over `ids`; the log says it."""
+def seed_thresholds_of(folder: str | os.PathLike, ids: list[str], remedy: str,
+                       num_workers: int) -> tuple[float, float]:
+    """What `auto` means for (fg, bg) of the seeds made of a folder of activations over `ids`; the
+    log says it.
+    """
     chosen_from = sample(ids)
     fg_thres, bg_thres = seed_thresholds(pooled_histogram(folder, chosen_from, remedy, num_workers))
-    log.info('seed thresholds %.2f and %.2f: chosen without ground truth (cross entropy of three levels, %d images)',
+    log.info('seed thresholds %.2f and %.2f: chosen without ground truth (cross entropy of three '
+             'levels, %d images)',
              fg_thres, bg_thres, len(chosen_from))
     return fg_thres, bg_thres
 
 
 def _level(pixels: np.ndarray, activation: np.ndarray) -> np.ndarray:
-    """What a level of so many pixels with this sum of activation adds to minus the cross entropy; nan where it is empty."""
+    """What a level of so many pixels with this sum of activation adds to minus the cross entropy;
+    nan where it is empty.
+    """
     with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(pixels > 0, np.where(activation > 0, activation * np.log(activation / pixels), 0), np.nan)
+        return np.where(pixels > 0, np.where(activation > 0,
+                                             activation * np.log(activation / pixels), 0), np.nan)
 
 
-def _sides(counts: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """((pixels, sum of their activation) that do not pass each threshold (T,), the same of those that do)."""
+def _sides(counts: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray],
+                                        tuple[np.ndarray, np.ndarray]]:
+    """((pixels, sum of their activation) that do not pass each threshold (T,), the same of those
+    that do).
+    """
     pixels, activation = np.cumsum(counts), np.cumsum(counts * _MIDDLES)
-    return (pixels[:-1], activation[:-1]), (pixels[-1] - pixels[:-1], activation[-1] - activation[:-1])
+    return (pixels[:-1], activation[:-1]), (pixels[-1] - pixels[:-1],
+                                            activation[-1] - activation[:-1])

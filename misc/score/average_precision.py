@@ -1,7 +1,9 @@
-"""VOC's average precision of instance masks, as chainercv's eval_instance_segmentation_voc defines it.
+"""VOC's average precision of instance masks, as chainercv's eval_instance_segmentation_voc defines
+it.
 
-Ours, because the libraries that are kept up (pycocotools, torchmetrics) average the precision at COCO's 101 recalls; VOC's is
-the area under the whole envelope. Only scores and whether they match are kept of an image.
+Ours, because the libraries that are kept up (pycocotools, torchmetrics) average the precision at
+COCO's 101 recalls; VOC's is the area under the whole envelope. Only scores and whether they match
+are kept of an image.
 """
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +23,9 @@ IOU = 0.5  # from which a prediction matches an object
 
 @dataclasses.dataclass
 class InstanceScore:
-    """AP of the C classes (nan: no object of it), their mean over the others, and the number of objects of each."""
+    """AP of the C classes (nan: no object of it), their mean over the others, and the number of
+    objects of each.
+    """
 
     ap: np.ndarray
     mean: float
@@ -30,14 +34,16 @@ class InstanceScore:
 
 
 def read_objects(source: Source, image_id: str, hw: tuple[int, int]) -> Instances:
-    """The true objects (scores are 1), each with the class that its pixels have in the true label map.
+    """The true objects (scores are 1), each with the class that its pixels have in the true label
+    map.
 
-    Pixels 255 belong to no object. Raises UserError where a mask is missing or of another size than (H, W), or an object
-    has no class.
+    Pixels 255 belong to no object. Raises UserError where a mask is missing or of another size than
+    (H, W), or an object has no class.
     """
     truth = scores.read_truth(source, image_id, hw)
     path = source.object_mask_path(image_id)
-    objects = labels.load(path, 'instance masks are scored with the objects of every image of the split')
+    objects = labels.load(path,
+                          'instance masks are scored with the objects of every image of the split')
     if objects.shape != truth.shape:
         raise UserError(f'{path}: {objects.shape}, the label map of {image_id} is {truth.shape}')
     numbers = np.setdiff1d(objects, (0, labels.IGNORE))
@@ -55,15 +61,16 @@ def read_objects(source: Source, image_id: str, hw: tuple[int, int]) -> Instance
 def matches(found: Instances, truth: Instances) -> np.ndarray:
     """Which of the instances found match an object, bool (M,).
 
-    By score, the highest first, each takes the object of its class that it overlaps most, if the IoU is at least 0.5 and
-    no instance before it took that object.
+    By score, the highest first, each takes the object of its class that it overlaps most, if the
+    IoU is at least 0.5 and no instance before it took that object.
     """
     m, objects = len(found.classes), len(truth.classes)
     matched, taken = np.zeros(m, bool), np.zeros(objects, bool)
     if not m or not objects:
         return matched
     pairs = found.instance_map.astype(np.int64) * (objects + 1) + truth.instance_map
-    counts = np.bincount(pairs.ravel(), minlength=(m + 1) * (objects + 1)).reshape(m + 1, objects + 1)
+    counts = np.bincount(pairs.ravel(),
+                         minlength=(m + 1) * (objects + 1)).reshape(m + 1, objects + 1)
     common = counts[1:, 1:]
     iou = common / (counts.sum(1)[1:, None] + counts.sum(0)[1:] - common)
     iou[found.classes[:, None] != truth.classes] = 0
@@ -77,8 +84,8 @@ def matches(found: Instances, truth: Instances) -> np.ndarray:
 def average_precision(found_scores: np.ndarray, matched: np.ndarray, objects: int) -> float:
     """Area under the envelope of precision against recall; nan without objects.
 
-    found_scores, matched: (M,) of one class over all images. Equal scores, which are common (the best of each image has
-    1), keep their order; chainercv leaves it open.
+    found_scores, matched: (M,) of one class over all images. Equal scores, which are common (the
+    best of each image has 1), keep their order; chainercv leaves it open.
     """
     if not objects:
         return float('nan')
@@ -88,7 +95,8 @@ def average_precision(found_scores: np.ndarray, matched: np.ndarray, objects: in
     return float((np.diff(true, prepend=0) / objects * envelope).sum())
 
 
-def score(source: Source, ids: list[str], load: Callable[[str], Instances], num_workers: int) -> InstanceScore:
+def score(source: Source, ids: list[str], load: Callable[[str], Instances],
+          num_workers: int) -> InstanceScore:
     """The score over `ids`, read in parallel, by all processes; load(id) gives the instances found.
 
     Raises the first image's UserError, and one where the images hold no object.
@@ -97,16 +105,21 @@ def score(source: Source, ids: list[str], load: Callable[[str], Instances], num_
         found = load(image_id)
         truth = read_objects(source, image_id, found.instance_map.shape)
         if found.classes.max(initial=0) >= source.n_classes:
-            raise UserError(f'the instance masks of {image_id} hold classes above {source.n_classes}, their number')
+            raise UserError(f'the instance masks of {image_id} hold classes above '
+                            f'{source.n_classes}, their number')
         return found.classes, found.scores, matches(found, truth), truth.classes
 
     mine = torchutils.share(ids)
     compared = datasets.read_ahead(compare, mine, num_workers)
-    results = [datasets.checked(result) for result in torchutils.progress(compared, total=len(mine), unit='image')]
-    classes, found_scores, matched, true_classes = map(np.concatenate, zip(*torchutils.gather(results), strict=True))
+    results = [datasets.checked(result)
+               for result in torchutils.progress(compared, total=len(mine), unit='image')]
+    classes, found_scores, matched, true_classes = map(
+        np.concatenate, zip(*torchutils.gather(results), strict=True))
     if not len(true_classes):
-        raise UserError(f'the masks of the {len(ids)} images hold no object: there is nothing to score')
+        raise UserError(f'the masks of the {len(ids)} images hold no object: there is nothing to '
+                        f'score')
     objects = np.bincount(true_classes, minlength=source.n_classes)
-    ap = np.array([average_precision(found_scores[classes == number], matched[classes == number], int(objects[number]))
+    ap = np.array([average_precision(found_scores[classes == number], matched[classes == number],
+                                     int(objects[number]))
                    for number in range(source.n_classes)])
     return InstanceScore(ap, float(np.nanmean(ap)), objects, len(ids))

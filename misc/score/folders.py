@@ -23,28 +23,33 @@ def score_activations(job: Job, stage: str, flag: str, threshold: float | str) -
     load = functools.partial(activations.class_planes, folder, remedy=remedy)
     result = scores.score_activations(job.source, ids, load, threshold, job.run.num_workers)
     best, best_miou = result.best()
-    results.report(job, stage, result.at(threshold), threshold=threshold, best_threshold=best, best_miou=best_miou,
-                   within_3_points=result.within(0.03), **details)
+    results.report(job, stage, result.at(threshold), threshold=threshold, best_threshold=best,
+                   best_miou=best_miou, within_3_points=result.within(0.03), **details)
 
 
 def score_seeds(job: Job, stage: str, flag: str, thresholds: Seeds) -> None:
-    """Score the refined seeds of a flag's folder. thresholds: told where the folder has no record of them."""
+    """Score the refined seeds of a flag's folder. thresholds: told where the folder has no record
+    of them.
+    """
     folder, ids = job.files[flag], job.ids('eval_set')
-    made_with = tuple(records.setting(folder, name, getattr(thresholds, name)) for name in ('fg_thres', 'bg_thres'))
+    made_with = tuple(records.setting(folder, name, getattr(thresholds, name))
+                      for name in ('fg_thres', 'bg_thres'))
     if AUTO in made_with:
-        raise UserError(f'{folder} has no record of its thresholds, and {AUTO} does not tell them: give the numbers')
+        raise UserError(f'{folder} has no record of its thresholds, and {AUTO} does not tell them: '
+                        f'give the numbers')
     origin = {f'{kind}_threshold_from': AUTO for kind in ('fg', 'bg')
               if records.setting(folder, f'{kind}_thres_from', None) == AUTO}
     counts = _counts(job, folder, ids, job.remedy(flag))
     results.report_seeds(job, stage, scores.score_seeds(counts, len(ids)), made_with, **origin)
 
 
-def score_label_maps(job: Job, stage: str, folder: str | os.PathLike, remedy: str, split: str = 'eval_set',
-                     **details: Any) -> None:
+def score_label_maps(job: Job, stage: str, folder: str | os.PathLike, remedy: str,
+                     split: str = 'eval_set', **details: Any) -> None:
     """Score the label maps of a folder on the list of the flag `split`."""
     ids = job.ids(split)
     counts = _counts(job, folder, ids, remedy)
-    results.report(job, stage, scores.score(scores.ignored_as_background(counts), len(ids)), split, **details)
+    results.report(job, stage, scores.score(scores.ignored_as_background(counts), len(ids)), split,
+                   **details)
 
 
 def _counts(job: Job, folder: str | os.PathLike, ids: list[str], remedy: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Whether true label maps can be meant as they are: what they hold against the image-level labels.
 
-A mask need not show all that its image is labelled with (a difficult object, a crowd), but hardly ever shows what it is not.
+A mask need not show all that its image is labelled with (a difficult object, a crowd), but hardly
+ever shows what it is not.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +15,9 @@ from misc.pyutils import UserError
 
 
 class Seen(NamedTuple):
-    """Of one image: the labels in its mask (255 too) but 0, and those that it is labelled with (None: not known), from 1."""
+    """Of one image: the labels in its mask (255 too) but 0, and those that it is labelled with
+    (None: not known), from 1.
+    """
 
     image_id: str
     shown: frozenset[int]
@@ -23,7 +26,8 @@ class Seen(NamedTuple):
     @property
     def denied(self) -> frozenset[int]:
         """What the mask shows of classes that the image is not labelled with."""
-        return frozenset() if self.labelled is None else self.shown - self.labelled - {labels.IGNORE}
+        return (frozenset() if self.labelled is None
+                else self.shown - self.labelled - {labels.IGNORE})
 
 
 def look(source: datasets.Source, image_id: str, truth: np.ndarray) -> Seen:
@@ -41,33 +45,44 @@ def odd(classes: Sequence[str], masks: Sequence[Seen]) -> tuple[list[str], list[
     """What cannot be meant, and what may be right but seldom is: lines with a remedy each."""
     wrong, notes = [], []
     void = [mask.image_id for mask in masks if mask.labelled and mask.shown == {labels.IGNORE}]
-    classless = [mask.image_id for mask in masks if mask.labelled and not mask.shown - {labels.IGNORE}]
+    classless = [mask.image_id for mask in masks if mask.labelled
+                 and not mask.shown - {labels.IGNORE}]
     if void:
         others = ', 2, ..., the classes in their order' if len(classes) > 1 else ''
-        told = (f'the masks of {_images(void)} hold nothing but 0 and {labels.IGNORE}: {labels.IGNORE} is left out, it is no '
+        told = (f'the masks of {_images(void)} hold nothing but 0 and {labels.IGNORE}: '
+                f'{labels.IGNORE} is left out, it is no '
                 f'class; write 1 ({classes[0]}{others}) in its place')
         if any(mask.shown - {labels.IGNORE} for mask in masks):
             notes.append(f'{told}, unless nothing there can be told')
         else:
             wrong.append(f'{told}; a score of these is that of background alone')
     elif len(classless) > 1 and not any(mask.shown for mask in masks):
-        notes.append(f'the masks of {_images(classless)}, whose images are labelled with classes, show nothing but background: '
+        notes.append(f'the masks of {_images(classless)}, whose images are labelled with classes, '
+                     f'show nothing but background: '
                      'a mask holds 1, 2, ... for the classes in their order')
-    above = {mask.image_id: sorted(label for label in mask.shown - {labels.IGNORE} if label > len(classes)) for mask in masks}
+    above = {mask.image_id: sorted(label for label in mask.shown - {labels.IGNORE}
+                                   if label > len(classes)) for mask in masks}
     if above := {image_id: numbers for image_id, numbers in above.items() if numbers}:
         first, numbers = next(iter(above.items()))
         meant = _numbering(classes, masks)
-        wrong.append(f'the masks of {_images(list(above))} hold labels above {len(classes)}, the number of classes ({first}: '
-                     f'{", ".join(map(str, numbers))}): write 1, 2, ... for the classes in their order, {labels.IGNORE} for '
-                     'what is left out' + (f'. It looks like another numbering: {meant}' if meant else ''))
+        wrong.append(f'the masks of {_images(list(above))} hold labels above {len(classes)}, the '
+                     f'number of classes ({first}: '
+                     f'{", ".join(map(str, numbers))}): write 1, 2, ... for the classes in their '
+                     f'order, {labels.IGNORE} for '
+                     'what is left out' + (f'. It looks like another numbering: {meant}' if meant
+                                           else ''))
     denied = [mask for mask in masks if mask.denied and mask.image_id not in above]
     if denied:
         first = denied[0]
-        told = (f'the masks of {_images([mask.image_id for mask in denied])} show classes that the labels of the image deny ('
+        told = (f'the masks of {_images([mask.image_id for mask in denied])} show classes that the '
+                f'labels of the image deny ('
                 f'{first.image_id}: {", ".join(map(str, sorted(first.denied)))}, which is '
-                f'{some([classes[label - 1] for label in sorted(first.denied)])}): mend the labels, or the masks')
-        meant = _numbering(classes, masks) if 2 * len(denied) > sum(bool(mask.shown) for mask in masks) else ''
-        notes.append(told + (f'. It looks like another numbering: {meant}; 1, 2, ... are the classes in their order'
+                f'{some([classes[label - 1] for label in sorted(first.denied)])}): mend the '
+                f'labels, or the masks')
+        meant = (_numbering(classes, masks)
+                 if 2 * len(denied) > sum(bool(mask.shown) for mask in masks) else '')
+        notes.append(told + (f'. It looks like another numbering: {meant}; 1, 2, ... are the '
+                             f'classes in their order'
                              if meant else ''))
     return wrong, notes
 
@@ -77,8 +92,9 @@ def _images(ids: Sequence[str]) -> str:
 
 
 def _numbering(classes: Sequence[str], masks: Sequence[Seen]) -> str:
-    """'3 stands for cat (1), 7 for dog (2)': labels that all images share whose masks show the number; nothing where no number
-    tells."""
+    """'3 stands for cat (1), 7 for dog (2)': labels that all images share whose masks show the
+    number; nothing where no number tells.
+    """
     found = []
     for number in sorted({label for mask in masks for label in mask.shown} - {labels.IGNORE}):
         of = [mask.labelled for mask in masks if number in mask.shown and mask.labelled is not None]

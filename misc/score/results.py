@@ -1,4 +1,6 @@
-"""How every score is told: a table on the screen, a line of JSON in the scores file; and the table of all of them."""
+"""How every score is told: a table on the screen, a line of JSON in the scores file; and the table
+of all of them.
+"""
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,48 +14,62 @@ from misc.files import inputs
 from misc.pyutils import append_json_line, log
 from misc.score import average_precision, scores
 
-TOLD_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')  # details with words of their own
+# details with words of their own
+TOLD_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 
 
 def row_of(line: dict[str, Any], rows: Sequence[Row]) -> Row:
-    """The row that a line of the scores file belongs to; one of its own for a score that no stage knows."""
-    return next((row for row in rows if row.stage == line['stage'] and row.of(line)), Row(line['stage'], line['stage']))
+    """The row that a line of the scores file belongs to; one of its own for a score that no stage
+    knows.
+    """
+    return next((row for row in rows if row.stage == line['stage'] and row.of(line)),
+                Row(line['stage'], line['stage']))
 
 
 def last_lines(path: str, rows: Sequence[Row], splits: Sequence[str] | None = None,
                data: str | None = None) -> list[tuple[Row, dict[str, Any]]]:
-    """The last line of each row, in the order of `rows`: of all, or on each of `splits` of a data set; none where nothing was
-    scored.
+    """The last line of each row, in the order of `rows`: of all, or on each of `splits` of a data
+    set; none where nothing was scored.
 
     Raises UserError where the file is broken.
     """
     if splits is not None and not Path(path).exists():
         return []
-    last = scores.read_scores(path, lambda line: (row_of(line, rows).title, *((line['split'], line['data']) if splits else ())))
+    last = scores.read_scores(path,
+                              lambda line: (row_of(line, rows).title,
+                                            *((line['split'], line['data']) if splits else ())))
     known = {row.title: row for row in rows}
     found = []
     for title in [*known, *sorted({key[0] for key in last} - known.keys())]:
-        for key in [(title, split, data) for split in dict.fromkeys(splits)] if splits else [(title,)]:
+        for key in [(title, split, data)
+                    for split in dict.fromkeys(splits)] if splits else [(title,)]:
             if key in last:
                 found.append((known.get(title, Row(title, title)), last[key]))
     return found
 
 
 def table(path: str, rows: Sequence[Row], published: bool = False) -> str:
-    """The last score of each row of the scores file, as text; with the published figures beside them, where there are some."""
+    """The last score of each row of the scores file, as text; with the published figures beside
+    them, where there are some.
+    """
     lines = last_lines(path, rows)
     data = sorted({line['data'] for _, line in lines} & PUBLISHED_OF.keys()) if published else []
     cells = []
     for row, line in lines:
         within = line.get('within_3_points')
-        cell = [row.title, _thresholds(line), line.get('miou', line.get('map')), line.get('best_miou', '-'),
+        cell = [row.title, _thresholds(line), line.get('miou', line.get('map')),
+                line.get('best_miou', '-'),
                 f'{line["best_threshold"]:.2f}' if 'best_threshold' in line else '-',
-                f'{within[0]:.2f} to {within[1]:.2f}' if within else '-', f'{line["split"]} ({line["images"]})']
+                f'{within[0]:.2f} to {within[1]:.2f}' if within else '-',
+                f'{line["split"]} ({line["images"]})']
         cells.append(cell + ([row.published.get(line['data'], '-')] if published else []))
-    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points', 'split (images)']
-    notes = ['refined seeds: of the labelled pixels alone'] if any('labelled' in line for _, line in lines) else []
-    notes += [f'published: {PUBLISHED_OF[name]}, the seeds at their best threshold (LPCAM paper, table 2); segmentation: val, '
+    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points',
+                'split (images)']
+    notes = (['refined seeds: of the labelled pixels alone']
+             if any('labelled' in line for _, line in lines) else [])
+    notes += [f'published: {PUBLISHED_OF[name]}, the seeds at their best threshold (LPCAM paper, '
+              f'table 2); segmentation: val, '
               'ResNet-101 (tables 3, 4)' for name in data]
     return '\n'.join([scores.table(headings + (['published'] if published else []), cells), *notes])
 
@@ -70,22 +86,27 @@ def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:
         log.info('%s was made from other inputs (%s): what follows tells of these', folder, told)
 
 
-def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set', **details: Any) -> None:
-    """Print IoU per class and mIoU with split (the flag of its list), number of images and what else is told in
-    `details` (a threshold, if there is one), and write them down."""
+def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
+           **details: Any) -> None:
+    """Print IoU per class and mIoU with split (the flag of its list), number of images and what
+    else is told in `details` (a threshold, if there is one), and write them down.
+    """
     names = ('background', *job.source.classes)
     log.info('%s', scores.table(('class', 'IoU %'), zip(names, map(float, score.iou), strict=True)))
     best = ''
     if 'best_threshold' in details:
         low, high = details['within_3_points']
-        best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, within 3 points of it from '
+        best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, '
+                f'within 3 points of it from '
                 f'{low:.2f} to {high:.2f}')
-    settings = ''.join(f', {name} {_shown(value)}' for name, value in details.items() if name not in TOLD_APART)
+    settings = ''.join(f', {name} {_shown(value)}' for name, value in details.items()
+                       if name not in TOLD_APART)
     chosen = ' (auto)' if 'threshold_from' in details else ''
-    log.info('%s: mIoU %.1f%% on %s, %d images%s%s%s', stage, 100 * score.miou, job.lists[split], score.images,
-             settings, chosen, best)
+    log.info('%s: mIoU %.1f%% on %s, %d images%s%s%s', stage, 100 * score.miou, job.lists[split],
+             score.images, settings, chosen, best)
     iou = {name: value for name, value in zip(names, _rounded(score.iou), strict=True)}
-    _write(job, stage, {'miou': _rounded([score.miou])[0], 'images': score.images, 'iou': iou} | details, split)
+    _write(job, stage, {'miou': _rounded([score.miou])[0], 'images': score.images,
+                        'iou': iou} | details, split)
 
 
 def report_seeds(job: Job, stage: str, score: scores.SeedScore, thresholds: tuple[float, float],
@@ -94,29 +115,36 @@ def report_seeds(job: Job, stage: str, score: scores.SeedScore, thresholds: tupl
     names = ('background', *job.source.classes)
     rows = zip(names, map(float, score.precision), map(float, score.recall), strict=True)
     log.info('%s', scores.table(('class', 'precision %', 'recall %'), rows))
-    log.info('%s: %.1f%% of the pixels labelled, mIoU of these %.1f%%, on %s, %d images, thresholds %.2f and %.2f',
-             stage, 100 * score.labelled, 100 * score.miou, job.lists['eval_set'], score.images, *thresholds)
+    log.info('%s: %.1f%% of the pixels labelled, mIoU of these %.1f%%, on %s, %d images, '
+             'thresholds %.2f and %.2f',
+             stage, 100 * score.labelled, 100 * score.miou, job.lists['eval_set'], score.images,
+             *thresholds)
     _write(job, stage, {
-        'labelled': round(score.labelled, 6), 'miou': _rounded([score.miou])[0], 'images': score.images,
-        'fg_threshold': thresholds[0], 'bg_threshold': thresholds[1],
+        'labelled': round(score.labelled, 6), 'miou': _rounded([score.miou])[0],
+        'images': score.images, 'fg_threshold': thresholds[0], 'bg_threshold': thresholds[1],
         'precision': dict(zip(names, _rounded(score.precision), strict=True)),
         'recall': dict(zip(names, _rounded(score.recall), strict=True)), **details})
 
 
-def report_instances(job: Job, stage: str, score: average_precision.InstanceScore, threshold: float) -> None:
-    """The same for instance masks: average precision for each class that has objects, and its mean."""
+def report_instances(job: Job, stage: str, score: average_precision.InstanceScore,
+                     threshold: float) -> None:
+    """The same for instance masks: average precision for each class that has objects, and its mean.
+    """
     names = job.source.classes
-    log.info('%s', scores.table(('class', 'AP %', 'objects'), zip(names, map(float, score.ap), score.objects, strict=True)))
-    log.info('%s: mean AP %.1f%% at IoU %.1f on %s, %d images, threshold %.2f', stage, 100 * score.mean,
-             average_precision.IOU, job.lists['eval_set'], score.images, threshold)
+    log.info('%s', scores.table(('class', 'AP %', 'objects'),
+                                zip(names, map(float, score.ap), score.objects, strict=True)))
+    log.info('%s: mean AP %.1f%% at IoU %.1f on %s, %d images, threshold %.2f', stage,
+             100 * score.mean, average_precision.IOU, job.lists['eval_set'], score.images,
+             threshold)
     _write(job, stage, {
-        'map': _rounded([score.mean])[0], 'iou_threshold': average_precision.IOU, 'images': score.images,
-        'ap': dict(zip(names, _rounded(score.ap), strict=True)),
+        'map': _rounded([score.mean])[0], 'iou_threshold': average_precision.IOU,
+        'images': score.images, 'ap': dict(zip(names, _rounded(score.ap), strict=True)),
         'objects': dict(zip(names, map(int, score.objects), strict=True)), 'threshold': threshold})
 
 
 def _shown(value: Any) -> str:
-    return f'{value:.2f}' if isinstance(value, float) else ' '.join(map(str, value)) if isinstance(value, list) else str(value)
+    return (f'{value:.2f}' if isinstance(value, float) else ' '.join(map(str, value))
+            if isinstance(value, list) else str(value))
 
 
 def _rounded(values: Iterable[float]) -> list[float | None]:
@@ -127,5 +155,5 @@ def _write(job: Job, stage: str, content: dict[str, Any], split: str = 'eval_set
     if not torchutils.is_main():
         return
     append_json_line(job.files['scores_file'], {
-        'stage': stage, 'time': time.strftime('%Y-%m-%dT%H:%M:%S'), 'split': job.lists[split], 'data': job.source.name,
-        'version': job.version, 'commit': job.commit, **content})
+        'stage': stage, 'time': time.strftime('%Y-%m-%dT%H:%M:%S'), 'split': job.lists[split],
+        'data': job.source.name, 'version': job.version, 'commit': job.commit, **content})

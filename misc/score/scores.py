@@ -1,7 +1,9 @@
-"""Scores: confusion matrix, IoU, the curve of mIoU against a global threshold, precision and recall, printed tables.
+"""Scores: confusion matrix, IoU, the curve of mIoU against a global threshold, precision and
+recall, printed tables.
 
-All counts are added image by image, so memory does not grow with their number. Pixels whose truth is 255 are left out;
-255 in a prediction counts as background, except where refined seeds are scored.
+All counts are added image by image, so memory does not grow with their number. Pixels whose truth
+is 255 are left out; 255 in a prediction counts as background, except where refined seeds are
+scored.
 """
 import dataclasses
 import json
@@ -25,7 +27,9 @@ GRID = tuple(number / 100 for number in range(101))  # thresholds of the curve
 
 @dataclasses.dataclass
 class Score:
-    """IoU of background and the C classes (nan: in neither truth nor prediction), and their mean over the others."""
+    """IoU of background and the C classes (nan: in neither truth nor prediction), and their mean
+    over the others.
+    """
 
     iou: np.ndarray
     miou: float
@@ -33,13 +37,16 @@ class Score:
 
 
 def score(confusion: np.ndarray, images: int) -> Score:
-    """confusion: counts (C+1, C+1), rows truth, columns prediction. IoU = diag / (row + column - diag)."""
+    """confusion: counts (C+1, C+1), rows truth, columns prediction. IoU = diag / (row + column -
+    diag).
+    """
     each = iou(confusion)
     return Score(each, float(mean_of_known(each)), images)
 
 
 def iou(confusions: np.ndarray) -> np.ndarray:
-    """Counts (..., C+1, C+1) -> (..., C+1), nan where a class is in neither truth nor prediction."""
+    """Counts (..., C+1, C+1) -> (..., C+1), nan where a class is in neither truth nor prediction.
+    """
     diagonal = np.diagonal(confusions, axis1=-2, axis2=-1)
     return share(diagonal, confusions.sum(-2) + confusions.sum(-1) - diagonal)
 
@@ -63,23 +70,31 @@ def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_truth(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
-    """The true label map. Raises UserError where it is missing, of another size, or holds other classes."""
+    """The true label map. Raises UserError where it is missing, of another size, or holds other
+    classes.
+    """
     truth = read_values(source, image_id, hw)
     if truth[truth != labels.IGNORE].max(initial=0) > source.n_classes:
-        raise UserError(f'{source.mask_path(image_id)}: holds labels above {source.n_classes}, the number of classes (but '
-                        f'{labels.IGNORE}, which is left out); --check_data says what they seem to stand for')
+        raise UserError(f'{source.mask_path(image_id)}: holds labels above {source.n_classes}, the '
+                        f'number of classes (but '
+                        f'{labels.IGNORE}, which is left out); --check_data says what they seem to '
+                        f'stand for')
     return truth
 
 
 def read_values(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
-    """The true label map, whatever its labels. Raises UserError where it is missing or of another size."""
+    """The true label map, whatever its labels. Raises UserError where it is missing or of another
+    size.
+    """
     path = source.mask_path(image_id)
     truth = labels.load(path, 'a score needs the mask of every image of the split')
     if truth.shape != tuple(hw):
         if truth.shape == _size_of(source, image_id):
-            raise UserError(f'{image_id}: what is scored is {hw[0]} x {hw[1]}, but photograph and truth are {truth.shape[0]} x '
-                            f'{truth.shape[1]}: a label map has the size of its image; make it anew')
-        raise UserError(f'{path}: {truth.shape[0]} x {truth.shape[1]}, but {image_id} is {hw[0]} x {hw[1]}: a mask has the '
+            raise UserError(f'{image_id}: what is scored is {hw[0]} x {hw[1]}, but photograph and '
+                            f'truth are {truth.shape[0]} x {truth.shape[1]}: a label map has the '
+                            f'size of its image; make it anew')
+        raise UserError(f'{path}: {truth.shape[0]} x {truth.shape[1]}, but {image_id} is {hw[0]} x '
+                        f'{hw[1]}: a mask has the '
                         'size of its image')
     return truth
 
@@ -99,7 +114,8 @@ def tell_odd(source: datasets.Source, seen: list[masks.Seen]) -> None:
             log.info('Look at the truth: %s', line)
 
 
-def truth_and_map(truth: np.ndarray, label_map: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def truth_and_map(truth: np.ndarray, label_map: np.ndarray,
+                  n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts over (C+1 truths, C+2 predictions), the last column being 255."""
     known = truth != labels.IGNORE
     predicted = label_map[known].astype(np.int64)
@@ -109,23 +125,28 @@ def truth_and_map(truth: np.ndarray, label_map: np.ndarray, n_classes: int) -> t
     return sparse_counts(truth[known].astype(np.int64) * (n_classes + 2) + predicted)
 
 
-def strongest_and_passed(keys: np.ndarray, planes: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """planes (K, ...) without background -> the label of each pixel's strongest class (the first wins a tie), and how
-    many of the ascending `thresholds` (T,) its activation exceeds; both (...), 0 where K = 0."""
+def strongest_and_passed(keys: np.ndarray, planes: np.ndarray,
+                         thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """planes (K, ...) without background -> the label of each pixel's strongest class (the first
+    wins a tie), and how many of the ascending `thresholds` (T,) its activation exceeds; both (...),
+    0 where K = 0.
+    """
     if len(keys) == 0:
         return np.zeros(planes.shape[1:], np.int64), np.zeros(planes.shape[1:], np.int64)
     position = planes.argmax(0)
     highest = np.take_along_axis(planes, position[None], 0)[0]
-    return keys[position] + 1, np.searchsorted(thresholds.astype(planes.dtype), highest, side='left')
+    return keys[position] + 1, np.searchsorted(thresholds.astype(planes.dtype), highest,
+                                               side='left')
 
 
 def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: int,
                          thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts over (C+1 truths, C+1 strongest classes, T+1 numbers of thresholds passed) of one image.
+    """Counts over (C+1 truths, C+1 strongest classes, T+1 numbers of thresholds passed) of one
+    image.
 
-    planes: (K, H, W) without background; thresholds ascending (T,). A pixel takes its strongest class (the first wins a
-    tie) at every threshold that the class's activation exceeds; this is what an arg max over (threshold, planes) gives
-    at each threshold, in one pass.
+    planes: (K, H, W) without background; thresholds ascending (T,). A pixel takes its strongest
+    class (the first wins a tie) at every threshold that the class's activation exceeds; this is
+    what an arg max over (threshold, planes) gives at each threshold, in one pass.
     """
     known = truth != labels.IGNORE
     true = truth[known].astype(np.int64)
@@ -135,11 +156,11 @@ def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray
 
 def of_one_image(index: np.ndarray, counts: np.ndarray, n_classes: int,
                  thresholds: np.ndarray) -> tuple[np.ndarray, 'ThresholdScores']:
-    """From the counts of `truth_and_activation` of one image: its labels, background first (L,), and the counts over these
-    alone, because those over all classes would take a second.
+    """From the counts of `truth_and_activation` of one image: its labels, background first (L,),
+    and the counts over these alone, because those over all classes would take a second.
 
-    An image's mIoU is that of a data set of this image alone: the mean IoU of background and of the classes which are
-    in its truth or in its prediction at that threshold.
+    An image's mIoU is that of a data set of this image alone: the mean IoU of background and of the
+    classes which are in its truth or in its prediction at that threshold.
     """
     rest, passed = np.divmod(index, len(thresholds) + 1)
     true, strongest = np.divmod(rest, n_classes + 1)
@@ -151,13 +172,17 @@ def of_one_image(index: np.ndarray, counts: np.ndarray, n_classes: int,
 
 def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]], size: int,
            num_workers: int) -> np.ndarray:
-    """Sum of count(id) over `ids`, counted in parallel, by all processes: int64 (size,). Raises the first image's UserError."""
+    """Sum of count(id) over `ids`, counted in parallel, by all processes: int64 (size,). Raises the
+    first image's UserError.
+    """
     return add_up_and_keep(ids, lambda image_id: (*count(image_id), None), size, num_workers)[0]
 
 
-def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray, Any]], size: int,
-                    num_workers: int) -> tuple[np.ndarray, list[Any]]:
-    """As `add_up`, of a count that returns a third thing, too: it is kept for every image, in the order of `ids`."""
+def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray, Any]],
+                    size: int, num_workers: int) -> tuple[np.ndarray, list[Any]]:
+    """As `add_up`, of a count that returns a third thing, too: it is kept for every image, in the
+    order of `ids`.
+    """
     total, kept = np.zeros(size, np.int64), []
     mine = torchutils.share(ids)
     results = datasets.read_ahead(count, mine, num_workers)
@@ -167,7 +192,8 @@ def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.
         kept.append(third)
     total = torchutils.sum_over_processes(torch.from_numpy(total)).numpy()
     if not total.any():
-        raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there is nothing to score')
+        raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there '
+                        f'is nothing to score')
     return total, torchutils.gather(kept)
 
 
@@ -218,7 +244,9 @@ class ThresholdScores:
         return float(self.thresholds[position]), float(curve[position])
 
     def within(self, points: float) -> tuple[float, float]:
-        """Lowest and highest threshold around the best whose mIoU is within `points` (a share, 0.03) of it."""
+        """Lowest and highest threshold around the best whose mIoU is within `points` (a share,
+        0.03) of it.
+        """
         curve = self.curve()
         low = high = int(np.nanargmax(curve))
         enough = curve >= curve[low] - points
@@ -231,13 +259,16 @@ class ThresholdScores:
 
 def score_activations(source: Source, ids: list[str], load: Callable[[str], Any], threshold: float,
                       num_workers: int) -> ThresholdScores:
-    """Counts for activations over `ids`; load(id) gives (keys, planes (K, H, W)). `threshold` joins the grid."""
+    """Counts for activations over `ids`; load(id) gives (keys, planes (K, H, W)). `threshold` joins
+    the grid.
+    """
     thresholds = np.array(sorted({*GRID, threshold}))
 
     def count(image_id: str) -> tuple[np.ndarray, np.ndarray, masks.Seen]:
         keys, planes = load(image_id)
         true = read_truth(source, image_id, planes.shape[1:])
-        return *truth_and_activation(true, keys, planes, source.n_classes, thresholds), masks.look(source, image_id, true)
+        return *truth_and_activation(true, keys, planes, source.n_classes,
+                                     thresholds), masks.look(source, image_id, true)
 
     shape = (source.n_classes + 1, source.n_classes + 1, len(thresholds) + 1)
     counts, seen = add_up_and_keep(ids, count, int(np.prod(shape)), num_workers)
@@ -268,7 +299,9 @@ def ignored_as_background(counts: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass
 class SeedScore:
-    """Refined seeds: labelled share, mIoU of the labelled pixels, precision and recall of background and each class."""
+    """Refined seeds: labelled share, mIoU of the labelled pixels, precision and recall of
+    background and each class.
+    """
 
     labelled: float
     miou: float
@@ -278,7 +311,9 @@ class SeedScore:
 
 
 def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
-    """counts: (C+1, C+2), the last column ignored pixels. Recall is over all true pixels, ignored ones included."""
+    """counts: (C+1, C+2), the last column ignored pixels. Recall is over all true pixels, ignored
+    ones included.
+    """
     confusion = counts[:, :-1]
     diagonal = np.diag(confusion)
     return SeedScore(float(confusion.sum() / max(counts.sum(), 1)), score(confusion, images).miou,
@@ -286,9 +321,12 @@ def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
 
 
 def read_scores(path: str | os.PathLike,
-                row_of: Callable[[dict[str, Any]], Hashable] = lambda line: line['stage']) -> dict[Any, dict[str, Any]]:
-    """The last score of each stage (of each `row_of` its line) in a file of scores. Raises UserError where there is none,
-    and where the file holds anything else."""
+                row_of: Callable[[dict[str, Any]],
+                                 Hashable] = lambda line: line['stage']) -> dict[Any,
+                                                                                 dict[str, Any]]:
+    """The last score of each stage (of each `row_of` its line) in a file of scores. Raises
+    UserError where there is none, and where the file holds anything else.
+    """
     try:
         lines = Path(path).read_text(encoding='utf-8').splitlines()
         return {row_of(line): line for line in map(json.loads, lines)}
@@ -296,15 +334,19 @@ def read_scores(path: str | os.PathLike,
         raise UserError(f'{path}: no scores ({error}); run an eval stage first') from error
     except (ValueError, KeyError, TypeError) as error:
         what = f'a line without {error}' if isinstance(error, KeyError) else error
-        raise UserError(f'{path}: not a file of scores ({what}); mend it, or name another --scores_file') from error
+        raise UserError(f'{path}: not a file of scores ({what}); mend it, or name another '
+                        f'--scores_file') from error
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Plain text: first column to the left, the others to the right; numbers in % with one digit, nan and None as '-'."""
+    """Plain text: first column to the left, the others to the right; numbers in % with one digit,
+    nan and None as '-'.
+    """
     cells = [list(headings)] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ['  '.join(cell.ljust(width) if column == 0 else cell.rjust(width)
-                       for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+                       for column, (cell, width) in enumerate(
+                           zip(row, widths, strict=True))).rstrip() for row in cells]
     lines.insert(1, '-' * max(map(len, lines)))
     return '\n'.join(lines)
 

@@ -1,4 +1,5 @@
-"""A loss of one's own, here for CAM: the published one, and a penalty on activations that are uneven within an image.
+"""A loss of one's own, here for CAM: the published one, and a penalty on activations that are
+uneven within an image.
 
     python run_sample.py --cam_loss equal_activations --train_cam_pass ...
 """

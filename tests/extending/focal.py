@@ -1,4 +1,5 @@
-"""A loss with a denominator of its own, here for CAM: the focal loss (Lin et al., ICCV 2017), divided by the number of labels.
+"""A loss with a denominator of its own, here for CAM: the focal loss (Lin et al., ICCV 2017),
+divided by the number of labels.
 
     python run_sample.py --cam_loss focal --train_cam_pass ...
 """
@@ -8,7 +9,8 @@ from torch.nn import functional as F
 from misc import torchutils
 from misc.method import objectives
 
-GAMMA = 2  # in the digest of this file's code, so that weights of another one are not taken for these
+# in the digest of this file's code, so that weights of another one are not taken for these
+GAMMA = 2
 
 
 class Objective(objectives.Objective):

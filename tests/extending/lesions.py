@@ -1,4 +1,5 @@
-"""A data set of one's own, here medical images: ROOT/scans/ID.png, ROOT/outlines/ID.png (0, 1, 2) for some, and ROOT/found.txt
+"""A data set of one's own, here medical images: ROOT/scans/ID.png, ROOT/outlines/ID.png (0, 1, 2)
+for some, and ROOT/found.txt
 with a line an image: its id and what was found in it.
 
     python run_sample.py --dataset lesions --data_root ROOT --train_cam_pass ...
@@ -15,7 +16,8 @@ from misc.pyutils import UserError
 class Source(sources.Source):
     name = 'lesions'
     root_is = 'the folder that holds scans/ and found.txt'
-    lists = {'train_list': 'all', 'val_list': 'all', 'infer_list': 'all', 'eval_set': 'outlined', 'seg_list': 'all'}
+    lists = {'train_list': 'all', 'val_list': 'all', 'infer_list': 'all', 'eval_set': 'outlined',
+             'seg_list': 'all'}
     classes = ('cyst', 'tumour')
     palette = PALETTE
 
@@ -24,7 +26,8 @@ class Source(sources.Source):
         try:
             lines = (self.root / 'found.txt').read_text(encoding='utf-8').splitlines()
         except OSError as error:
-            raise UserError(f'{root}: cannot be read ({error}); --data_root is {self.root_is}') from error
+            raise UserError(
+                f'{root}: cannot be read ({error}); --data_root is {self.root_is}') from error
         self.found = {words[0]: words[1:] for words in map(str.split, lines) if words}
 
     def names(self, list_or_split):

@@ -1,4 +1,5 @@
-"""A stage of one's own, here between the pseudo-masks and their score: small specks of a mask go to what surrounds them.
+"""A stage of one's own, here between the pseudo-masks and their score: small specks of a mask go to
+what surrounds them.
 
     python run_sample.py --stage_from smooth --stages make_sem_seg..eval_sem_seg --smooth_size 7
 """
@@ -18,28 +19,34 @@ from misc.score import folders
 @dataclasses.dataclass(frozen=True)
 class Smoothing(Settings):
     group, prefix = 'smoothing', 'smooth_'
-    size: int = setting(5, 'side of the window whose median a pixel takes, pixels, odd (ours)', COUNT)
+    size: int = setting(5, 'side of the window whose median a pixel takes, pixels, odd (ours)',
+                        COUNT)
 
 
 def run(job: Job, told: Smoothing) -> None:
     masks, folder = job.files['sem_seg_out_dir'], job.files['smooth_out_dir']
     remedy = job.remedy('sem_seg_out_dir')
-    record = {'stage': 'smooth', **told.record(), 'classes': job.source.classes, 'masks': records.made_by(masks)}
-    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, ids=job.ids('mask_list'), inputs=Inputs(
-        job.source, labelled=False, mask=Part(masks, labels.label_path, remedy)))  # where one changes, it is smoothed anew
+    record = {'stage': 'smooth', **told.record(), 'classes': job.source.classes,
+              'masks': records.made_by(masks)}
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite,
+                               ids=job.ids('mask_list'), inputs=Inputs(
+        # where one changes, it is smoothed anew
+        job.source, labelled=False, mask=Part(masks, labels.label_path, remedy)))
 
     def make(image_id: str) -> None:
         mask = labels.load(labels.label_path(masks, image_id), remedy)
         smooth = cv2.medianBlur(np.ascontiguousarray(mask), told.size)
         labels.save(labels.label_path(folder, image_id), smooth, job.source.palette)
 
-    with inference.Images.of(job, 'mask_list', lambda image_id: labels.exists(folder, image_id), made) as images:
+    with inference.Images.of(job, 'mask_list', lambda image_id: labels.exists(folder, image_id),
+                             made) as images:
         images.make(make)
     folders.score_label_maps(job, 'smooth', folder, job.remedy('smooth_out_dir'), size=told.size)
 
 
 STAGE = Stage(
     'smooth', 'pseudo-masks without specks, and their score', run, (Smoothing,),
-    reads=(Input('sem_seg_out_dir'),), writes=(Output('smooth_out_dir', 'result/smooth', exists=labels.exists),),
+    reads=(Input('sem_seg_out_dir'),),
+    writes=(Output('smooth_out_dir', 'result/smooth', exists=labels.exists),),
     lists=('mask_list', 'eval_set'), labelled=False, rows=(Row('smooth', 'pseudo-mask, smooth'),),
     shown=Shown('Smooth mask', 'mask'), after='make_sem_seg')

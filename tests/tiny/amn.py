@@ -22,4 +22,5 @@ class Net(nn.Module):
 
     def parameter_groups(self):
         return list(self.resnet50.parameters()), [
-            *self.classifier.parameters(), *([] if self.label_enc is None else self.label_enc.parameters())]
+            *self.classifier.parameters(),
+            *([] if self.label_enc is None else self.label_enc.parameters())]
