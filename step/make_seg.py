@@ -16,7 +16,7 @@ import torch
 
 from misc import imutils, inference, networks
 from misc.contract.settings import SegForm, SegMaps
-from misc.contract.stages import Input, Job, Output, Stage
+from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.files import labels, records
 from misc.files.inputs import Inputs, Made
 from misc.method import crf, segmentation
@@ -141,4 +141,4 @@ STAGE = Stage(
     reads=(Input('seg_weights_name'),),
     writes=(Output('seg_out_dir', 'result/seg', exists=labels.exists, megabytes=0.009),
             Output('seg_crf_out_dir', 'result/seg_crf', when=lambda args: args.seg_crf)),
-    lists=('seg_list',), labelled=False)
+    lists=('seg_list',), labelled=False, shown=Shown('Segmentation', 'mask'))

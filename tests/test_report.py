@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from misc.contract import sources
 from misc.contract.settings import Report
 from misc.draw import drawing, gallery, plots
 from misc.files import activations, labels
@@ -30,16 +31,19 @@ IDS = ['plain', HOSTILE, 'a b%20c#d?e.f', 'quotes"\'&amp;', 'one_pixel', 'no_cla
 THRESHOLDS = {'cam': 0.15, 'amn_cam': 0.255}  # one of them is not on the grid
 
 
-class Source:
+class Source(sources.Source):
     """A data set with the names that a page must fear."""
 
-    name, classes, n_classes, palette, upright = '<b>own</b>', CLASSES, len(CLASSES), PALETTE, False
+    name, classes, palette, lists = '<b>own</b>', CLASSES, PALETTE, {}
 
     def __init__(self, root):
         self.root = root
 
-    def ids(self, list_or_split):
+    def names(self, list_or_split):
         return [] if list_or_split == 'empty' else IDS
+
+    def labels(self, image_id):
+        raise UserError('no labels')
 
     def image_path(self, image_id):
         return self.root / 'images' / f'{image_id}.png'

@@ -105,6 +105,15 @@ def label_layer(label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) 
     return _to_uint8(layer)
 
 
+def instance_layer(instance_map: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """What `overlay_instances` lays over the image, without names, as `label_layer` is of labels."""
+    opacity = np.where(instance_map == 0, 0, 255 * alpha)[..., None]
+    colours = _instance_colours(int(instance_map.max(initial=0)))[instance_map]
+    layer = np.concatenate([colours * (opacity > 0), opacity], axis=2)
+    layer[_contour(instance_map)] = WHITE
+    return _to_uint8(layer)
+
+
 def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """The label map (H, W) alone, in `palette`'s colours (uint8 (n, 3)), ignored pixels (255)
     hatched.

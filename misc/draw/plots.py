@@ -65,7 +65,7 @@ def curves(methods: Methods) -> Figure:
     below.set(xlabel='global threshold', xlim=(0, 1), yticks=range(len(methods)),
               ylim=(len(methods) - 0.4, -0.6))
     below.set_yticklabels([method['title'] for method in methods.values()])
-    below.set_title('within 1 point (dark) and 5 points (light) of the best; '
+    below.set_title('within 1 point (dark) and within 5 points (light) of the best; '
                     'line: threshold in use', fontsize=10)
     below.grid(False, axis='y')
     return figure

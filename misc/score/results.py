@@ -17,6 +17,9 @@ from misc.score import average_precision, scores
 # details with words of their own
 TOLD_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
+# of the published figures: images of train, and of val, which the segmentation network is scored on
+PUBLISHED_ON = {'voc12': (1464, 1449), 'coco14': (82783, 40504)}
+WITHIN = 'within 3 points of the best'
 
 
 def row_of(line: dict[str, Any], rows: Sequence[Row]) -> Row:
@@ -49,6 +52,12 @@ def last_lines(path: str, rows: Sequence[Row], splits: Sequence[str] | None = No
     return found
 
 
+def published(row: Row, line: dict[str, Any]) -> float | None:
+    """The published figure beside a score, where it is of as many images of the same data set."""
+    comparable = line.get('images') in PUBLISHED_ON.get(line['data'], ())
+    return row.published.get(line['data']) if comparable else None
+
+
 def table(path: str, rows: Sequence[Row], published: bool = False) -> str:
     """The last score of each row of the scores file, as text; with the published figures beside
     them, where there are some.
@@ -64,7 +73,7 @@ def table(path: str, rows: Sequence[Row], published: bool = False) -> str:
                 f'{within[0]:.2f} to {within[1]:.2f}' if within else '-',
                 f'{line["split"]} ({line["images"]})']
         cells.append(cell + ([row.published.get(line['data'], '-')] if published else []))
-    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points',
+    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', WITHIN,
                 'split (images)']
     notes = (['refined seeds: of the labelled pixels alone']
              if any('labelled' in line for _, line in lines) else [])
@@ -97,8 +106,7 @@ def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
     if 'best_threshold' in details:
         low, high = details['within_3_points']
         best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, '
-                f'within 3 points of it from '
-                f'{low:.2f} to {high:.2f}')
+                f'{WITHIN} from {low:.2f} to {high:.2f}')
     settings = ''.join(f', {name} {_shown(value)}' for name, value in details.items()
                        if name not in TOLD_APART)
     chosen = ' (auto)' if 'threshold_from' in details else ''
