@@ -272,10 +272,10 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     """Train `net` and write its weights.
 
     A checkpoint is written after every epoch and every `save_every` minutes, and a run that finds
-    one goes on from it. The losses of the epochs are written beside the weights (misc/files/losses).
-    after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs before the weights are
-    written. Raises UserError for a loss that is not finite, which names the images; the last
-    checkpoint before it stays.
+    one goes on from it. The losses of the epochs are written beside the weights
+    (misc/files/losses). after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs
+    before the weights are written. Raises UserError for a loss that is not finite, which names the
+    images; the last checkpoint before it stays.
     """
     max_step, per_epoch = training.length(len(dataset))
     epochs = math.ceil(max_step / per_epoch)
@@ -448,12 +448,13 @@ class _Means:
         return {name: total / self.count for name, total in self.sums.items()}
 
     def __str__(self) -> str:
-        return ', '.join(f'{name} {value:.4f}' for name, value in self.values().items()) or 'no step'
+        return (', '.join(f'{name} {value:.4f}' for name, value in self.values().items())
+                or 'no step')
 
 
 class _State:
-    """What a checkpoint holds: network, optimizer, scaler, steps done, batches skipped, settings, the
-    losses of the epochs.
+    """What a checkpoint holds: network, optimizer, scaler, steps done, batches skipped, settings,
+    the losses of the epochs.
 
     The learning rate follows from the step, and all that is random from (seed, epoch, image): there
     is no other state. begun: sums and number of the losses of an epoch that is not done; where

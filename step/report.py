@@ -54,10 +54,10 @@ Counts = dict[str, np.ndarray]  # by method, of all images
 
 @dataclasses.dataclass
 class Shown:
-    """What the page is made from. ids: every image, those of --seg_list last; listed: flag of a list ->
-    its ids; measured: each on its own,
-    in this order; there: the methods that made something of one; runs: the counts of this run, or
-    of that of each seed; against: those of the run that is compared with.
+    """What the page is made from. ids: every image, those of --seg_list last; listed: flag of a
+    list -> its ids; measured: each on its own, in this order; there: the methods that made
+    something of one; runs: the counts of this run, or of that of each seed; against: those of the
+    run that is compared with.
     """
 
     ids: list[str]
@@ -139,8 +139,8 @@ def files_against(job: Job, told: Report) -> dict[str, str | None]:
 # What is measured
 
 def look(job: Job, told: Report, split: str, methods: list[Method]) -> Shown:
-    """Measure every image of the split, and those of --seg_list that the segmentation network made a
-    label map of.
+    """Measure every image of the split, and those of --seg_list that the segmentation network made
+    a label map of.
     """
     listed = {'eval_set': dict.fromkeys(job.ids(split))}
     of_network = [method for method in methods if method.listed == 'seg_list'
@@ -166,8 +166,8 @@ def look(job: Job, told: Report, split: str, methods: list[Method]) -> Shown:
 
 def all_methods(job: Job, ids: list[str],
                 files: dict[str, str | None] | None = None) -> list[Method]:
-    """Everything that the gallery can show, of the files of this run or of another, by kind. A threshold
-    `auto` is chosen from what there is of `ids`.
+    """Everything that the gallery can show, of the files of this run or of another, by kind. A
+    threshold `auto` is chosen from what there is of `ids`.
     """
     def threshold(folder: str, given: float | str) -> float:
         if given != AUTO:
@@ -289,7 +289,8 @@ def content(job: Job, told: Report, split: str, shown: Shown, ranking: Method | 
         'cards': cards(job, shown), 'lines': lines, 'versions': versions,
         'has_published': any(row['published'] != MISSING for row in lines),
         'stale': provenance.stale(job, list(shown.listed['eval_set'])),
-        'settings': provenance.told(job), 'command': [shlex.quote(word) for word in provenance.command(job)],
+        'settings': provenance.told(job),
+        'command': [shlex.quote(word) for word in provenance.command(job)],
         'differences': [] if told.against is None else provenance.differences(
             job, files_against(job, told)),
         'plots': [(PLOTS[name], Markup(plots.for_page(name, drawn[name], variables)))
@@ -299,7 +300,7 @@ def content(job: Job, told: Report, split: str, shown: Shown, ranking: Method | 
         'analysed': analysed,
         'numbers': {method.name: shown.number_scored(method) for method in shown.there},
         'classes': class_rows(job.source, shown), 'scored': shown.scored, 'ranking': ranking,
-        'columns': [('difference' if method is None else method.title, method)
+        'columns': [('change' if method is None else method.title, method)
                     for method, _ in class_columns(shown)],
         'data': page_data(job, shown, [(position, groups[position]) for position in groups])}
 
@@ -329,8 +330,8 @@ def over_runs(shown: Shown, method: Method, value: Callable[[np.ndarray], Any]) 
 
 
 def cards(job: Job, shown: Shown) -> list[dict[str, Any]]:
-    """The headline: mIoU of each scored method, what it gains over the one before it, its best threshold,
-    the published figure where the images are the same, the other run's.
+    """The headline: mIoU of each scored method, what it gains over the one before it, its best
+    threshold, the published figure where the images are the same, the other run's.
     """
     found: list[dict[str, Any]] = []
     for method in shown.scored:
@@ -377,8 +378,8 @@ def row_of(job: Job, method: Method) -> Row | None:
 
 def score_lines(job: Job, split: str, shown: Shown,
                 told: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The table of scores: a row for each score in the scores file, its values a list with one for each
-    seed; and every line that it was made from.
+    """The table of scores: a row for each score in the scores file, its values a list with one for
+    each seed; and every line that it was made from.
     """
     splits = (split, job.lists['seg_list'])
 
@@ -401,8 +402,8 @@ def score_lines(job: Job, split: str, shown: Shown,
 
 
 def score_row(row: Row, lines: Sequence[dict[str, Any]], other: dict[str, Any]) -> dict[str, Any]:
-    """A row of the table of scores as it is written. lines: the score of each seed; other: that of the
-    run that is compared with.
+    """A row of the table of scores as it is written. lines: the score of each seed; other: that of
+    the run that is compared with.
     """
     def each(name: str, place: int | None = None) -> list[float]:
         found = [line[name] for line in lines if line.get(name) is not None]
@@ -416,7 +417,8 @@ def score_row(row: Row, lines: Sequence[dict[str, Any]], other: dict[str, Any]) 
         'title': row.title, 'partial': 'labelled' in lines[0],
         'labelled': percent(each('labelled')) if 'labelled' in lines[0] else '',
         'threshold': ', '.join(two(each(name)) for name in thresholds) or MISSING,
-        'miou': percent(each(key)), 'best': percent(each('best_miou')),
+        'miou': percent(each(key)) + ('*' if each('labelled') and each(key) else ''),
+        'best': percent(each('best_miou')),
         'at': two(each('best_threshold')),
         'within': ' to '.join(map(two, within)) if within[0] else MISSING,
         'where': f'{lines[0]["split"]} ({lines[0].get("images", MISSING)})',
@@ -444,8 +446,8 @@ def losses_of(job: Job) -> list[tuple[str, Pair | None, list[dict[str, float]]]]
 
 
 def analysis_plots(folder: Path, split: str, data: str) -> tuple[plots.Methods, str]:
-    """The methods of the analysis of `split`; where there is one of another split or data set, none, but
-    what it is of. Raises UserError where it is broken.
+    """The methods of the analysis of `split`; where there is one of another split or data set,
+    none, but what it is of. Raises UserError where it is broken.
     """
     path = folder / 'analysis.json'
     try:
@@ -463,9 +465,9 @@ def analysis_plots(folder: Path, split: str, data: str) -> tuple[plots.Methods, 
 
 
 def class_rows(source: Source, shown: Shown) -> list[dict[str, Any]]:
-    """Label, name, colour, number of images whose truth shows it (of which something was made that does,
-    where there is no truth), and the cells of `class_columns`, of background and each class that
-    occurs.
+    """Label, name, colour, number of images whose truth shows it (of which something was made that
+    does, where there is no truth), and the cells of `class_columns`, of background and each class
+    that occurs.
     """
     iou = {method.name: np.array(over_runs(shown, method, lambda counts, method=method:
                                            score_of(method, counts).iou))  # (runs, C+1)
@@ -492,7 +494,8 @@ def class_rows(source: Source, shown: Shown) -> list[dict[str, Any]]:
 
 
 def class_columns(shown: Shown) -> list[tuple[Method | None, Method]]:
-    """(method, method) for its IoU, and (None, method) for what it differs by from the other run's."""
+    """(method, method) for its IoU, and (None, method) for what it differs by from the other run's.
+    """
     return [column for method in shown.scored
             for column in ((method, method), *([(None, method)] if method.name in shown.against
                                                else []))]
@@ -543,8 +546,8 @@ def page_data(job: Job, shown: Shown, images: list[tuple[int, str]]) -> dict[str
 
 
 def confusion_data(counts: np.ndarray) -> dict[str, Any]:
-    """labels: those that occur in truth or prediction; shares: of the pixels of each label's truth (row)
-    what they were taken for (column), in tenths of a percent.
+    """labels: those that occur in truth or prediction; shares: of the pixels of each label's truth
+    (row) what they were taken for (column), in tenths of a percent.
     """
     occurring = np.flatnonzero(counts.sum(0) + counts.sum(1))
     shares = scores.share(counts, np.broadcast_to(counts.sum(1, keepdims=True), counts.shape))
@@ -562,12 +565,13 @@ def percent(value: float | Sequence[float | None] | None, sign: str = '') -> str
               if each is not None and not np.isnan(each)]
     if not values:
         return MISSING
-    mean = f'{100 * statistics.mean(values):{sign}.1f}'
+    mean = f'{100 * statistics.mean(values):{sign}.1f}'.replace('-', '−')
     return mean if len(values) == 1 else f'{mean} ± {100 * statistics.stdev(values):.1f}'
 
 
 def two(value: float | Sequence[float]) -> str:
-    """A threshold with two digits; of several runs mean and standard deviation, where they differ."""
+    """A threshold with two digits; of several runs mean and standard deviation, where they differ.
+    """
     values = list(value) if isinstance(value, Iterable) else [value]
     mean = f'{statistics.mean(values):.2f}' if values else MISSING
     return mean if len(set(values)) < 2 else f'{mean} ± {statistics.stdev(values):.2f}'

@@ -35,7 +35,7 @@ from misc.contract.settings import (
     Walk,
 )
 from misc.data import datasets
-from misc.draw import drawing
+from misc.draw import colours, drawing
 from misc.files import activations, labels, records, weights
 from misc.method import activating, maps, seeds, walking
 from misc.pyutils import UserError
@@ -50,6 +50,8 @@ FLAGS = ('device', 'precision', 'work_dir', 'cam_weights_name', 'amn_weights_nam
          *(flag for cls in (CamActivations, AmnActivations, Walk, PseudoMasks)
            for name, flag in cls.flags().items() if name != 'dtype'))
 LONG_SIDE = 320  # of a picture on the sheet, pixels
+# of the columns: CAM, AMN, pseudo-mask
+INKS = [colours.rgb(colours.METHODS[name].light) for name in ('cam', 'amn_cam', 'sem_seg')]
 CELL_WIDTH = 150  # at least, for the texts
 SCALE_HEIGHT = 20  # of the scale of colours
 
@@ -283,6 +285,7 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: Made,
     names = ', '.join(classes[key] for key in made.keys)
     return drawing.contact_sheet(rows, ['photograph', *(column.heading for column in columns)],
                                  captions=captions, cell=cell,
+                                 heading_inks=[None, *INKS[:len(columns)]],
                                  title=f'{Path(args.image).name}: {names}{title}')
 
 

@@ -15,8 +15,8 @@ from misc.files import inputs, records, weights
 
 
 class Told(NamedTuple):
-    """A stage whose output has a record: name for people, (flag, value, default) of each setting that
-    differs, and everything of the record.
+    """A stage whose output has a record: name for people, (flag, value, default) of each setting
+    that differs, and everything of the record.
     """
 
     stage: Stage
@@ -43,9 +43,9 @@ def told(job: Job, files: Mapping[str, str | None] | None = None) -> list[Told]:
 
 
 def command(job: Job) -> list[str]:
-    """The words of the command that makes what is there: run_sample.py with every flag that differs from
-    its default. Of a flag that two stages were told differently, the first; the page's table has
-    both.
+    """The words of the command that makes what is there: run_sample.py with every flag that differs
+    from its default. Of a flag that two stages were told differently, the first; the page's table
+    has both.
     """
     words = ['--dataset', job.source.name, '--data_root', str(job.source.root)]
     made = [stage for stage, _, _ in _records(job, job.files)]
@@ -72,7 +72,9 @@ def command(job: Job) -> list[str]:
 
 
 def differences(job: Job, other: Mapping[str, str | None]) -> list[tuple[str, str, str, str]]:
-    """(what, setting, here, there) of every setting of another run's records that is another one there."""
+    """(what, setting, here, there) of every setting of another run's records that is another one
+    there.
+    """
     found = []
     theirs = {each.stage: each for each in told(job, other)}
     for here in told(job):
@@ -85,7 +87,8 @@ def differences(job: Job, other: Mapping[str, str | None]) -> list[tuple[str, st
 
 
 # entries of records that are no setting: fingerprints of what was read
-CONSEQUENCES = ('weights', 'activations', 'seeds', 'label_maps', 'masks', 'inputs', 'images', 'code')
+CONSEQUENCES = ('weights', 'activations', 'seeds', 'label_maps', 'masks', 'inputs', 'images',
+                'code')
 
 
 def stale(job: Job, ids: Sequence[str]) -> list[str]:
@@ -118,7 +121,8 @@ def _fingerprint(path: str) -> str | None:
     return weights.digest(weights.read_state(there))
 
 
-def _records(job: Job, files: Mapping[str, str | None]) -> Iterator[tuple[Stage, str, dict[str, Any]]]:
+def _records(job: Job, files: Mapping[str, str | None]) -> Iterator[tuple[Stage, str,
+                                                                          dict[str, Any]]]:
     """Each stage whose first output has a record, the place and the record."""
     for stage in job.stages:
         path = files.get(stage.writes[0].flag) if stage.writes and not stage.overview else None

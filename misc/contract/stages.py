@@ -212,8 +212,8 @@ class Job:
     """What a run gives each of its stages: the data set, the lists, where files lie, the machine.
 
     run: the settings that no stage owns; lists: flag -> list file or split; files: flag -> path,
-    None where it is not named; thresholds: flag -> value, of those at which activations are shown as
-    masks; repeats: seed -> its files, of what --repeat made, for a stage that is of all seeds.
+    None where it is not named; thresholds: flag -> value, of those at which activations are shown
+    as masks; repeats: seed -> its files, of what --repeat made, for a stage that is of all seeds.
     """
 
     source: Source

@@ -1,4 +1,5 @@
-"""The colours of pages, plots and sheets: each method has one, everywhere, for light and for dark paper.
+"""The colours of pages, plots and sheets: each method has one, everywhere, for light and for dark
+paper.
 
 Every colour can be read as text on every paper of its mode (WCAG's 4.5 to 1), and no two of the
 project's methods look alike to colour-blind readers (tests/test_colours.py).
@@ -20,7 +21,8 @@ METHODS = {  # by what the flag of a folder begins with
     'ins_seg': Pair('#4d4412', '#f7e34a')}
 # a refined seed has the colour of what it refines; its mark is hollow
 SAME = {'ir_label': 'cam', 'amn_ir_label': 'amn_cam'}
-FURTHER = (Pair('#3c0a1f', '#d9dbe0'), Pair('#6d4a5c', '#a58f80'))  # stages and folders of one's own
+# stages and folders of one's own
+FURTHER = (Pair('#3c0a1f', '#d9dbe0'), Pair('#6d4a5c', '#a58f80'))
 THEME = {
     'paper': Pair('#fbfbf9', '#15171a'), 'card': Pair('#ffffff', '#1d2024'),
     'fill': Pair('#f0f0ec', '#282c31'), 'line': Pair('#dcddd8', '#3a3f46'),

@@ -32,8 +32,8 @@ GRID = np.array(scores.GRID)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A folder of activations (`threshold` is where they are scored), of refined seeds, of masks or of
-    instances.
+    """A folder of activations (`threshold` is where they are scored), of refined seeds, of masks or
+    of instances.
 
     listed: the flag of the list whose images it is of; of: the method of this run that it is the
     counterpart of, in the run that is compared with.

@@ -1,5 +1,5 @@
-"""Figures: the threshold analysis, from the `methods` of its analysis.json, as a PNG and an SVG each;
-the losses of the trainings; and any of them for a page, in the page's own colours.
+"""Figures: the threshold analysis, from the `methods` of its analysis.json, as a PNG and an SVG
+each; the losses of the trainings; and any of them for a page, in the page's own colours.
 
 Every method has its colour (misc/draw/colours.py) and its own line style, for readers without any
 colour. The same numbers give the same bytes. No state of pyplot is touched.
@@ -30,7 +30,7 @@ SETTINGS = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': Fals
             **dict.fromkeys(('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color',
                              'ytick.color'), INK),
             'axes.axisbelow': True, 'lines.linewidth': 1.8, 'legend.frameon': False,
-            'svg.hashsalt': 'amn', 'hatch.linewidth': 0.5}
+            'svg.hashsalt': 'amn', 'hatch.linewidth': 0.5, 'hatch.color': INK}
 NO_LOSS = ('epoch', 'step', 'learning_rate')  # of the lines of misc/files/losses.py
 Methods = dict[str, dict[str, Any]]
 

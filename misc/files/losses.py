@@ -1,8 +1,8 @@
 """What a training's loss was after each epoch: NAME.losses.jsonl beside its weights.
 
-A line an epoch (a round of steps, where a training is measured in steps): `epoch`, from 1; `step`, the
-updates until then; `learning_rate`, the first group's; `loss`, and its parts by their names, means
-over the epoch's steps.
+A line an epoch (a round of steps, where a training is measured in steps): `epoch`, from 1; `step`,
+the updates until then; `learning_rate`, the first group's; `loss`, and its parts by their names,
+means over the epoch's steps.
 """
 import json
 import os

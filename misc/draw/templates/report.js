@@ -128,7 +128,7 @@
 
   function picture(item, part) {
     const there = part.name === 'image' || (part.name === 'truth' ? item.truth : item.made.includes(part.name));
-    const caption = element('figcaption', {'data-caption': part.name}, ...part.hue ? titled(part) : [part.title]);
+    const caption = element('figcaption', {'data-caption': part.name}, ...part.of ? [swatch(part.kind, hueOf(part)), 'other run'] : part.hue ? titled(part) : [part.title]);
     if (!there) return element('figure', {}, element('div', {class: 'missing'}, part.name === 'truth' ? 'no mask' : 'not there'), caption);
     const names = item.shown.map((label) => data.classes[label]).join(', ') || 'no class';
     const lazy = {loading: 'lazy', decoding: 'async'}, place = `images/${item.number}_`;
@@ -170,10 +170,10 @@
     for (const method of data.methods) {
       const caption = root.querySelector(`[data-caption="${method.name}"]`);
       if (!caption) continue;
-      const said = [...titled(method), method.of ? ', other run' : ''];
+      const said = method.of ? [swatch(method.kind, hueOf(method)), 'other run'] : titled(method);
       if (item.miou[method.name]) said.push(' ', element('b', {}, inPercent(score(item, method.name))));
-      const gain = gainOf(item, method.name, counterparts.get(method.name)?.name);
-      if (gain !== undefined) said.push(` (${signed(gain)})`);
+      const gain = method.of && gainOf(item, method.of, method.name);
+      if (gain) said.push(`, here ${signed(gain)}`);
       caption.replaceChildren(...said);
     }
     if (!root.querySelector('canvas')) return;
@@ -473,10 +473,11 @@
       })));
     $('confusion').replaceChildren(element('thead', {}, element('tr', {}, element('td', {}), ...heads)), element('tbody', {}, ...rows));
     const mistakes = shares.flatMap((row, one) => row.map((share, other) => ({share, one, other}))
-      .filter(({share, other}) => other !== one && share >= 5));
+      .filter(({share, other}) => other !== one && labels[one] && labels[other] && share >= 5));
     mistakes.sort((a, b) => b.share - a.share);
     $('confused').replaceChildren(...mistakes.slice(0, 5).map(({share, one, other}) => element('li', {},
       `${data.classes[labels[one]]} taken for ${data.classes[labels[other]]}: ${inPercent(share)} %`)));
+    $('confused-note').hidden = !mistakes.length;
     remember();
   }
 
