@@ -705,3 +705,19 @@ def test_the_report_reads_what_every_stage_shows():
     more = STAGES.with_more([stage])
     assert {read.flag for read in more.named('report').reads} == shown | {'smooth_out_dir'}
     assert not any(read.needed for read in more.named('report').reads)
+
+
+def test_the_report_of_a_repeated_run(command):
+    """One for each seed, and one over all of them where a single run's lies."""
+    assert command('train_cam', 'make_cam', 'eval_cam', 'report', repeat=2, report_images=1,
+                   **QUICK) == 0
+    each = [json.loads((command.folder / f'seed_{seed}' / 'scores.jsonl').read_text())
+            for seed in (0, 1)]
+    expected = report.percent([line['miou'] for line in each])
+    assert '±' in expected
+    assert expected in page(command.folder)[0]
+    assert 'runs (seeds 0, 1)' in page(command.folder)[0]
+    for seed, line in enumerate(each):
+        alone = page(command.folder / f'seed_{seed}')[0]
+        assert f'<p class="value">{report.percent(line["miou"])}<small>' in alone
+        assert 'losses of the trainings' in alone

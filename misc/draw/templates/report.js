@@ -192,7 +192,8 @@
 
   const report = (item, root) => (error) => {
     if (!shows(root, item)) return;
-    for (const canvas of root.querySelectorAll('canvas')) canvas.parentElement.replaceChildren(element('div', {class: 'missing'}, error.message));
+    const lacking = state.view === 'errors' ? 'canvas' : 'canvas:not(.errors)';  // other masks are pictures
+    for (const canvas of root.querySelectorAll(lacking)) canvas.parentElement.replaceChildren(element('div', {class: 'missing'}, error.message));
   };
 
   // ---- cards: the heads are always there, the pictures only near the window
@@ -267,6 +268,27 @@
     return watched && watched.card.isConnected && inSight(watched) ? watched : state.shown.find(inSight);
   }
 
+  let held = null;
+
+  /** Keep a card where it is in the window while those around it get their pictures. */
+  function hold(card, top, end = performance.now() + 500) {
+    held = card;
+    $('cards').classList.add('held');  // else the browser holds another one
+    scrollBy({top: card.getBoundingClientRect().top - top, behavior: 'instant'});
+    requestAnimationFrame(() => {
+      if (held === card && performance.now() < end) hold(card, top, end);
+      else letGo(card);
+    });
+  }
+
+  function letGo(card = held) {
+    if (held !== card) return;
+    held = null;
+    $('cards').classList.remove('held');
+  }
+
+  for (const event of ['wheel', 'touchmove', 'pointerdown']) addEventListener(event, () => letGo(), {passive: true});
+
   /** Filter and sort. stay: the card that is looked at does not move in the window. */
   function arrange(stay = false) {
     const looked = stay ? lookedAt() : null, before = looked?.card.getBoundingClientRect().top;
@@ -277,7 +299,7 @@
     const value = new Map(state.shown.map((item) => [item, of(item)]));
     state.shown.sort((a, b) => sign * (value.get(a) - value.get(b)) || a.number - b.number);
     $('cards').replaceChildren(...state.shown.map((item) => item.card));
-    if (looked?.card.isConnected) scrollBy({top: looked.card.getBoundingClientRect().top - before, behavior: 'instant'});
+    if (looked?.card.isConnected) hold(looked.card, before);
     $('found').textContent = `${state.shown.length} of ${items.length}`;
     $('none').hidden = state.shown.length > 0;
     const byPlace = key === 'place';
