@@ -1,11 +1,13 @@
-"""The command line: `python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg`, or
-the authors' way, with a
-flag a stage: `python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True
-...`
+"""The command line: it checks everything that can be checked, then runs the chosen stages.
 
-Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order
-they were named in. What a stage is stands in its file in step/; every setting, with its default, in
-misc/contract/settings.py.
+    python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg
+
+or the authors' way, with a flag a stage:
+
+    python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True ...
+
+Stages run in pipeline order, whatever order they were named in. What a stage is stands in its file
+in step/; every setting, with its default, in misc/contract/settings.py.
 """
 import argparse
 import functools
@@ -30,8 +32,9 @@ VERSION = '0.1.0'
 
 
 def check_data(job: Job, args: argparse.Namespace) -> int:
-    """Print what is there and what is wrong. Returns the exit code: 1 where something must be
-    mended.
+    """Print what is there and what is wrong.
+
+    Returns the exit code: 1 where something must be mended.
     """
     text, is_good = checking.page(job.source, {name: job.lists[name]
                                                for name in options.CHECKED_LISTS}, args.num_workers,
@@ -143,8 +146,10 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
 
 
 def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argparse.Namespace:
-    """`args` with another seed: what the chosen stages write, and their scores, move to the folder
-    seed_N of --work_dir (of their own folder, where they lie elsewhere).
+    """Return `args` with another seed, and with places of its own for what is written.
+
+    What the chosen stages write, and their scores, move to the folder seed_N of --work_dir (of
+    their own folder, where they lie elsewhere).
     """
     def moved(path: str) -> str:
         # 'result/../..' is no part of it
@@ -163,8 +168,10 @@ def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argp
 
 
 def report_spread(repeats: Sequence[argparse.Namespace], chosen: Sequence[Stage]) -> None:
-    """Mean and standard deviation (of single runs, n - 1) of the scores of every seed: a table in
-    the log. A score that is not defined for one of them is left out.
+    """Log a table of the mean and standard deviation of the scores of every seed.
+
+    The deviation is that of single runs (n - 1). A score that is not defined for one of the seeds
+    is left out.
     """
     scored = dict.fromkeys(row.stage for stage in chosen for row in stage.rows)
     last = [scores.read_scores(one.scores_file) for one in repeats] if scored else []

@@ -1,5 +1,4 @@
-"""Make MS-COCO 2014 ready: image-level labels, lists of ids and label maps from the official
-annotations.
+"""Make MS-COCO 2014 ready: labels, lists of ids and label maps from the official annotations.
 
   python -m coco14.prepare --coco_root DIR [--annotations DIR] [--out DIR]
 
@@ -13,9 +12,8 @@ images without any.
 
 Stopped, the same command goes on with the label maps that are missing. Of the JSON only a piece is
 in memory; each worker reads the annotations of its images where they stand in the file. Says which
-images lack their JPEG and which entries are
-broken, by their id: all else is made. Exit code 0 when all is as it should be, 1 when not, 2 for a
-wrong flag.
+images lack their JPEG and which entries are broken, by their id: all else is made. Exit code 0 when
+all is as it should be, 1 when not, 2 for a wrong flag.
 """
 import argparse
 import dataclasses
@@ -125,9 +123,9 @@ class _Reader:
 
 
 def entries(stream: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, Any, int, int]]:
-    """The entries of the arrays `names` of a JSON object: (name, entry, its first byte, the byte
-    after its last).
+    """Yield (name, entry, its first byte, the byte after its last) of arrays of a JSON object.
 
+    names: of the arrays.
     One entry at a time is in memory. Raises ValueError for what is not JSON of that form.
     """
     reader = _Reader(stream)
@@ -298,8 +296,9 @@ def _not_drawn(annotation: dict[str, Any], hw: tuple[int, int], notes: list[str]
 
 
 def whole(entry: Any, key: str) -> int:
-    """A whole number of an entry, which tools also write as 9.0 or "9". Raises ValueError, which
-    names it.
+    """Return a whole number of an entry, which tools also write as 9.0 or "9".
+
+    Raises ValueError, which names it.
     """
     if not isinstance(entry, dict):
         raise ValueError(f'not an entry of COCO ({_shown(entry)})')
@@ -346,11 +345,13 @@ def _by_image(path: Path, digest: str, images: np.ndarray, found: np.ndarray, br
 # ---- label maps ----
 
 def label_map(annotations: list[dict[str, Any]], hw: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W): labels 1..C of the categories, the smaller of two objects on top; below all of
-    them, 255 where a crowd region is. Of equal areas the later one is on top.
+    """Draw the label map of an image, uint8 (H, W), labels 1..C of the categories.
 
-    annotations: COCO's, with segmentation (polygons, or run lengths), category_id, iscrowd. Raises
-    UserError for a segmentation that is not one of these.
+    The smaller of two objects is on top, of equal areas the later one; below all of them, 255 where
+    a crowd region is.
+
+    annotations: COCO's, with segmentation (polygons, or run lengths), category_id, iscrowd.
+    Raises UserError for a segmentation that is not one of these.
     """
     mask = _pycocotools()
     encoded = [_encoded(mask, annotation, hw) for annotation in annotations]
@@ -383,9 +384,9 @@ def _encoded(mask: Any, annotation: dict[str, Any], hw: tuple[int, int]) -> dict
 
 def outlines_or_runs(annotation: dict[str, Any],
                      hw: tuple[int, int]) -> list[list[float]] | dict[str, Any]:
-    """The segmentation of an annotation in an image of size (H, W): outlines [x, y, x, y, ...], or
-    run lengths.
+    """Return the segmentation of an annotation: outlines [x, y, x, y, ...], or run lengths.
 
+    hw: size of the image.
     Outlines may also be lists of [x, y], or a single one. Raises ValueError, which says why, for
     everything that pycocotools would not draw as it is meant, or that would crash it.
     """

@@ -1,5 +1,4 @@
-"""A small data set in MS-COCO 2014's layout, drawn and always alike: for the tests, and to try the
-commands without COCO.
+"""A small data set in MS-COCO 2014's layout, drawn and always alike: for tests and trials.
 
 The scenes of voc12.sample at COCO's usual 640 x 480, upright too, with what COCO adds, in turns of
 eight: outlines that overlap, a larger image, a crowd region, a grey JPEG, an image without any
@@ -36,8 +35,9 @@ CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def picture(number: int, size: int = 640, seed: int = 0) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """The image `number` (0, 1, ...), uint8 (H, W, 3) or, grey, (H, W), and its annotations,
-    without ids.
+    """Draw image `number` (0, 1, ...), and its annotations, without ids.
+
+    Returns uint8 (H, W, 3) or, grey, (H, W), and the annotations.
     """
     # never a scene's stream
     kind, rng = KINDS[number % len(KINDS)], np.random.default_rng([seed, number, 2])

@@ -1,5 +1,6 @@
-"""How every command ends: what the user can mend, wants of the machine included, is one line on
-stderr, never a traceback.
+"""How every command ends: what the user can mend is one line on stderr, never a traceback.
+
+Wants of the machine (memory, open files) are among it.
 """
 import argparse
 import contextlib
@@ -56,9 +57,7 @@ class PeerEnded(UserError):
 
 
 def want_of(error: BaseException) -> str | None:
-    """What of the machine was wanting when `error` was raised (the right of WORDINGS), None where
-    nothing is known.
-    """
+    """Return what the machine lacked when `error` was raised (the right of WORDINGS), or None."""
     if isinstance(error, OutOfMemory):
         return error.of
     if isinstance(error, UserError):
@@ -134,8 +133,9 @@ TOLD = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files, 'ke
 
 
 def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
-    """What helps a stage (or step.show, step.segment) against want of memory: only what it has and
-    what is left to change.
+    """Return what helps a stage (or step.show, step.segment) where memory is not enough.
+
+    Only flags that it has, and that are left to change, are named.
     """
     def remedy(want: str) -> str:
         import torch
@@ -173,10 +173,11 @@ def _print(line: str) -> None:
 
 def run(work: Callable[[], int | None], remedy: Remedy = lambda want: 'free some', again: str = '',
         tell: Callable[[str], None] = _print) -> int:
-    """Call `work` and return the exit code: what it returns, or 1, or 130 after Ctrl-C, which
-    `tell` is given the line for.
+    """Call `work` and return the exit code: what it returns, 1, or 130 after Ctrl-C.
 
-    again: what the line of Ctrl-C adds. Logs and locks of this process end with it.
+    tell: given the line of an error.
+    again: what the line of Ctrl-C adds.
+    Logs and locks of this process end with it.
     """
     try:
         try:

@@ -1,13 +1,12 @@
-"""Pairs of positions and the paths between them: affinities to train on, and the random walk (IRN,
-sections 4 and 5).
+"""Pairs of positions and the paths between them: affinities, and the random walk (IRN, 4 and 5).
 
 A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that
 the line between both ends touches, and its affinity 1 - the largest edge on the path. Nothing here
-keeps indices of positions: for one step (y, x) of a path, the positions of all pairs are one
+keeps indices of positions: for one position (y, x) of a path, the positions of all pairs are one
 shifted view of the map.
 
 Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 for 5) or of the
-`part` of them that was asked for; S the sources, row by row.
+  `part` of them that was asked for; S the sources, row by row.
 """
 import functools
 import warnings
@@ -22,11 +21,11 @@ LOOK_EVERY = 4  # steps of the walk, for planes that may be given up
 
 @functools.lru_cache
 def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
-    """The path of a pair with offset (dy, dx), dy >= 0: positions (y, x) counted from the source,
-    both ends included.
+    """Return the path of a pair with offset (dy, dx), dy >= 0, both ends included.
 
-    They are the positions of the box between both ends that lie less than 1 from the line. The far
-    end comes first: of equal edges it is the first on the path that is trained (authors' code).
+    Positions (y, x) are counted from the source: those of the box between both ends that lie less
+    than 1 from the line. The far end comes first: of equal edges it is the first on the path that
+    is trained (authors' code).
     """
     box = [(y, x) for y in range(dy + 1) for x in range(min(dx, 0), max(dx, 0) + 1)]
     touched = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy ** 2 + dx ** 2]
@@ -35,10 +34,10 @@ def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache
 def offsets(radius: int) -> tuple[tuple[int, int], ...]:
-    """The offsets (dy, dx) shorter than `radius` that point right or down: each pair of positions
-    is counted once.
+    """Return the offsets (dy, dx) shorter than `radius` that point right or down.
 
-    Ordered by the number of positions on the path, then dy, then dx (authors' code).
+    So each pair of positions is counted once. Ordered by the number of positions on the path, then
+    dy, then dx (authors' code).
     """
     half_plane = [(0, dx) for dx in range(1, radius)]
     half_plane += [(dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius)]
@@ -48,8 +47,9 @@ def offsets(radius: int) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache
 def offset_tensor(radius: int, device: torch.device) -> torch.Tensor:
-    """`offsets(radius)` as int64 (P, 2) on `device`. Kept, because each copy to a GPU would wait
-    for it.
+    """Return `offsets(radius)` as int64 (P, 2) on `device`.
+
+    Kept, because each copy to a GPU would wait for it.
     """
     return torch.tensor(offsets(radius), device=device)
 
@@ -63,11 +63,12 @@ def _path_jumps(radius: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> torch.Tensor:
-    """(..., h, w) -> (..., h - radius + 1, w - 2 * radius + 2): the values (y, x) = `step` away
-    from every source.
+    """Return the values that lie `position` = (y, x) away from every source, as a view.
 
+    x: (..., h, w).
+    Returns (..., h - radius + 1, w - 2 * radius + 2).
     Sources are the positions whose whole neighbourhood lies on the map: rows 0..h-radius, columns
-    radius-1..w-radius. A view; empty where the map is too small to have a source.
+    radius-1..w-radius. Empty where the map is too small to have a source.
     """
     rows, columns = max(x.shape[-2] - radius + 1, 0), max(x.shape[-1] - 2 * radius + 2, 0)
     top, left = step[0], radius - 1 + step[1]
@@ -113,20 +114,21 @@ class _PathAffinity(torch.autograd.Function):
 
 
 def pair_affinities(edge: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
-    """Affinity of every pair: 1 - the largest edge on its path.
+    """Return the affinity of every pair: 1 - the largest edge on its path.
 
-    edge: (N, 1, h, w) after the sigmoid. part: which of `offsets(radius)`. Returns (N, P, S); the
-    gradient goes to the first maximum of each path.
+    edge: (N, 1, h, w) after the sigmoid.
+    part: which of `offsets(radius)`.
+    Returns (N, P, S); the gradient goes to the first maximum of each path.
     """
     return _PathAffinity.apply(edge, radius, part)
 
 
 def pair_labels(label_map: torch.Tensor, radius: int,
                 part: slice = slice(None)) -> tuple[torch.Tensor, ...]:
-    """Which pairs are background (both 0), foreground (equal, not 0) and negative (different).
+    """Tell which pairs are background (both 0), foreground (equal, not 0) and negative (different).
 
-    label_map: (N, h, w) of integers 0..255. Returns three bool tensors (N, P, S); a pair with an
-    end 255 is in none.
+    label_map: (N, h, w) of integers 0..255.
+    Returns three bool tensors (N, P, S); a pair with an end 255 is in none.
     """
     label_map = label_map.to(torch.uint8)  # an eighth of int64's memory
     source = shifted(label_map, radius).flatten(-2).unsqueeze(1)
@@ -140,8 +142,10 @@ def pair_labels(label_map: torch.Tensor, radius: int,
 
 def pair_displacements(displacement: torch.Tensor, radius: int,
                        part: slice = slice(None)) -> torch.Tensor:
-    """(N, 2, h, w) -> (N, 2, P, S): displacement at the source - displacement at the far end, of
-    every pair.
+    """Return the displacement at the source - that at the far end, of every pair.
+
+    displacement: (N, 2, h, w).
+    Returns (N, 2, P, S).
     """
     return shifted(displacement, radius).flatten(-2).unsqueeze(2) - _destinations(displacement,
                                                                                   radius, part)
@@ -149,17 +153,18 @@ def pair_displacements(displacement: torch.Tensor, radius: int,
 
 def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
                       exp_times: int = 8) -> torch.Tensor:
-    """Random walk of `x` that does not cross edges: 2 ** exp_times steps (IRN, section 5).
+    """Walk 2 ** exp_times random steps from `x` without crossing edges (IRN, section 5).
 
-    x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where
-    one of them is, else float32. x is first multiplied by (1 - edge); then each step multiplies it
-    by the transition matrix.
+    x: (K, h, w) activations.
+    edge: (1, h, w) after the sigmoid.
+    Returns (K, 1, h, w), float64 where one of them is, else float32.
+    x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix.
     """
     return RandomWalk(edge, radius, beta, exp_times)(x)
 
 
 class RandomWalk:
-    """`propagate_to_edge` along the edges of one image, for one set of planes after the other.
+    """The walk of `propagate_to_edge` along the edges of one image, for several sets of planes.
 
     The transition matrix holds 69 numbers a position (radius 5) and is never made dense nor
     squared, so memory is that and a few copies of the planes. The result does not depend on the
@@ -176,8 +181,10 @@ class RandomWalk:
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, least: float = 0.0) -> torch.Tensor:
-        """x: (K, h, w), not below 0 where `least` is given. Returns (K, 1, h, w).
+        """Walk from some planes.
 
+        x: (K, h, w), not below 0 where `least` is given.
+        Returns (K, 1, h, w).
         A plane that falls to `least` or below everywhere is given up, and is 0: each step takes
         weighted means, so it would not rise again.
         """

@@ -1,5 +1,6 @@
-"""Networks by the name of their module: built, started from ImageNet weights, or loaded and made
-ready. What they must offer stands in net/__init__.py.
+"""Networks by the name of their module: built, started from ImageNet weights, or loaded.
+
+What they must offer stands in net/__init__.py.
 """
 import ast
 import hashlib
@@ -21,8 +22,9 @@ from net import backbone_of
 
 
 def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
-    """A module that has the class `wanted`. Raises UserError, which names the flag, where there is
-    none.
+    """Import a module that has the class `wanted`.
+
+    Raises UserError, which names the flag, where there is none.
     """
     try:
         module = importlib.import_module(name)
@@ -34,7 +36,7 @@ def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
 
 
 def build(name: str, *arguments: Any, backbone: str | None = None, **options: Any) -> nn.Module:
-    """The Net of a module; backbone: the module of another backbone than its own."""
+    """Make the Net of a module; backbone: the module of another backbone than its own."""
     net = importlib.import_module(name).Net
     if backbone is not None:
         taken = inspect.signature(net).parameters.values()
@@ -47,8 +49,9 @@ def build(name: str, *arguments: Any, backbone: str | None = None, **options: An
 
 def start(name: str, *arguments: Any, pretrained: str, seed: int,
           **options: Any) -> tuple[nn.Module, str]:
-    """A network to train, whose random weights come from `seed`; and what tells the weights of its
-    backbone apart.
+    """Make a network to train, whose random weights come from `seed`.
+
+    Returns it, and what tells the weights of its backbone apart.
     """
     torch.manual_seed(seed)
     net = build(name, *arguments, **options)
@@ -56,15 +59,16 @@ def start(name: str, *arguments: Any, pretrained: str, seed: int,
 
 
 def objective(name: str | None, flag: str, published: type[Objective]) -> type[Objective]:
-    """The paper's objective, or the class Objective of a module of one's own."""
+    """Return the paper's objective, or the class Objective of a module of one's own."""
     return published if name is None else module_of(name, flag, 'Objective').Objective
 
 
 def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, device: torch.device,
          precision: str, classes: Sequence[str] | None = None,
          **options: Any) -> tuple[nn.Module, str]:
-    """A trained network, ready for inference; and the digest of its weights. Raises UserError as
-    `weights.load_checkpoint`.
+    """Load a trained network, ready for inference, and return it with the digest of its weights.
+
+    Raises UserError as `weights.load_checkpoint`.
     """
     net = build(name, *arguments, **options)
     digest = weights.load_checkpoint(net, path, remedy, classes)
@@ -73,9 +77,10 @@ def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, devic
 
 
 def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
-    """Make a network with loaded weights ready for inference, and for nothing else: on the device,
-    channels last, batch norms folded, the backbone's weights in `precision` once instead of at
-    every image.
+    """Make a network with loaded weights ready for inference, and for nothing else.
+
+    That is: on the device, channels last, batch norms folded, the backbone's weights in `precision`
+      once instead of at every image.
     """
     net.eval().requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)

@@ -32,15 +32,19 @@ ROUND = 1000
 class Training:
     """What a training needs beside network, optimizer, data and objective.
 
-    name: of the stage; weights: where the trained network goes (NAME.pth; the checkpoint is
-    NAME.ckpt, the one before it NAME.ckpt.before, the record NAME.json); settings: what the weights
-    depend on; overwrite: train anew where such files are there; accumulate: parts that a batch is
-    cut into, one after the other, with the gradient of the whole;
-    save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
-    resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of
-    ROUND steps takes the place of an epoch in the log and for checkpoints, and the last round may
-    be short; inputs: what is learnt from, of each of `ids` (NAME.inputs.jsonl); on_damaged: 'stop'
-    at a photograph that cannot be decoded, or 'skip' it.
+    name: of the stage.
+    weights: where the trained network goes (NAME.pth; the checkpoint is NAME.ckpt, the one before
+      it NAME.ckpt.before, the record NAME.json).
+    record: what the weights depend on.
+    overwrite: train anew where such files are there.
+    accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole.
+    save_every: minutes between checkpoints within an epoch.
+    tensorboard: folder of its event files.
+    resume: go on from a checkpoint.
+    steps: updates in all, in place of `epochs`: then a round of ROUND steps takes the place of an
+      epoch in the log and for checkpoints, and the last round may be short.
+    inputs: what is learnt from, of each of `ids` (NAME.inputs.jsonl).
+    on_damaged: 'stop' at a photograph that cannot be decoded, or 'skip' it.
     """
 
     name: str
@@ -66,9 +70,12 @@ class Training:
     @classmethod
     def of(cls, job: Job, stage: str, flag: str, told: Any, batch_size: int, ids: list[str],
            inputs: Inputs, **more: Any) -> 'Training':
-        """A stage's training. flag: names its weights; told: its settings, all of which go into the
-        record; ids, inputs: its images, and what they are made of; more: what else the weights
-        depend on.
+        """Make the training of a stage.
+
+        flag: names its weights.
+        settings: all of them go into the record.
+        ids, inputs: its images, and what they are made of.
+        more: what else the weights depend on.
         """
         run = job.run
         record = {'stage': stage, **told.record(), 'code': networks.code_of(*told.modules()),
@@ -79,7 +86,7 @@ class Training:
                    getattr(told, 'steps', None), inputs=inputs, ids=ids, on_damaged=run.on_damaged)
 
     def length(self, images: int) -> tuple[int, int]:
-        """(steps in all, steps of an epoch, or of a round where `steps` is given).
+        """Return (steps in all, steps of an epoch, or of a round where `steps` is given).
 
         Raises UserError for a batch larger than the data.
         """
@@ -100,7 +107,7 @@ class Training:
         return records.beside_weights(self.weights, '.inputs.jsonl')
 
     def already_done(self) -> bool:
-        """Whether these weights are there, made with these settings.
+        """Return whether these weights are there, made with these settings.
 
         Weights without a record (made elsewhere) are used. Raises UserError where they, or the
         checkpoint of an unfinished run, come from other settings or inputs.
@@ -187,7 +194,7 @@ def _difference(old: Known, new: Known, of: Inputs) -> str:
 
 
 def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
-    """(images // batch) * epochs. Raises UserError for a batch larger than the data."""
+    """Return (images // batch) * epochs. Raises UserError for a batch larger than the data."""
     processes = torchutils.world()[1]
     if batch_size < processes:
         raise UserError(f'{name}: a batch of {batch_size} images cannot be shared by {processes} '
@@ -201,27 +208,26 @@ def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
 
 
 def polynomial(step: int, max_step: int, power: float = 0.9) -> float:
-    """(1 - step/max_step)^0.9 (authors' code)."""
+    """Return the factor (1 - step/max_step)^0.9 of the learning rate (authors' code)."""
     return (1 - step / max_step) ** power
 
 
 def polynomial_by_tens(step: int, max_step: int) -> float:
-    """`polynomial`, renewed at every tenth step only (kazuto1011/deeplab-pytorch)."""
+    """Return `polynomial`, renewed at every tenth step only (kazuto1011/deeplab-pytorch)."""
     return polynomial(step - step % 10, max_step)
 
 
 def constant(step: int, max_step: int) -> float:
-    """AMN's learning rate does not change."""
+    """Return 1: AMN's learning rate does not change."""
     return 1.0
 
 
 def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: float,
         weight_decay: float, momentum: float) -> torch.optim.Optimizer:
-    """The head learns ten times as fast as the rest (CAM), IRN's displacement head as its edge
-    head.
+    """Make SGD whose second group learns ten times as fast: CAM's head, IRN's displacement head.
 
     Not fused: under fp16 the fused form can begin with garbage for a momentum where the first step
-    is skipped.
+      is skipped.
     """
     rates = (learning_rate, 10 * learning_rate)
     return torch.optim.SGD([{'params': [p for p in group if p.requires_grad], 'lr': rate}
@@ -232,9 +238,10 @@ def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: fl
 def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
          batch: Batch, objective: Objective,
          training: Training) -> tuple[torch.Tensor, list[str]] | None:
-    """One update: the values of loss and parts, and their names; None for a batch that was skipped.
+    """Make one update of the weights.
 
-    Layers that the gradient does not reach keep grad None: not even weight decay moves them.
+    Returns the values of loss and parts, and their names; None for a batch that was skipped. Layers
+    that the gradient does not reach keep grad None: not even weight decay moves them.
     """
     with torchutils.autocast(training.precision, training.device):
         counts = objective.counts(batch)
@@ -376,7 +383,7 @@ def _writer(training: Training) -> Any:
 
 
 def summary_writer() -> Any:
-    """torch's SummaryWriter. Raises UserError where tensorboard is not installed."""
+    """Return torch's SummaryWriter. Raises UserError where tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -509,10 +516,9 @@ def _before(path: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The checkpoint, else the one before it where it is missing or damaged (which the log says),
-    else None.
+    """Read the checkpoint, else the one before it where it is missing or damaged, else None.
 
-    Raises UserError where one is damaged and there is no other.
+    The log says that. Raises UserError where one is damaged and there is no other.
     """
     damaged = None
     for candidate in (path, _before(path)):

@@ -1,5 +1,4 @@
-"""What a global threshold costs: CAM, AMN's activations, pseudo-masks and further activations side
-by side.
+"""What a global threshold costs: CAM, AMN, pseudo-masks and further activations side by side.
 
 Reads --cam_out_dir, --amn_cam_out_dir (where they are there), --walked_out_dir and --analyze_dirs
 (where they are given) and the masks of --eval_set. Writes to --analysis_out_dir: analysis.json,
@@ -8,34 +7,38 @@ precision_recall, each as .png and .svg. Prints a table.
 Only this stage: python run_sample.py --analyze_threshold_pass True
 
 analysis.json: "split", "data", "images" (their number), "version", "commit", "thresholds"
-(scores.GRID) and "methods", an object for each of "cam", "amn_cam", "sem_seg" and the names of
---analyze_dirs. Scores are shares (0.45), null: not defined.
+  (scores.GRID) and "methods", an object for each of "cam", "amn_cam", "sem_seg" and the names of
+  --analyze_dirs. Scores are fractions (0.45), null: not defined.
 How each is defined: misc/score/analysis.py. Of a method:
-  title, images, made_by      for people; number of images; fingerprint of the folder's settings
+  title, images, made_by      for people; number of images; fingerprint of the folder's record
   threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too,
                               --eval_amn_cam_thres, --sem_seg_bg_thres), and the mIoU there
   threshold_from              'auto', where the threshold in use was chosen from the activations;
-  else not there threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold
-  published for VOC 2012, and loss_published              best_miou - the mIoU there best_threshold,
-  best_miou   the best global threshold, the lowest of equals; loss_used: best_miou - miou_used
+                              else not there
+  threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold published for
+  loss_published              VOC 2012, and best_miou - the mIoU there
+  best_threshold, best_miou   the best global threshold, the lowest of equals;
+                              loss_used: best_miou - miou_used
   within_1_point,             [lowest, highest] threshold of the stretch around the best that comes
-  within 0.01 within_5_points             and 0.05 of it curve, precision, recall    at each of
-  "thresholds": mIoU; precision and recall of the foreground's pixels oracle
-  image_mean_single (at image_mean_single_threshold) and image_mean_own: mean over images of
-                              the image's mIoU, at the one threshold that is best for it, and at
-                              each image's own;
-                              dataset_single and dataset_own: mIoU of the data set, likewise
+  within_5_points             within 0.01 and 0.05 of it
+  curve, precision, recall    at each of "thresholds": mIoU; precision and recall of the
+                              foreground's pixels
+  oracle                      image_mean_single (at image_mean_single_threshold) and image_mean_own:
+                              mean over images of the image's mIoU, at the one threshold that is
+                              best for it, and at each image's own; dataset_single and dataset_own:
+                              mIoU of the data set, likewise
   own_thresholds              of the images' own best thresholds: mean, std, quantiles (in %),
                               twentieths (images in [0, 0.05), ... [0.95, 1]), images (those with a
-                              known pixel)
+                              valid pixel)
   objects                     pairs of an image and a class in it, of two pixels or more and some
-  activation cv, top_tenth_ratio         imbalance within objects: mean and median over them
+                              activation
+  cv, top_tenth_ratio         imbalance within objects: mean and median over them
   foreground_mean,            the gap between foreground and background; gap is the difference of
-  both means, auc the area background_mean, gap, auc   under the ROC curve histograms
-  foreground, background: pixels in 50 even bins of activation classes                     for
-  background and each class iou, precision and recall at the used and the best threshold
-                              (iou_used, iou_best, ...), own_best_threshold and own_best_iou; for
-                              classes objects ... auc, too
+  background_mean, gap, auc   both means, auc the area under the ROC curve
+  histograms                  foreground, background: pixels in 50 even bins of activation
+  classes                     for background and each class iou, precision and recall at the used
+                              and the best threshold (iou_used, iou_best, ...), own_best_threshold
+                              and own_best_iou; for classes objects ... auc, too
 """
 import csv
 import dataclasses
@@ -63,8 +66,10 @@ PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold,
 
 @dataclasses.dataclass
 class Method:
-    """A folder of activations: load(id) gives keys (K,) and planes (K, H, W). is_auto: its
-    threshold was chosen from them.
+    """A folder of activations.
+
+    load: id -> keys (K,) and planes (K, H, W).
+    is_auto: whether its threshold was chosen from them.
     """
 
     title: str
@@ -102,8 +107,9 @@ def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMas
 
 def methods_of(job: Job, ids: list[str], told: Analysis, cam: CamScore, amn: AmnScore,
                masks: PseudoMasks) -> dict[str, Method]:
-    """What is analysed. The log says what is left out; raises UserError where nothing is left, or
-    the walk is not whole.
+    """Return what is analysed; the log says what is left out.
+
+    Raises UserError where nothing is left, or the walk is not whole.
     """
     methods = {}
     for name, title, flag, threshold in (('cam', 'CAM', 'cam_out_dir', cam.threshold),
@@ -140,8 +146,9 @@ def _method(job: Job, ids: list[str], title: str, folder: str, threshold: float 
 
 def check(job: Job, chosen: Sequence[str], told: Analysis,
           *scored: CamScore | AmnScore | PseudoMasks) -> None:
-    """Raises UserError where a name of --analyze_dirs is taken, or a folder is missing or was made
-    for other classes.
+    """Raise UserError where a name of --analyze_dirs is taken, or a folder does not fit.
+
+    That is: it is missing, or was made for other classes.
     """
     taken = set(PUBLISHED)
     for name, folder in told.dirs:
@@ -159,7 +166,7 @@ def check(job: Job, chosen: Sequence[str], told: Analysis,
 
 
 def published(name: str, result: analysis.Analysis) -> dict[str, float]:
-    """What the published threshold costs; nothing for further folders."""
+    """Return what the published threshold costs; nothing for further folders."""
     if name not in PUBLISHED:
         return {}
     return {'threshold_published': PUBLISHED[name],

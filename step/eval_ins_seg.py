@@ -26,9 +26,7 @@ def run(job: Job, settings: InstanceMasks) -> None:
 
 
 def check(job: Job, chosen: Sequence[str], settings: InstanceMasks) -> None:
-    """Raises UserError where masks of single objects are missing that a score of instance masks
-    needs.
-    """
+    """Raise UserError where masks of single objects are missing, which the score needs."""
     where = getattr(job.source, 'object_mask_path', None)
     if where is None:
         raise UserError(f'eval_ins_seg: {job.source.name} has no masks of single objects to score '

@@ -21,8 +21,11 @@ from misc.method import activating, maps
 
 
 class Scales(NamedTuple):
-    """An image at each scale, normalised (1, 3, h, w), the classes present, bool (C,), and its
-    refined seed (H, W); no scale where it shows no class.
+    """An image at each scale; no scale where it shows no class.
+
+    present: bool (C,), the classes that it shows.
+    refined_seed: CAM's, (H, W).
+    images: each normalised, (1, 3, h, w).
     """
 
     present: np.ndarray
@@ -30,7 +33,7 @@ class Scales(NamedTuple):
     images: list[torch.Tensor]
 
     def kind(self) -> tuple:
-        """Equal for images that can go through the network together."""
+        """Return what is equal for images that can go through the network together."""
         return (*self.seed.shape, len(self.images))
 
 

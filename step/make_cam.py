@@ -19,8 +19,11 @@ from misc.method import activating, maps
 
 
 class Scales(NamedTuple):
-    """An image of size `hw` at each scale, normalised (1, 3, h, w), and the classes that it shows,
-    keys (K,); no scale where it shows none.
+    """An image at each scale; no scale where it shows no class.
+
+    keys: (K,), the classes that it shows.
+    hw: its size.
+    images: each normalised, (1, 3, h, w).
     """
 
     keys: np.ndarray
@@ -28,7 +31,7 @@ class Scales(NamedTuple):
     images: list[torch.Tensor]
 
     def kind(self) -> tuple:
-        """Equal for images that can go through the network together."""
+        """Return what is equal for images that can go through the network together."""
         return (*self.hw, len(self.images))
 
 

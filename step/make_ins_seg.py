@@ -1,5 +1,6 @@
-"""Instance masks: CAM's activations, cut where displacements part objects, spread by a random walk
-to IRN's boundaries.
+"""Instance masks: CAM's activations, parted by displacements, spread by a random walk.
+
+The activations are cut where displacements part objects, and spread to IRN's boundaries.
 
 Reads --irn_weights_name, --cam_out_dir, images of --mask_list. Writes --ins_seg_out_dir/ID.npz, and
 all of them to --ins_seg_coco_json, if that is given.
@@ -24,8 +25,11 @@ from step.make_sem_seg import LISTED, Unwalked
 
 
 class Fields(NamedTuple):
-    """What instances are found from: activations (K, h, w), boundaries (1, h, w) and displacements
-    (2, h, w), none where the image shows no class.
+    """What instances are found from; no boundaries where the image shows no class.
+
+    strided: activations (K, h, w).
+    edge: boundaries (1, h, w).
+    displacement: (2, h, w).
     """
 
     image_id: str
@@ -81,7 +85,7 @@ def run(job: Job, told: InstanceMasks) -> None:
 
 def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[str], Unwalked],
               told: InstanceMasks, device: torch.device) -> Iterator[Callable[[], Fields]]:
-    """What gives the fields of each image on the host, once they are there."""
+    """Yield what gives the fields of each image on the host, once they are there."""
     for image_id, item in images.todo(read):
         with images.enough([image_id]):
             made = ()

@@ -1,9 +1,9 @@
-"""The segmentation network's label maps, of images without labels; with --seg_crf also refined by a
-dense CRF.
+"""The segmentation network's label maps, of images without labels; with --seg_crf also refined.
 
 Reads --seg_weights_name, images of --seg_list. Writes --seg_out_dir/ID.png and, with --seg_crf,
---seg_crf_out_dir/ID.png; for --seg_list test in the evaluation server's layout below these folders.
-Between network and CRF the logits lie in --seg_crf_out_dir/logits.
+those refined by a dense CRF, --seg_crf_out_dir/ID.png; for --seg_list test in the evaluation
+server's layout below these folders. Between network and CRF the logits lie in
+--seg_crf_out_dir/logits.
 Only this stage: python run_sample.py --make_seg_pass True
 """
 import os
@@ -24,7 +24,7 @@ from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 
 class Pixels(NamedTuple):
-    """An image's size and its pixels in the form that the network takes, (1, 3, H, W)."""
+    """The size of an image, and its pixels in the form that the network takes, (1, 3, H, W)."""
 
     hw: tuple[int, int]
     x: torch.Tensor
@@ -80,8 +80,9 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
 
 def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: torch.device,
                  precision: str) -> tuple[SegForm, torch.nn.Module, str]:
-    """The trained network and the digest of its weights; and its form, which is what the record
-    beside the weights tells, else the flags.
+    """Load the trained network; returns its form, it, and the digest of its weights.
+
+    The form is what the record beside the weights tells, else the flags.
     """
     form = form.as_trained(records.read_weights_record(path) or {})
     net, digest = networks.load(form.network, n_classes, stride_first=form.stride_first,
@@ -91,8 +92,9 @@ def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: 
 
 
 def server_folder(job: Job, folder: str | os.PathLike) -> Path:
-    """Where the label maps of --seg_list go: the folder, or below it where the data set's
-    evaluation server wants them.
+    """Return where the label maps of --seg_list go.
+
+    That is the folder, or below it where the data set's evaluation server wants them.
     """
     return Path(folder) / job.source.server_layout.get(Path(job.lists['seg_list']).stem, '')
 
@@ -116,8 +118,9 @@ def load_logits(path: Path) -> torch.Tensor:
 
 
 def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> None:
-    """The CRF of the stored logits, in the worker processes; logits go when their refined label map
-    is there.
+    """Refine the stored logits by CRF, in the worker processes.
+
+    Logits are removed when their refined label map is there.
     """
     def is_done(image_id: str) -> bool:
         return labels.exists(folder, image_id) and not logits_path(logits, image_id).exists()

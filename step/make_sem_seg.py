@@ -84,7 +84,7 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
 
 def walked_of(net: torch.nn.Module, item: Unwalked, told: Walk,
               device: torch.device) -> torch.Tensor:
-    """The walk of an image, (K, h, w). Without a class there is nothing to spread."""
+    """Return the walk of an image, (K, h, w); without a class there is nothing to spread."""
     if not len(item.keys):
         return item.strided
     edge = walking.edge_of(net, torchutils.to_device(item.image, device), told.precision,

@@ -33,7 +33,7 @@ UNTOLD = ('torchvision', '3x3', False)  # the form of weights without a record
 
 
 class Photograph(NamedTuple):
-    """uint8 (H, W, 3), and its pixels in the form that the network takes, (1, 3, H, W)."""
+    """A photograph, uint8 (H, W, 3), and its pixels in the network's form, (1, 3, H, W)."""
 
     image: np.ndarray
     x: torch.Tensor
@@ -103,8 +103,9 @@ class _Photographs:
 
 
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
-    """Name without ending -> path; what else lies in the folder. Raises UserError where there is no
-    photograph, or two have one name.
+    """Return name without ending -> path, and what else lies in the folder.
+
+    Raises UserError where there is no photograph, or two have one name.
     """
     path = Path(given)
     if not path.exists():
@@ -123,7 +124,7 @@ def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
 
 
 def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, SegForm, str]:
-    """The network with its weights, its form, the digest of its weights."""
+    """Return the network with its weights, its form, and the digest of its weights."""
     found = weights.existing(args.seg_weights_name)
     if found is None:
         raise UserError(f'{args.seg_weights_name}: no such weights; run --train_seg_pass True '
@@ -143,7 +144,7 @@ def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, SegForm, str]:
 
 def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, form: SegForm,
             digest: str) -> None:
-    """Label maps and overlays of all photographs."""
+    """Write label maps and overlays of all photographs."""
     out, device, told = Path(args.out), torchutils.choose_device(args.device), SegMaps.of(args)
     if out.resolve() == next(iter(paths.values())).parent.resolve():
         raise UserError(f'--out {out}: the photographs lie there; name another folder')
@@ -176,9 +177,7 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
 
 
 def save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
-    """The label map and its overlay, which is the first of the two: the label map tells that both
-    are there.
-    """
+    """Write the label map and, before it, its overlay: the label map tells that both are there."""
     hw, logits = image.shape[:2], logits.cpu()  # behind: need not wait for a GPU
     if refine:
         label_map = crf.refine_probabilities(image,

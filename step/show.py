@@ -1,12 +1,11 @@
-"""Draw what the stages make of one photograph: CAM, AMN's activations, masks, refined seeds,
-boundaries, pseudo-mask.
+"""Draw what the stages make of one photograph: activations, masks, refined seeds, boundaries.
 
-    python -m step.show IMAGE --labels dog,person [--out FILE] [--mask_out FILE] [--work_dir DIR]
-    [flags of run_sample.py]
+    python -m step.show IMAGE --labels dog,person [--out FILE] [--mask_out FILE]
+        [--work_dir DIR] [flags of run_sample.py]
 
 Not a stage but a command: it reads the three weights below --work_dir and no data set, computes in
-memory, with the stages' functions, what they would write for this image, and leaves one PNG (--out)
-and, where asked for, the pseudo-mask (--mask_out).
+  memory, with the stages' functions, what they would write for this image, and leaves one PNG
+  (--out) and, where asked for, the pseudo-mask (--mask_out).
 """
 import argparse
 import csv
@@ -55,10 +54,13 @@ SCALE_HEIGHT = 20  # of the scale of colours
 
 
 class Made(NamedTuple):
-    """What the stages make of one image: planes (K, H, W) of the classes `keys` (K,), label maps
-    (H, W).
+    """What the stages make of one image.
 
-    edge (1, h, w) at stride 4 and walked (K, H, W) are None without IRN's weights.
+    keys: (K,), the classes present.
+    cam, amn: planes (K, H, W).
+    cam_seed, amn_seed: label maps (H, W).
+    edge: (1, h, w) at stride 4; None without IRN's weights.
+    walked: (K, H, W); None without IRN's weights.
     """
 
     keys: np.ndarray
@@ -71,9 +73,7 @@ class Made(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A method's part of the sheet: its planes, the mask that its threshold makes of them, and a
-    last picture.
-    """
+    """A method's part of the sheet: its planes, the mask at its threshold, and a last picture."""
 
     heading: str
     planes: np.ndarray
@@ -101,15 +101,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """This command's flags, and every other one of run_sample.py at its default."""
+    """Parse this command's flags; every other one of run_sample.py is at its default."""
     args = options.build_parser(STAGES).parse_args([], build_parser().parse_args(arguments))
     args.out = args.out or f'{Path(args.image).stem}_amn.png'
     return args
 
 
 def class_names(args: argparse.Namespace) -> tuple[str, ...]:
-    """The classes that CAM's and AMN's weights were trained for, from the records beside them;
-    VOC's where there is none (the authors' files). Raises UserError where the two differ.
+    """Return the classes that CAM's and AMN's weights were trained for.
+
+    The records beside them tell; VOC's where there is none (the authors' files). Raises UserError
+    where the two differ.
     """
     found = {}
     for path in (args.cam_weights_name, args.amn_weights_name):
@@ -123,9 +125,10 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def present_classes(text: str, classes: Sequence[str]) -> np.ndarray:
-    """'dog,person' -> bool (C,). Names with a comma are written in quotation marks, with a
-    backslash before it, or as they are. Raises UserError for no name, and for names that are not
-    among the classes.
+    """Turn 'dog,person' into bool (C,).
+
+    Names with a comma are written in quotation marks, with a backslash before it, or as they are.
+    Raises UserError for no name, and for names that are not among the classes.
     """
     known = {sources.spelling(name): name for name in classes}
     names = [known.get(name, name) for name in _names_in(text, known)]
@@ -164,7 +167,7 @@ def _with_matches(name: str, classes: Sequence[str]) -> str:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises UserError for what can be known to be wrong before anything is computed."""
+    """Raise UserError for what can be known to be wrong before anything is computed."""
     for flag in ('cam_network', 'amn_network', 'irn_network'):
         networks.module_of(getattr(args, flag), flag)
     chosen = [f'--{flag}' for flag in THRESHOLDS if getattr(args, flag) == AUTO]
@@ -191,8 +194,10 @@ def has_irn(args: argparse.Namespace) -> bool:
 
 
 def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) -> Made:
-    """What the stages make of an image, uint8 (H, W, 3), that shows the classes `present`, bool
-    (C,).
+    """Compute what the stages make of an image.
+
+    image: uint8 (H, W, 3).
+    present: bool (C,), the classes that it shows.
     """
     cam_told, amn_told, walk_told = (cls.of(args) for cls in (CamActivations, AmnActivations, Walk))
     device, hw, images = args.device, image.shape[:2], datasets.scaled_images(image,
@@ -228,14 +233,15 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
 
 
 def mask_of(made: Made, planes: np.ndarray, threshold: float) -> np.ndarray:
-    """The label map (H, W) of planes (K, H, W) at a threshold."""
+    """Return the label map (H, W) of planes (K, H, W) at a threshold."""
     return seeds.class_ids(made.keys)[seeds.arg_max(planes, threshold)]
 
 
 def draw(args: argparse.Namespace, image: np.ndarray, made: Made,
          classes: Sequence[str]) -> np.ndarray:
-    """The sheet: a row of masks, a row for each class present, a row of refined seeds and
-    boundaries; a column for the photograph and for each method.
+    """Draw the sheet: a column for the photograph and for each method.
+
+    Its rows are masks, one for each class present, and refined seeds and boundaries.
     """
     hw = imutils.scaled_hw(image.shape[:2], LONG_SIDE / max(image.shape[:2]))
     # drawn at the sheet's size, so that contours and hatching stay as they are

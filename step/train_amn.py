@@ -61,8 +61,9 @@ def adam(net: torch.nn.Module, told: AmnTraining) -> torch.optim.Optimizer:
 
 
 def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
-    """mIoU on the infer list: whole images at scale 1, arg max over background and the classes
-    present.
+    """Log mIoU on the infer list: whole images at scale 1, without a threshold.
+
+    The arg max is over background and the classes present.
     """
     source, ids, name = job.source, job.ids('infer_list'), job.lists['infer_list']
     missing = [image_id for image_id in ids if not source.mask_path(image_id).is_file()]
@@ -90,7 +91,7 @@ def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
 
 
 def pictures(job: Job, told: AmnTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """AMN's label map, without a threshold, of some images of the infer list."""
+    """Yield AMN's label map, without a threshold, of some images of the infer list."""
     for image_id in job.ids('infer_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         label_map = predict(net, datasets.scaled_images(image, [1.0])[0],
@@ -102,7 +103,7 @@ def pictures(job: Job, told: AmnTraining, net: torch.nn.Module) -> Iterator[tupl
 @torch.inference_mode()
 def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int],
             device: torch.device, precision: str) -> np.ndarray:
-    """Label map (H, W) of a normalised image (1, 3, H, W) with the classes `present` (C,)."""
+    """Return the label map (H, W) of a normalised image (1, 3, H, W) that shows `present` (C,)."""
     shown = torch.from_numpy(present.astype(np.float32))[None]
     with torchutils.autocast(precision, device):
         logits = net(image.to(device, memory_format=torch.channels_last),

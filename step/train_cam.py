@@ -48,8 +48,9 @@ def run(job: Job, told: CamTraining) -> None:
 @torch.inference_mode()
 def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module,
                         objective: Objective) -> None:
-    """Mean of the batches' losses over the val list: top-left crops, short last batch dropped
-    unless it is the only one.
+    """Log the mean of the batches' losses over the val list, on top-left crops.
+
+    A short last batch is dropped unless it is the only one.
     """
     ids = datasets.decodable(job.source, job.ids('val_list'), job.run.on_damaged,
                              job.run.num_workers)
@@ -75,7 +76,7 @@ def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module,
 
 @torch.inference_mode()
 def pictures(job: Job, told: CamTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """The strongest activation of some images of the val list, at scale 1 and without mirror."""
+    """Yield the strongest activation of some images of the val list, at scale 1, without mirror."""
     for image_id in job.ids('val_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         with torchutils.autocast(told.precision, job.device):

@@ -50,7 +50,7 @@ def run(job: Job, told: IrnTraining) -> None:
 
 @torch.inference_mode()
 def pictures(job: Job, told: IrnTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """The class boundaries of some images of the infer list."""
+    """Yield the class boundaries of some images of the infer list."""
     for image_id in job.ids('infer_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         with torchutils.autocast(told.precision, job.device):
@@ -61,9 +61,10 @@ def pictures(job: Job, told: IrnTraining, net: torch.nn.Module) -> Iterator[tupl
 
 @torch.inference_mode()
 def store_mean_displacement(job: Job, told: IrnTraining, net: torch.nn.Module) -> None:
-    """Mean over batches of the mean of the raw displacement: infer list, top-left crops, batches of
-    --irn_batch_size, short last one dropped unless it is the only one. Instances use it;
-    pseudo-masks do not.
+    """Store the mean over batches of the mean of the raw displacement in the network.
+
+    Over the infer list: top-left crops, batches of --irn_batch_size, short last one dropped unless
+      it is the only one. Instances use it; pseudo-masks do not.
     """
     ids = datasets.decodable(job.source, job.ids('infer_list'), job.run.on_damaged,
                              job.run.num_workers)

@@ -1,7 +1,7 @@
-"""Train the segmentation network, DeepLab-V2, on the pseudo-masks: what the published last column
-is measured with.
+"""Train the segmentation network, DeepLab-V2, on the pseudo-masks.
 
-Reads --seg_label_dir (the pseudo-masks), images of --train_list. Writes --seg_weights_name.
+Reads --seg_label_dir (the pseudo-masks), images of --train_list. Writes --seg_weights_name. The
+published last column is measured with it.
 Only this stage: python run_sample.py --train_seg_pass True
 """
 from collections.abc import Iterator, Sequence
@@ -51,8 +51,9 @@ def run(job: Job, told: SegTraining) -> None:
 
 
 def sgd(net: torch.nn.Module, told: SegTraining) -> torch.optim.Optimizer:
-    """Head weights ten times, head biases twenty times as fast as the backbone; no weight decay for
-    the biases.
+    """Make SGD: head weights ten times, head biases twenty times as fast as the backbone.
+
+    No weight decay for the biases.
     """
     backbone, head_weights, head_biases = net.parameter_groups()
     rate, decay = told.learning_rate, told.weight_decay
@@ -63,7 +64,7 @@ def sgd(net: torch.nn.Module, told: SegTraining) -> torch.optim.Optimizer:
 
 
 def pictures(job: Job, told: SegTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """The label map of some images of the train list."""
+    """Yield the label map of some images of the train list."""
     for image_id in job.ids('train_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[told.input](image)))[None]
@@ -73,8 +74,10 @@ def pictures(job: Job, told: SegTraining, net: torch.nn.Module) -> Iterator[tupl
 
 
 def check(job: Job, chosen: Sequence[str], told: SegTraining) -> None:
-    """Raises UserError for ImageNet weights of another form or depth than the network's, and where
-    label maps of the train list are missing that no chosen stage will make.
+    """Raise UserError for ImageNet weights that do not fit, and where label maps are missing.
+
+    Those of another form or depth than the network's do not fit; label maps of the train list are
+    missing where no chosen stage will make them.
     """
     if told.pretrained == 'imagenet' and (told.input, told.stride,
                                           told.ceil_mode) != ('torchvision', '3x3', False):

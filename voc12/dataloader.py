@@ -1,5 +1,4 @@
-"""Pascal VOC 2012 as a source: names and colours of the classes, where files lie, labels from the
-XML, lists.
+"""Pascal VOC 2012 as a source: its classes, where files lie, labels from the XML, lists.
 
 Nothing outside voc12/ knows the number of classes or the name of a folder.
 """
@@ -78,10 +77,10 @@ class VOC12(Source):
         return as_on_disk(self.root / 'SegmentationObject' / f'{image_id}.png')
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file, or of a split under ImageSets/Segmentation; the lists beside this
-        file, voc12/train.txt and others, are found from any folder.
+        """Return the ids of a list file, or of a split under ImageSets/Segmentation.
 
-        Raises UserError where there is neither, and where images are missing, with their number.
+        The lists beside this file, voc12/train.txt and others, are found from any folder. Raises
+        UserError where there is neither, and where images are missing, with their number.
         """
         path, split = (Path(list_or_split),
                        self.root / 'ImageSets' / 'Segmentation' / f'{list_or_split}.txt')

@@ -1,5 +1,4 @@
-"""A small data set in VOC's layout, drawn in seconds and always alike: for the tests and for a
-first run without VOC.
+"""A small data set in VOC's layout, drawn in seconds and always alike: for tests and first runs.
 
 What makes weak supervision hard is drawn in on purpose. An object has a *telling part* (a face, a
 wheel, a striped sail) by which its class is known, and a larger *plain part* in colours that all
@@ -46,7 +45,9 @@ BODY_COLOURS = ((232, 226, 212), (150, 92, 58), (186, 62, 52), (62, 66, 84), (20
 
 
 class Part(NamedTuple):
-    """One polygon of an object. outline: (n, 2), x right, y down, the object in about -1..1;
+    """One polygon of an object.
+
+    outline: (n, 2), x right, y down, the object in about -1..1.
     colour: RGB 0..255.
     """
     outline: np.ndarray
@@ -55,10 +56,14 @@ class Part(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """image: uint8 (H, W, 3). objects: uint8 (H, W), 0 background, 1.. the objects, 255 their
-    borders.
-    telling: bool (H, W), the telling parts. classes: the class name of each object. difficult: one
-    flag an object."""
+    """A drawn image with what is known of it.
+
+    image: uint8 (H, W, 3).
+    objects: uint8 (H, W), 0 background, 1.. the objects, 255 their borders.
+    telling: bool (H, W), the telling parts.
+    classes: the class name of each object.
+    difficult: one flag an object.
+    """
     image: np.ndarray
     objects: np.ndarray
     telling: np.ndarray
@@ -504,11 +509,11 @@ def _cast(rng: np.random.Generator, first: str) -> tuple[str, list[str]]:
 
 
 def scene(number: int, size: int = 112, seed: int = 0) -> Scene:
-    """The scene `number` (0, 1, ...) of the sample with `seed`; its first object is of class
-    NAMES[number % 7].
+    """Draw scene `number` (0, 1, ...) of the sample; its first object is NAMES[number % 7].
 
-    The longer side is about `size` pixels. Each number has a random stream of its own: scenes do
-    not depend on how many are drawn.
+    size: the longer side, about, in pixels.
+    seed: of the sample. Each number has a random stream of its own: scenes do not depend on how
+      many are drawn.
     """
     rng = np.random.default_rng([seed, number])
     first = NAMES[number % len(NAMES)]
@@ -537,14 +542,13 @@ def scene(number: int, size: int = 112, seed: int = 0) -> Scene:
 
 
 def object_crops(n: int, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Crops with a single object, as ImageNet has them: images uint8 (n, size, size, 3), labels
-    int64 (n, 2).
+    """Draw crops with a single object, as ImageNet has them.
 
-    The first label is the class, 0..6 of NAMES, then DISTRACTORS, evenly; the second its body's
-    colour (BODY_COLOURS), as
-    ImageNet tells breeds and makes apart: who names both must look at the whole object. Any class
-    may be in any place. The object is as large as in scenes of 112 pixels; every crop is drawn at a
-    size of its own and resized, as activations are made at several scales.
+    Returns images uint8 (n, size, size, 3), labels int64 (n, 2). The first label is the class, 0..6
+    of NAMES, then DISTRACTORS, evenly; the second its body's colour (BODY_COLOURS), as ImageNet
+    tells breeds and makes apart: who names both must look at the whole object. Any class may be in
+    any place. The object is as large as in scenes of 112 pixels; every crop is drawn at a size of
+    its own and resized, as activations are made at several scales.
     """
     names = NAMES + DISTRACTORS
     images = np.empty((n, size, size, 3), dtype=np.uint8)
@@ -657,11 +661,10 @@ def draw(root: str | os.PathLike, n_train: int = 84, n_train_aug: int = 168, n_v
 
 
 def make_folder(root: Path, parameters: dict, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a folder that appears as `root` only when it is whole; `parameters` are kept
-    in its sample.json.
+    """Let `write` fill a folder that appears as `root` only when it is whole.
 
-    Left alone where the same parameters are there. Raises UserError where `root` holds something
-    else or cannot be written.
+    parameters: kept in its sample.json. Left alone where the same parameters are there.
+    Raises UserError where `root` holds something else or cannot be written.
     """
     if _is_there(root, parameters):
         return root

@@ -1,6 +1,4 @@
-"""`--check_data`: on one page what a data set holds, what is wrong with it, and what to do about
-it.
-"""
+"""What `--check_data` prints: on one page what a data set holds, what is wrong, and the remedy."""
 import argparse
 import dataclasses
 import re
@@ -26,10 +24,13 @@ LONG = 40  # its rows
 
 def page(source: Source, lists: dict[str, str], num_workers: int, decode: bool = False,
          estimate: Callable[[tuple[int, int]], str] | None = None) -> tuple[str, bool]:
-    """The text, and whether stages can run. lists: flag -> list or split; num_workers: processes
-    that open files; decode:
-    every photograph, instead of headers; estimate: what memory the run takes, from the size (H, W)
-    of the largest."""
+    """Return the text of the page, and whether stages can run.
+
+    lists: flag -> list or split.
+    num_workers: processes that open files.
+    decode: whether every photograph is decoded; else headers are read.
+    estimate: makes the line on memory from the size (H, W) of the largest photograph.
+    """
     found, wrong = _checks(source, lists)
     whole = source.check(())
     wrong = [*whole.wrong, *wrong]
@@ -247,8 +248,11 @@ def _lines(heading: str, lines: Sequence[str]) -> str:
 
 
 def memory(args: argparse.Namespace, hw: tuple[int, int]) -> str:
-    """What memory the networks take, one line: drawn on through what was measured with ResNet-50 in
-    float32 on a CPU (README, "Time and memory"). hw: size of the largest photograph.
+    """Estimate in one line what memory the networks take.
+
+    Extrapolated from what was measured with ResNet-50 in float32 on a CPU (README, "Time and
+    memory").
+    hw: size of the largest photograph.
     """
     start = 0.7  # GB of a process before its first image
     # GB, pixels of a batch

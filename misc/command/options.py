@@ -1,6 +1,4 @@
-"""The command line: flags made from the stages and their settings, and what a flag that is not
-given stands for.
-"""
+"""The command line: flags made from the stages' settings, and what unset ones stand for."""
 import argparse
 import difflib
 import importlib
@@ -141,7 +139,7 @@ def _add_files(parser: argparse.ArgumentParser, stages: Stages) -> None:
 
 
 def further_inputs(stages: Stages) -> dict[str, Input]:
-    """flag -> the input, of those whose flag names no output of a stage."""
+    """Return flag -> input, of those inputs whose flag names no output of a stage."""
     written = stages.outputs()
     return {read.flag: read for stage in stages for read in stage.reads if read.flag not in written}
 
@@ -172,7 +170,7 @@ def _default_lists(flag: str) -> str:
 
 
 def meant(word: str, known: Collection[str]) -> str:
-    """' (cam_scales?)': what a mistyped word may stand for; nothing where nothing is near."""
+    """Return what a mistyped word may stand for, as ' (cam_scales?)'; '' where nothing is near."""
     near = difflib.get_close_matches(word, known, n=2, cutoff=0.75)
     return f' ({" or ".join(near)}?)' if near else ''
 
@@ -276,10 +274,10 @@ def preset_names() -> list[str]:
 
 
 def with_preset(words: Sequence[str]) -> list[str]:
-    """The words of a command line with those of its --preset before them, so that a flag given
-    twice is the command line's.
+    """Return a command line with the words of its --preset before its own.
 
-    Raises UserError for a preset that is not there, or that names another.
+    A flag that is given twice is then the command line's. Raises UserError for a preset that is not
+    there, or that names another.
     """
     words = [part for word in words
              for part in (('--preset', ALIASES[word]) if word in ALIASES else (word,))]
@@ -306,10 +304,10 @@ def with_preset(words: Sequence[str]) -> list[str]:
 
 
 def with_stages_of(stages: Stages, words: Sequence[str]) -> Stages:
-    """The stages, and those of each module that --stage_from names among the words: its STAGE, in
-    the place that it tells.
+    """Return the stages with those of each module that --stage_from names among the words.
 
-    Raises UserError for a module that cannot be imported, or has none.
+    Each is the module's STAGE, and stands where it says. Raises UserError for a module that cannot
+    be imported, or has none.
     """
     modules = [following for word, following in zip(words, words[1:], strict=False)
                if word == '--stage_from']
@@ -324,9 +322,7 @@ def with_stages_of(stages: Stages, words: Sequence[str]) -> Stages:
 
 
 def resolve(stages: Stages, args: argparse.Namespace) -> None:
-    """What a flag that is not given stands for: a stage's own value, the recipe's, the usual file,
-    the data set's list.
-    """
+    """Fill in every flag that is not given: a setting, a file, a list."""
     resolve_settings(stages, args)
     resolve_files(stages, args)
     resolve_lists(args)
@@ -336,8 +332,7 @@ def resolve(stages: Stages, args: argparse.Namespace) -> None:
 
 
 def resolve_settings(stages: Stages, args: argparse.Namespace) -> None:
-    """A stage's own value, else that of the flag of both stages, else the published one; the
-    recipe's value.
+    """Fill in the settings: a stage's own value, else both stages', else the published one.
 
     Raises UserError for settings that contradict each other.
     """
@@ -371,8 +366,9 @@ def resolve_lists(args: argparse.Namespace) -> None:
 
 
 def source_class(name: str) -> type[Source]:
-    """A data set of the project, or the class Source of a module. Raises UserError for a module
-    without it.
+    """Return a data set of the project, or the class Source of a module.
+
+    Raises UserError for a module without it.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -383,7 +379,7 @@ def source_class(name: str) -> type[Source]:
 
 
 def find_root(given: str | None, dataset: str = 'voc12') -> str:
-    """--data_root, else what the environment names, else where the data set usually lies."""
+    """Return --data_root, else what the environment names, else where the data set usually lies."""
     known = source_class(dataset)
     usual = known.usual if known.usual and Path(known.usual).is_dir() else None
     root = given or os.environ.get(known.environment or '') or usual

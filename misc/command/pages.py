@@ -1,5 +1,7 @@
-"""The README's table and diagram of the stages, made from what these say of themselves: python -m
-misc.command.pages README.md puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
+"""The README's table and diagram of the stages, made from what these say of themselves.
+
+python -m misc.command.pages README.md
+puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
 """
 import sys
 from pathlib import Path
@@ -32,9 +34,7 @@ def _read(flag: str, files: dict[str, str], needed: bool) -> str:
 
 
 def diagram(stages: Stages) -> str:
-    """The way from stage to stage, for a viewer of Mermaid (GitHub's): who makes what another
-    needs; scores are left out.
-    """
+    """Draw the way from stage to stage, scores left out, for a viewer of Mermaid (GitHub's)."""
     lines = ['```mermaid', 'flowchart LR']
     shown = [stage for stage in stages if not _is_score(stage)]
     makers = {output.flag: stage for stage in shown for output in stage.writes}

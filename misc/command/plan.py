@@ -1,6 +1,4 @@
-"""--dry_run: the chosen stages, their images and steps, what is done already, and the disk that the
-rest takes.
-"""
+"""What `--dry_run` prints: the chosen stages, images, steps, what is done, and the disk."""
 import argparse
 from collections.abc import Sequence
 

@@ -1,9 +1,9 @@
-"""Every setting: its type, its default, what it does, where the default comes from ("authors": the
-published script; "ours").
+"""Every setting: its type, its default, what it does, and where the default comes from.
 
-A class is what one stage, or one part of the program, is told. The flags of the command line are
-made from its fields, a stage gets the objects that it names, and the record of a folder or of
-weights is such an object (`Settings.record`), so that no setting can be left out of one.
+"authors": the published script; "ours". A class holds the settings of one stage, or of one part of
+the program. The flags of the command line are made from its fields, a stage gets the objects that
+it names, and the record of a folder or of weights is such an object (`Settings.record`), so that no
+setting can be left out of one.
 """
 import argparse
 import dataclasses
@@ -60,7 +60,7 @@ def or_auto(kind: Callable[[str], float]) -> Callable[[str], float | str]:
 
 
 def named_folder(text: str) -> tuple[str, str]:
-    """'NAME=DIR' -> (NAME, DIR)."""
+    """Parse 'NAME=DIR' into (NAME, DIR)."""
     name, _, folder = text.partition('=')
     if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name, re.ASCII) or not folder:
         raise argparse.ArgumentTypeError(f'{text!r} is not NAME=DIR, with a NAME of letters, '
@@ -76,17 +76,15 @@ THRESHOLD = or_auto(SHARE)
 
 # What a field says of itself
 def setting(default: Any, help: str, kind: Any = None, **more: Any) -> Any:
-    """A setting that has a flag: the class's prefix and the field's name, unless `flag` names
-    another.
+    """Declare a setting that has a flag: the class's prefix and the field's name, or `flag`.
 
-    kind: makes the value from a word (`boolean` for a switch); more: flag, origin, nargs, choices,
-    metavar, aliases as argparse has them, and
+    kind: makes the value from a word (`boolean` for a switch).
+    more: flag, origin, nargs, choices, metavar, aliases as argparse has them, and
 
-    - later: the setting came when folders without it were about; it is in a record where it is not
-    at its default.
-    - module: its value names a module whose code counts, too.
-    - recorded: False where no content depends on it.
-    - instead: the flag of both stages that is taken where this one is not given.
+    - recorded: 'always', or 'changed': only where it is not at its default, for a setting that came
+      when folders without it were about, or 'never': no content depends on it.
+    - module: whether its value names a module whose code is part of the record.
+    - fallback: the flag, of two stages at once, that is taken where this one is not given.
     - recipes: the defaults of `RECIPES`, in their order; `default` is then None.
     """
     how = {'default_factory': default} if callable(default) else {'default': default}
@@ -94,7 +92,7 @@ def setting(default: Any, help: str, kind: Any = None, **more: Any) -> Any:
 
 
 def same_as(cls: type['Settings'], name: str, **more: Any) -> Any:
-    """A setting whose flag another class declares: the same value, told to a second stage."""
+    """Declare a setting whose flag another class has: the same value for a second stage."""
     other = next(field for field in dataclasses.fields(cls) if field.name == name)
     return dataclasses.field(default=other.default,
                              metadata={**other.metadata, 'flag': flag_of(cls, other),
@@ -108,7 +106,11 @@ def flag_of(cls: type['Settings'], field: dataclasses.Field) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What one part of the program is told. group: the heading of its flags in the help."""
+    """The settings of one part of the program.
+
+    group: the heading of its flags in the help.
+    prefix: the beginning of its flags.
+    """
 
     group: ClassVar[str] = ''
     prefix: ClassVar[str] = ''
@@ -123,7 +125,7 @@ class Settings:
                       for field in dataclasses.fields(cls)})
 
     def record(self) -> dict[str, Any]:
-        """What a file that was made with these settings depends on, by the names of the fields."""
+        """Return the settings that a file depends on, by the names of the fields."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                 if field.metadata.get('recorded', True)
                 and not (field.metadata.get('later')
@@ -150,9 +152,7 @@ def _cores() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Run(Settings):
-    """The machine, and how this run goes: what no stage's content depends on, and what several
-    stages share.
-    """
+    """The machine, and how this run goes: what no content depends on, and what stages share."""
 
     group = 'machine and run'
     device: str = setting('auto', 'auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
@@ -211,7 +211,7 @@ class Run(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Training(Settings):
-    """What every training is told."""
+    """The settings of every training."""
 
     pretrained: str = same_as(Run, 'pretrained')
     seed: int = same_as(Run, 'seed')
@@ -298,8 +298,9 @@ class CamScore(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Seeds(Settings):
-    """Two thresholds of an activation: sure foreground above the first, sure background below the
-    second.
+    """The two thresholds of refined seeds.
+
+    Above the first a pixel of the activation is sure foreground, below the second sure background.
     """
 
     fg_thres: float | str
@@ -485,9 +486,7 @@ class SegForm(Settings):
         return self.stride == '1x1'
 
     def as_trained(self, record: dict[str, Any]) -> 'SegForm':
-        """The form that the record beside the weights tells; this one's where it tells none (made
-        elsewhere).
-        """
+        """Return the form in the record beside the weights; this one's where it holds none."""
         stride_first = record.get('stride_first', self.stride_first)
         return dataclasses.replace(self, input=record.get('input', self.input),
                                    stride='1x1' if stride_first else '3x3',
@@ -550,9 +549,7 @@ class SegMaps(Settings):
 
 
 def declared(cls: type[Settings]) -> Iterator[tuple[str, dataclasses.Field]]:
-    """(flag, field) of each setting whose flag `cls` declares; not those of the class that it
-    extends by more.
-    """
+    """Yield (flag, field) of each setting whose flag `cls` has, without those of its base class."""
     inherited = {field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
                  and base.group
                  for field in dataclasses.fields(base)}
@@ -580,8 +577,9 @@ def add_flags(cls: type[Settings], add: Callable[..., argparse.Action]) -> None:
 
 
 def resolve(classes: tuple[type[Settings], ...], args: argparse.Namespace) -> None:
-    """Fill in, on the parsed command line, what a flag that is not given stands for: the flag of
-    both stages, the recipe's value, or the default.
+    """Fill in, on the parsed command line, what a flag that is not given stands for.
+
+    That is the flag of both stages, the recipe's value, or the default.
     """
     for cls in classes:
         for flag, field in declared(cls):

@@ -1,6 +1,4 @@
-"""What a data set must offer (`Source`), without torch; how texts, lists and names are read, what a
-check finds, how some of many ids are told.
-"""
+"""What a data set must offer (`Source`), and how texts, lists and names are read. Without torch."""
 import abc
 import codecs
 import collections
@@ -29,12 +27,11 @@ TWO_COLUMNS = re.compile(rf'(.*?({"|".join(map(re.escape, NAMED_FILES))}))\s+\S.
 
 @dataclasses.dataclass
 class Check:
-    """What a source's `check` found for some images: ids by problem, and how many images show each
-    class.
+    """What a source's `check` found for some images: ids by problem, and images of each class.
 
     wrong: what must be mended before a stage runs, a line each with its remedy, whatever the images
-    asked for (those of
-    no image: `check(())`); notes: what need not be, likewise.
+      (those of no image: `check(())`).
+    notes: what need not be mended, likewise.
     """
 
     images: int
@@ -48,14 +45,20 @@ class Check:
 
 
 class Source(abc.ABC):
-    """A data set: all that a stage may ask of it. Another one offers the same, and no stage knows
-    the difference.
+    """A data set: all that a stage may ask of it.
 
-    Of the class: name; root_is: what --data_root is, for people; lists: the defaults of the flags
-    that name lists;
-    environment, usual: the variable and the folder that stand for --data_root. Of an object:
-    classes: the C names; palette:
-    uint8 (256, 3), the colours of label maps; root.
+    Of the class:
+    name: as --dataset has it.
+    root_is: what --data_root is, for people.
+    lists: the defaults of the flags that name lists.
+    environment, usual: the variable and the folder that stand for --data_root.
+    mask_values: value in the mask files -> label, where they hold other numbers than labels; values
+      that are not named become 255. None: the files hold labels.
+
+    Of an object:
+    classes: the C names.
+    palette: uint8 (256, 3), the colours of label maps.
+    root: the folder.
 
     What need not be offered has a default here: masks of single objects, an evaluation server,
     `check`.
@@ -85,12 +88,14 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file (`parse_list` reads it), or of a split. Raises UserError where
-        there is neither, and should
-        where a listed image is not there: nothing else says so before the first stage."""
+        """Return the ids of a list file (`parse_list` reads it), or of a split.
+
+        Raises UserError where there is neither, and should where a listed image is not there:
+        nothing else says so before the first stage.
+        """
 
     def ids(self, listed: str | os.PathLike) -> list[str]:
-        """`names`; of LIST::N every N-th. Raises UserError where N is no number."""
+        """Return `names`, of LIST::N every N-th. Raises UserError where N is no number."""
         name, colons, step = str(listed).partition('::')
         if colons and not (step.isdecimal() and int(step)):
             raise UserError(f'{listed}: every what-th image of {name}? LIST::100 is every 100th')
@@ -106,14 +111,13 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """Where the true label map lies (0 background, 1..C, 255 ignored); it may be missing: only
-        scores need it. Masks with other numbers must be written anew in these.
+        """Return where the true label map lies: 0 background, 1..C, 255 ignored, or `mask_values`.
+
+        It may be missing: only scores need it.
         """
 
     def object_mask_path(self, image_id: str) -> Path | None:
-        """Where the true instances lie, numbered from 1 (255 ignored); None where the data set has
-        none.
-        """
+        """Return where the true instances lie, numbered from 1 (255 ignored); None without any."""
         return None
 
     def check(self, ids: Iterable[str]) -> Check:
@@ -153,13 +157,14 @@ class List:
 
 
 def some(ids: Sequence[str], most: int = 5) -> str:
-    """'a, b, c, d, e ...'"""
+    """Join the first ids for a message: 'a, b, c, d, e ...'."""
     return ', '.join(ids[:most]) + (' ...' if len(ids) > most else '')
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a file, UTF-8 or, with a byte-order mark, UTF-16, without that mark. Raises
-    UserError for anything else.
+    """Return the text of a file, UTF-8 or, with a byte-order mark, UTF-16, without that mark.
+
+    Raises UserError for anything else.
     """
     try:
         content = Path(path).read_bytes()
@@ -178,9 +183,7 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def same(name: str) -> str:
-    """The name in composed Unicode form: what is equal then is one name, whatever a system made of
-    it.
-    """
+    """Return a name in composed Unicode form: equal names are one, whatever system wrote them."""
     return name if name.isascii() else unicodedata.normalize('NFC', name)
 
 
@@ -190,9 +193,7 @@ def spelling(name: str) -> str:
 
 
 def looks(name: str) -> str:
-    """Equal for names that people take for one: that differ by case, Unicode form, width, blanks
-    alone.
-    """
+    """Return what is equal for names that differ by case, Unicode form, width or blanks alone."""
     return spelling(unicodedata.normalize('NFKC', name)).translate(JOINERS).casefold()
 
 
@@ -205,16 +206,15 @@ def as_on_disk(path: Path) -> Path:
 
 
 def is_photograph(name: str) -> bool:
-    """By its ending; names that begin with a dot are what systems leave beside photographs
-    (._a.jpg).
-    """
+    """Tell a photograph by its ending; not what systems leave beside photographs (._a.jpg)."""
     return os.path.splitext(name)[1].lower() in PHOTOGRAPHS and not name.startswith('.')
 
 
 def photographs_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """The photographs of a folder, sorted; what else lies in it that may be meant as one, as it is
-    told: other files, folders with the number of photographs in them, ._ files. Raises UserError
-    where it cannot be read.
+    """Return the photographs of a folder, sorted, and what else may be meant as one.
+
+    The latter are texts: other files, folders with the number of photographs in them, ._ files.
+      Raises UserError where the folder cannot be read.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -240,19 +240,20 @@ def without_ending(name: str, endings: Sequence[str] = NAMED_FILES) -> str:
 
 
 def read_list(path: str | os.PathLike) -> list[str]:
-    """`parse_list` where the images are not known: ids alone."""
+    """Return the ids of a list file where the images are not known."""
     return parse_list(path).ids
 
 
 def parse_list(path: str | os.PathLike,
                id_of: Callable[[str], str | None] = lambda name: None) -> List:
-    """An image a line: its id or file, with or without folder, as every system writes paths; a
-    mask's file after it is not read. Where each line ends in 1, 0 or -1, as in VOC's
+    """Read a list file, an image a line: its id or file, with or without folder.
+
+    A mask's file after it is not read. Where each line ends in 1, 0 or -1, as in VOC's
     ImageSets/Main, those with -1 are left out.
 
     id_of(name): the id of an image of that very name, if there is one: what is one as it stands is
-    nothing else. What is none comes back as it is written, without folder and ending. Raises
-    UserError for an empty list, and for an id twice.
+    nothing else. What is none comes back as it is written, without folder and ending.
+    Raises UserError for an empty list, and for an id twice.
     """
     written = [(number, same(line.strip().replace('\\', '/')))
                for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]

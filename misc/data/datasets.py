@@ -1,5 +1,4 @@
-"""torch Datasets over a source: training crops, scales, whole images; and the one way to read them
-in worker processes.
+"""Training crops, scales and whole images of a source, and the one way to read them in workers.
 
 Everything random comes from (seed, epoch, image), so that the items do not depend on the number of
 workers.
@@ -91,12 +90,12 @@ def _handed_over(item: Any) -> Any:
 
 def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batches: bool = False,
                pin_memory: bool = False) -> Iterator[Any]:
-    """read(key) for each of `keys`, in order, by `num_workers` processes ahead of the caller (0:
-    here).
+    """Yield read(request) for each request, in order, by `num_workers` processes (0: here).
 
-    With batches=True `keys` are lists of keys, their items are dicts of arrays and numbers, and
-    those of each list come stacked, as tensors. A UserError is yielded in the place of its item (of
-    its batch). Raises UserError when the system kills a worker.
+    requests: what `read` takes (ids, pairs (epoch, index)); with batches=True lists of them: their
+      items are then dicts of arrays and numbers, and those of each list come stacked, as tensors.
+    A UserError is yielded in the place of its item (of its batch). Raises UserError when the system
+    kills a worker.
     """
     options = {'batch_sampler': keys, 'collate_fn': _collate} if batches else \
         {'sampler': keys, 'batch_size': None, 'collate_fn': _handed_over}
@@ -133,9 +132,10 @@ def checked(item: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Lists of (epoch, index) for the steps `start`..`stop` of a training: each epoch shuffled from
-    (seed, epoch), its short last batch dropped. Batches are global: this process gets its share of
-    each.
+    """A batch sampler: lists of (epoch, index) for the steps `start`..`stop` of a training.
+
+    Each epoch is shuffled from (seed, epoch), its short last batch dropped. Batches are global:
+    this process gets its shard of each.
     """
 
     images: int
@@ -182,8 +182,9 @@ class TrainingCrops:
         return len(self.ids)
 
     def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """key: (epoch, index). Returns image (3, S, S), labels (C,), index, seed (for dropout),
-        label_map (s, s).
+        """Return image (3, S, S), labels (C,), index, dropout_seed, label_map (s, s).
+
+        request: (epoch, index).
         """
         epoch, index = key
         image_id = self.ids[index]
@@ -215,12 +216,13 @@ class TrainingCrops:
 
 
 class SegmentationCrops:
-    """An augmented image and its label map, for the segmentation network
-    (kazuto1011/deeplab-pytorch).
+    """An augmented image and its label map, for the segmentation network.
 
-    Resized by one of `scales` to int(H*s) x int(W*s), bilinear and not smoothed, padded at the
-    right and bottom with the mean (label map: 255), a random crop, flipped. normalize: of
-    `imutils.INPUTS`.
+    As kazuto1011/deeplab-pytorch: resized by one of `scales` to int(H*s) x int(W*s), bilinear and
+    not smoothed, padded at the right and bottom with the mean (label map: 255), a random crop,
+    flipped.
+
+    normalize: of `imutils.INPUTS`.
     """
 
     def __init__(self, source: Source, ids: list[str], crop_size: int, seed: int, *,
@@ -234,7 +236,10 @@ class SegmentationCrops:
         return len(self.ids)
 
     def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """key: (epoch, index). Returns image (3, S, S), label_map (S, S), index."""
+        """Return image (3, S, S), label_map (S, S), index.
+
+        request: (epoch, index).
+        """
         epoch, index = key
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
@@ -254,9 +259,10 @@ class SegmentationCrops:
 
 
 class WithoutDamaged:
-    """Training crops with another image, drawn from (seed, epoch, image), in the place of one that
-    cannot be decoded: the same for any number of workers and processes. `left_out` of an item is
-    the index of the latter, else -1.
+    """Training crops with another image in the place of one that cannot be decoded.
+
+    It is drawn from (seed, epoch, image), the same for any number of workers and processes.
+    `left_out` of an item is the index of the damaged one, else -1.
     """
 
     def __init__(self, crops: TrainingCrops | SegmentationCrops):
@@ -294,7 +300,8 @@ def damaged(source: Source, ids: list[str], num_workers: int) -> list[str]:
 
 
 def decodable(source: Source, ids: list[str], on_damaged: str, num_workers: int) -> list[str]:
-    """`ids`; where `on_damaged` is 'skip', without those whose photographs cannot be decoded.
+    """Return `ids`, without damaged photographs where `on_damaged` is 'skip'.
+
     Raises UserError where none is left.
     """
     if on_damaged != 'skip':
@@ -309,8 +316,10 @@ def decodable(source: Source, ids: list[str], on_damaged: str, num_workers: int)
 
 def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int,
               remedy: str) -> np.ndarray:
-    """The refined seed of an image of size `hw`. Raises UserError where it is missing, of another
-    size, or holds labels above the number of classes.
+    """Read the refined seed of an image of size `hw`.
+
+    Raises UserError where it is missing, of another size, or holds labels above the number of
+    classes.
     """
     path = labels.label_path(folder, image_id)
     label_map = labels.load(path, remedy)
@@ -325,15 +334,13 @@ def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int,
 
 
 def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndarray]:
-    """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels
-    (C,).
-    """
+    """Return the top-left size x size of an image, padded with 0: image (3, S, S), labels (C,)."""
     image = imutils.normalize(imutils.read_of(source, image_id))
     return {'image': imutils.to_chw(imutils.top_left(image, size, 0)),
             'labels': source.labels(image_id).astype(np.float32)}
 
 
 def scaled_images(image: np.ndarray, scales: list[float]) -> list[torch.Tensor]:
-    """The image at each scale: normalised (1, 3, h_s, w_s)."""
+    """Return the image at each scale, normalised (1, 3, h_s, w_s)."""
     return [torch.from_numpy(imutils.to_chw(imutils.normalize(imutils.rescale(image, scale))))[None]
             for scale in scales]

@@ -1,6 +1,7 @@
-"""Tables of image-level labels as programs write them: which mark stands between columns, which
-between classes, headings, a column a class. No file is looked at but the table; `id_of` tells which
-images there are.
+"""Tables of image-level labels as programs write them.
+
+That is: which mark stands between columns, which between classes, headings, a column a class. No
+  file is looked at but the table; `id_of` tells which images there are.
 """
 import ast
 import csv
@@ -23,9 +24,7 @@ LOOKED_AT = 1000  # rows that tell how a table is written
 
 
 class Row(NamedTuple):
-    """A row: its line, its image as it is written, its classes; what is wrong with it, if there is
-    something.
-    """
+    """A row: its line, its image as it is written, its classes, and what is wrong with it."""
 
     line: int
     image: str
@@ -43,9 +42,11 @@ class Broken(ValueError):
 
 def rows_of(text: str, id_of: Callable[[str], str | None], layout: str,
             known: frozenset[str] = frozenset()) -> Iterator[Row]:
-    """The rows of a table, without headings and empty rows. layout: what a row should be, for what
-    is told of one that is not; known: names of classes that a whole cell may be, whatever marks
-    they hold. Raises Broken.
+    """Yield the rows of a table, without headings and empty rows.
+
+    layout: what a row should be, for the problem of one that is not.
+    classes: names of classes that a whole cell may be, whatever marks they hold.
+    Raises Broken.
     """
     mark, table = _parted(text, id_of)
     if table and len(table[0][1]) > 2 and not any(id_of(cells[0].strip())

@@ -55,8 +55,10 @@ _contents: dict[tuple[str, tuple[int, ...]], str] = {}  # (path, stat) -> conten
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Files of another folder that an output is made from: where(folder, id) is the path; remedy:
-    what makes them.
+    """Files of another folder that an output is made from.
+
+    where: (folder, id) -> path.
+    remedy: what makes them.
     """
 
     folder: str
@@ -88,7 +90,7 @@ class Inputs:
             return None
 
     def told(self, changed: dict[str, list[str]]) -> str:
-        """'labels of 2 images: a.jpg, d.jpg; photographs of 1 image: c.jpg'"""
+        """Return changes in words: 'labels of 2 images: a.jpg, d.jpg; photographs of ...'."""
         return '; '.join(f'{PLURAL.get(name, name)} of {len(ids)} image{"s" * (len(ids) > 1)}: '
                          + some([f'{image_id}{self.source.image_path(image_id).suffix}'
                                  for image_id in ids])
@@ -96,16 +98,18 @@ class Inputs:
 
 
 class Known:
-    """Lines, and the stats of the files at the time; both by id."""
+    """What images were made from, and how their files looked then.
+
+    lines: id -> line of _inputs.jsonl.
+    stats: id -> name of the input -> stat of its file.
+    """
 
     def __init__(self, lines: dict[str, Line] | None = None,
                  stats: dict[str, dict[str, Stat]] | None = None):
         self.lines, self.stats = lines or {}, stats or {}
 
     def now(self, inputs: Inputs, ids: Iterable[str]) -> 'Known':
-        """The same of the present: content is read of files whose stat is another one than what is
-        known here.
-        """
+        """Take the snapshot of today; files whose stat is as in this one are not read again."""
         result, unread = Known(), []
         for image_id in ids:
             line, stats = {}, {}
@@ -134,7 +138,7 @@ class Known:
         return result
 
     def changed(self, now: 'Known') -> dict[str, list[str]]:
-        """Name of the input -> the ids of which it differs, of what both know."""
+        """Return name of the input -> ids of the images of which it differs, of what both hold."""
         found: dict[str, list[str]] = {}
         for image_id, line in now.lines.items():
             old = self.lines.get(image_id, {})
@@ -182,8 +186,9 @@ def _look(path: Path) -> tuple[str | None, Stat | None]:
 
 
 def read_known(path: Path, lock: Path) -> Known:
-    """What _inputs.jsonl (or its like beside weights) and the lock file tell; nothing where they
-    are not there.
+    """Read the snapshot in _inputs.jsonl (or its like beside weights) and the lock file.
+
+    It is empty where they are not there.
     """
     lines = {line.pop('image'): line for line in _lines(path)}
     try:
@@ -221,7 +226,7 @@ def _lines(path: Path) -> list[Line]:
 
 
 def digest_of(lines: dict[str, Line]) -> str:
-    """16 hex digits that tell the inputs of a list apart; its order counts."""
+    """Digest the lines of a list of images, in its order, to 16 hex digits."""
     total = hashlib.sha256()
     for image_id, line in lines.items():
         total.update(json.dumps([image_id, line], sort_keys=True).encode())
@@ -237,9 +242,11 @@ class Made:
         self._notes = f'{self.lock.stem}.inputs.'  # beginning of the names of what processes note
 
     def open(self, recorded: bool) -> None:
-        """Remove the outputs whose inputs have changed, so that they are made anew. recorded: the
-        folder has a record of its settings. Raises UserError where that would be most of a large
-        folder, and where a folder that is read is not up to date.
+        """Remove the outputs whose inputs have changed, so that they are made anew.
+
+        recorded: whether the folder has a record of its settings.
+        Raises UserError where that would be most of a large folder, and where a folder that is read
+        is not up to date.
         """
         self._put_together()
         known = read_known(self.path, self.lock)
@@ -315,8 +322,9 @@ class Made:
 
 
 def changes(folder: str | os.PathLike, source: Any, ids: Iterable[str]) -> str:
-    """What has changed of labels and photographs since the files in a folder that is read were
-    made, in words; nothing where nothing has.
+    """Return in words what has changed since the files of a folder that is read were made.
+
+    That is labels and photographs; '' where nothing has.
     """
     inputs, folder = Inputs(source), Path(folder)
     known = read_known(folder / FOLDER_INPUTS, lock_path(folder))

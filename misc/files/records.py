@@ -1,5 +1,4 @@
-"""What made a folder or a weights file: written beside it, compared before anything is added to it
-or made from it.
+"""What made a folder or a weights file: a record beside it, compared before it is added to or read.
 
 What counts is what changes a file's content: settings and the weights, not lists, workers, device
 or paths.
@@ -20,14 +19,12 @@ TOLD = 8  # entries of a list that an error tells
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
-    """16 hex digits that tell settings apart."""
+    """Digest a record to 16 hex digits."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def made_by(folder: str | os.PathLike) -> str:
-    """Fingerprint of the record of a folder that is an input here; 'unknown' where it was made
-    elsewhere.
-    """
+    """Return the fingerprint of the record of a folder; 'unknown' where it was made elsewhere."""
     settings = _read(Path(folder) / FOLDER_RECORD)
     return 'unknown' if settings is None else fingerprint(settings)
 
@@ -45,7 +42,7 @@ def weights_record(weights: str | os.PathLike) -> Path:
 def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...],
                 overwrite: bool, only_own: bool = False, inputs: Inputs | None = None,
                 ids: Sequence[str] = ()) -> Made:
-    """Make `folder` ready for files ID + one of `suffixes` made with `settings` from `inputs`.
+    """Make `folder` ready for files ID + one of `suffixes`, made from `inputs` as `record` says.
 
     With overwrite, files of an earlier run are removed, those without a record (made elsewhere)
     too, unless `only_own`: then that raises UserError. Else raises UserError where they were made
@@ -110,7 +107,10 @@ def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: 
 
 
 def with_later(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`old`, with what an earlier version did not record as `new` has it."""
+    """Return the record `old`, with what an earlier version did not record as in `new`.
+
+    So for a digest of the code by another scheme (`code`, before its first ':').
+    """
     return {name: new[name] for name in ('classes', 'code') if name in new} | old
 
 
@@ -128,18 +128,19 @@ def read_folder(folder: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def setting(folder: str | os.PathLike, name: str, default: Any) -> Any:
-    """What `folder` was made with; `default` where it has no record of it (made elsewhere)."""
+    """Return a setting that `folder` was made with; `default` where its record has none."""
     return (_read(Path(folder) / FOLDER_RECORD) or {}).get(name, default)
 
 
 def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` as they come back from JSON (tuples become lists)."""
+    """Return a record as it comes back from JSON (tuples become lists)."""
     return json.loads(json.dumps(settings))
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """'name: was OLD, now NEW' for each setting that differs; of long lists (classes) the first
-    entry that does.
+    """Return 'name: was OLD, now NEW' for each setting that differs.
+
+    Of long lists (classes) the first entry that does.
     """
     return '; '.join(f'{name}: {_was_and_is(old.get(name, "not set"), new.get(name, "not set"))}'
                      for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
@@ -155,10 +156,10 @@ def _was_and_is(old: Any, new: Any) -> str:
 
 
 def check_classes(path: str | os.PathLike, classes: Sequence[str]) -> None:
-    """Raises UserError where the record of a folder or of weights tells that it was made for other
-    classes.
+    """Raise UserError where a folder or weights were made for other classes.
 
-    What has no record (made elsewhere), or no classes in it (IRN's weights), serves any.
+    Their record tells. What has no record (made elsewhere), or no classes in it (IRN's weights),
+    serves any.
     """
     folder = Path(path).is_dir()
     theirs = (_read(Path(path) / FOLDER_RECORD if folder else weights_record(path))

@@ -15,11 +15,13 @@ PLANES = 8  # of AMN's softmax at full size at a time
 def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int],
             images: list[torch.Tensor], device: torch.device,
             precision: str) -> list[activations.Activation]:
-    """The activations of N images of size `hw`, each for its own classes `keys` (K,), from their
-    normalised scales (N, 3, h, w); planes are tensors on `device`. None is computed for an image
-    without scales (without a class).
+    """Compute CAM's activations of N images of one size, each for its own classes.
 
-    Each plane is divided by its own maximum (CAM; IRN's code).
+    keys: of each image (K,), the classes that it shows.
+    hw: their size.
+    images: of each scale (N, 3, h, w), normalised; none without a class.
+    Returns an activation an image, planes as tensors on `device`, each divided by its own maximum
+    (CAM; IRN's code).
     """
     sizes = maps.strided_hw(hw), maps.rounded_up(hw)
     sums = [[torch.zeros(len(present), *size, device=device) for size in sizes] for present in keys]
@@ -37,7 +39,11 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
 
 def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: list[torch.Tensor],
            device: torch.device, precision: str) -> activations.Activation:
-    """`cams_of` for one image, as arrays."""
+    """Compute CAM's activation of one image, as arrays.
+
+    keys: (K,).
+    images: of each scale (1, 3, h, w), normalised.
+    """
     return cams_of(net, [keys], hw, images, device, precision)[0].on_host()
 
 
@@ -45,13 +51,15 @@ def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: 
 def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Sequence[np.ndarray],
                 images: list[torch.Tensor], device: torch.device,
                 precision: str) -> list[activations.Activation]:
-    """The activations (planes (K+1, ...), background first; tensors on `device`) of N images of one
-    size from their normalised scales (N, 3, h, w). Without scales (no image shows a class) all is
-    background.
+    """Compute AMN's activations of N images of one size, background plane first.
 
-    present: of each image bool (C,); refined: CAM's refined seed of each (H, W). Each softmax plane
-    is stretched to 0..1,
-    except where the seed is sure background: there it stays as it is (authors' code).
+    present: of each image bool (C,), the classes that it shows.
+    refined: of each image CAM's refined seed (H, W).
+    images: of each scale (N, 3, h, w), normalised; none where no image shows a class: then all is
+      background.
+    Returns an activation an image, planes (K+1, ...) as tensors on `device`. Each softmax plane is
+    stretched to 0..1, except where the refined seed is sure background: there it stays as it is
+    (authors' code).
     """
     sizes = maps.strided_hw(refined[0].shape), refined[0].shape
     if not images:
@@ -79,7 +87,12 @@ def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Se
 def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray,
                images: list[torch.Tensor], device: torch.device,
                precision: str) -> activations.Activation:
-    """`amn_cams_of` for one image, as arrays."""
+    """Compute AMN's activation of one image, as arrays.
+
+    present: bool (C,).
+    refined: (H, W).
+    images: of each scale (1, 3, h, w), normalised.
+    """
     return amn_cams_of(net, [present], [seed], images, device, precision)[0].on_host()
 
 

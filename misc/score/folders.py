@@ -28,8 +28,9 @@ def score_activations(job: Job, stage: str, flag: str, threshold: float | str) -
 
 
 def score_seeds(job: Job, stage: str, flag: str, thresholds: Seeds) -> None:
-    """Score the refined seeds of a flag's folder. thresholds: told where the folder has no record
-    of them.
+    """Score the refined seeds of a flag's folder.
+
+    thresholds: logged where the folder has no record of its own.
     """
     folder, ids = job.files[flag], job.ids('eval_set')
     made_with = tuple(records.setting(folder, name, getattr(thresholds, name))

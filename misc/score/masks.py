@@ -15,8 +15,10 @@ from misc.pyutils import UserError
 
 
 class Seen(NamedTuple):
-    """Of one image: the labels in its mask (255 too) but 0, and those that it is labelled with
-    (None: not known), from 1.
+    """What the mask of one image shows.
+
+    shown: its labels but 0; 255 too.
+    labelled: the image-level labels, from 1; None: not known.
     """
 
     image_id: str
@@ -25,13 +27,13 @@ class Seen(NamedTuple):
 
     @property
     def denied(self) -> frozenset[int]:
-        """What the mask shows of classes that the image is not labelled with."""
+        """Return the classes that the mask shows and that the image is not labelled with."""
         return (frozenset() if self.labelled is None
                 else self.shown - self.labelled - {labels.IGNORE})
 
 
 def look(source: datasets.Source, image_id: str, truth: np.ndarray) -> Seen:
-    """truth: (H, W)."""
+    """Look at the true label map (H, W) of an image."""
     values = np.flatnonzero(np.bincount(truth.ravel(), minlength=256)).tolist()
     try:
         known = source.labels(image_id) if hasattr(source, 'labels') else None
@@ -42,7 +44,7 @@ def look(source: datasets.Source, image_id: str, truth: np.ndarray) -> Seen:
 
 
 def odd(classes: Sequence[str], masks: Sequence[Seen]) -> tuple[list[str], list[str]]:
-    """What cannot be meant, and what may be right but seldom is: lines with a remedy each."""
+    """Return what is wrong with masks, and what may be right but seldom is, a line each."""
     wrong, notes = [], []
     void = [mask.image_id for mask in masks if mask.labelled and mask.shown == {labels.IGNORE}]
     classless = [mask.image_id for mask in masks if mask.labelled
