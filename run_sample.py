@@ -43,7 +43,7 @@ def check_data(job: Job, args: argparse.Namespace) -> int:
     print(text)
     if is_good:
         images = len(job.ids('train_list'))
-        steps = [images // told.batch_size * told.epochs for told in (
+        steps = [images // training.batch_size * training.epochs for training in (
             cls.of(args) for cls in (settings.CamTraining, settings.AmnTraining,
                                      settings.IrnTraining))]
         few = (' Smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.'
@@ -71,9 +71,9 @@ def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) 
     log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', job.version, job.commit,
              platform.python_version(), torchutils.machine_line(job.device), torchutils.world()[1],
              args.seed)
-    told = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
+    shown = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
             and key not in ('check_data', 'dry_run', 'running', 'voc12_root')}  # data_root tells it
-    log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in told.items()))
+    log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in shown.items()))
     log.info('stages: %s', ', '.join(stage.name for stage in chosen))
     for note in job.source.check(()).notes:
         log.info('note: %s', note)
@@ -135,7 +135,7 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
         since = time.monotonic()
         log.info('=== %s: %s', stage.name, stage.title)
         with ending.explained(ending.remedy_of(stage.name, args)):
-            stage.run(job, *stage.told(args))
+            stage.run(job, *stage.settings_of(args))
         torchutils.wait_for_all()
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
@@ -160,7 +160,7 @@ def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argp
     outputs = {output.flag for stage in chosen for output in stage.writes
                if getattr(args, output.flag) is not None}
     outputs |= {read.flag for stage in chosen for read in stage.reads
-                if read.meant(args) in outputs} | {'scores_file'}
+                if read.output_flag(args) in outputs} | {'scores_file'}
     if preflight.trainings_of(chosen) and args.tensorboard is not None:
         outputs.add('tensorboard')
     return argparse.Namespace(**vars(args) | {'seed': seed} |
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
         stages = options.with_stages_of(STAGES, given)
         args = options.build_parser(stages).parse_args(given, started)
         return (run(args, stages) if args.gpus is None
-                else launch.share_among(args.gpus, __file__, given))
+                else launch.run_on_gpus(args.gpus, __file__, given))
 
     def tell(line: str) -> None:
         whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '

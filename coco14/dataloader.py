@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from misc.contract.sources import Check, Source, parse_list
-from misc.files.labels import PALETTE
+from misc.files.label_maps import PALETTE
 from misc.pyutils import UserError, atomic_path
 
 SPLITS = ('train2014', 'val2014')
@@ -171,17 +171,17 @@ class COCO14(Source):
         """
         ids = list(ids)
         numbers = _numbers_of(ids)
-        known = np.isin(numbers, self._numbers)
-        bits = self._bits[self._numbers.searchsorted(numbers[known])]
+        listed = np.isin(numbers, self._numbers)
+        bits = self._bits[self._numbers.searchsorted(numbers[listed])]
         masks = [_numbers_in(mask_folder(self.root, split), '', '.png') for split in SPLITS]
 
         def named(wanted: np.ndarray) -> list[str]:
             return [id_of(number) for number in numbers[wanted]]
 
         has_class = np.ones(len(ids), bool)
-        has_class[known] = bits.any(1)
+        has_class[listed] = bits.any(1)
         return Check(images=len(ids), missing_image=named(~self._has_image(numbers)),
-                     missing_annotation=named(~known), no_class=named(~has_class),
+                     missing_annotation=named(~listed), no_class=named(~has_class),
                      missing_mask=named(~np.isin(numbers, np.concatenate(masks))),
                      per_class=np.unpackbits(bits, 1, count=self.n_classes).sum(0, dtype=np.int64),
                      notes=list(self._notes))

@@ -46,13 +46,13 @@ from coco14.dataloader import (
     save_labels,
 )
 from misc import ending, inference, torchutils
-from misc.files import labels, records
+from misc.files import label_maps, records
 from misc.pyutils import UserError, atomic_path, writing
 from voc12.prepare import counted, named
 
 EXPECTED = {'train2014': 82783, 'val2014': 40504}
 LONGEST = 1 << 14  # side of an image in pixels; a larger one is no photograph of COCO
-TOLD = 100  # broken entries of a split; of more, their number
+NAMED = 100  # broken entries of a split; of more, their number
 PIECE = 1 << 20  # bytes of the JSON read at a time
 # of the way label maps are made: raise it when that changes, so that older ones are refused, not
 # mixed
@@ -361,7 +361,7 @@ def label_map(annotations: list[dict[str, Any]], hw: tuple[int, int]) -> np.ndar
     for number in sorted(range(len(encoded)),
                          key=lambda number: (not numbers[number][2], -areas[number])):
         _, category, crowd = numbers[number]
-        result[mask.decode(encoded[number]).view(bool)] = (labels.IGNORE if crowd
+        result[mask.decode(encoded[number]).view(bool)] = (label_maps.IGNORE if crowd
                                                            else CATEGORY_IDS.index(category) + 1)
     return result
 
@@ -485,9 +485,9 @@ def make_label_maps(instances: Instances, folder: Path, num_workers: int, overwr
             annotations = [json.loads(os.pread(stream.fileno(), end - start, start))
                            for start, end in places]
             made = label_map(annotations, (int(instances.heights[row]), int(instances.widths[row])))
-            labels.save(labels.label_path(folder, image_id), made, COCO14.palette)
+            label_maps.save(label_maps.label_path(folder, image_id), made, COCO14.palette)
 
-        with inference.Images(instances.ids(), lambda image_id: labels.exists(folder, image_id),
+        with inference.Images(instances.ids(), lambda image_id: label_maps.exists(folder, image_id),
                               num_workers) as images:
             images.make(make)
 
@@ -530,16 +530,16 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f'{root}: no such folder; --coco_root is the one that holds '
                         f'JPEGImages/train2014')
     _pycocotools()
-    problems, told, made = [], [], {}
+    problems, shown, made = [], [], {}
     for split in args.splits:
         made[split] = instances = read_instances(annotations / f'instances_{split}.json', split)
         print(f'{split}: {counted(instances.numbers)}, {len(instances.places)} annotations; '
               f'{counted(np.flatnonzero(~instances.present.any(1)))} without a class, '
               f'{counted(np.flatnonzero(instances.crowd))} with crowd regions', flush=True)
-        told += [*_first(instances.broken), *_first(instances.notes)]
+        shown += [*_first(instances.broken), *_first(instances.notes)]
         if instances.broken:
             problems.append(f'{split}: {len(instances.broken)} broken entries in {instances.path}')
-    print(*told, sep='\n', end='\n' if told else '', flush=True)
+    print(*shown, sep='\n', end='\n' if shown else '', flush=True)
     others = [f'{split}: {len(instances.numbers)} images, not {EXPECTED[split]}'
               for split, instances in made.items()
               if len(instances.numbers) != EXPECTED[split]]
@@ -569,7 +569,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _first(lines: list[str]) -> list[str]:
-    return lines[:TOLD] + ([f'... and {len(lines) - TOLD} more'] if len(lines) > TOLD else [])
+    return lines[:NAMED] + ([f'... and {len(lines) - NAMED} more'] if len(lines) > NAMED else [])
 
 
 def _link_images(root: Path, out: Path, splits: list[str]) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from coco14.dataloader import CATEGORY_IDS, CLASSES, id_of, image_name
 from misc import ending, imutils
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError
 from voc12 import sample
 
@@ -48,7 +48,7 @@ def picture(number: int, size: int = 640, seed: int = 0) -> tuple[np.ndarray, li
     drawn = sample.scene(number, long, seed)
     upright = drawn.image.shape[0] > drawn.image.shape[1]
     hw = (long, long * 3 // 4) if upright else (long * 3 // 4, long)
-    image, objects = imutils.resize(drawn.image, hw).copy(), labels.resize(drawn.objects, hw)
+    image, objects = imutils.resize(drawn.image, hw).copy(), label_maps.resize(drawn.objects, hw)
     annotations = []
     for index, name in enumerate(drawn.classes, start=1):
         # over its border, onto its neighbours

@@ -45,11 +45,11 @@ from misc.contract.sources import (
     without_ending,
 )
 from misc.data import tables
-from misc.files import labels
+from misc.files import label_maps
 from misc.imutils import PHOTOGRAPHS
 from misc.pyutils import UserError
 
-MOST_CLASSES = labels.IGNORE - 1
+MOST_CLASSES = label_maps.IGNORE - 1
 MOST_OF_SOME = 200
 SPLITS = ('all', 'masked', 'some')
 LAYOUT = 'a row is the name of an image, a comma, and its classes with ; between them'
@@ -67,7 +67,7 @@ class Folder(Source):
     root_is = 'the folder that holds images/ and labels.csv'
     lists = {'train_list': 'all', 'val_list': 'some', 'infer_list': 'all', 'eval_set': 'masked',
              'seg_list': 'all'}
-    palette = labels.PALETTE
+    palette = label_maps.PALETTE
     upright = True
 
     def __init__(self, root: str | os.PathLike):

@@ -90,9 +90,9 @@ def explained(remedy: Remedy | None = None) -> Iterator[None]:
             if remedy is None:
                 raise (OutOfGpuMemory if want == GPU
                        else OutOfMemory)(f'{want} is not enough') from error
-            told = str(error) if isinstance(error, OutOfMemory) else f'{want} is not enough'
-            raise UserError(f'{told}: {remedy(want)}') from error
-        raise TOLD[want](error) from error
+            message = str(error) if isinstance(error, OutOfMemory) else f'{want} is not enough'
+            raise UserError(f'{message}: {remedy(want)}') from error
+        raise ERROR_OF[want](error) from error
 
 
 def _shared_memory(error: Exception) -> UserError:
@@ -128,7 +128,8 @@ def _peer(error: Exception) -> UserError:
     return PeerEnded(f'process {torchutils.world()[0]} ends, because another one did')
 
 
-TOLD = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files, 'kernels': _kernels,
+ERROR_OF = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files,
+            'kernels': _kernels,
         'peer': _peer}
 
 
@@ -142,9 +143,9 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
         ways, name = [], stage.removeprefix('train_')
         if stage.startswith('train_'):
             from misc import torchutils
-            share = getattr(args, f'{name}_batch_size') // torchutils.world()[1]
-            if args.accumulate < share:
-                ways.append(f'--accumulate {min(2 * args.accumulate, share)}')
+            per_process = getattr(args, f'{name}_batch_size') // torchutils.world()[1]
+            if args.accumulate < per_process:
+                ways.append(f'--accumulate {min(2 * args.accumulate, per_process)}')
             ways.append(f'--{name}_crop_size below {getattr(args, f"{name}_crop_size")}')
         elif stage in ('make_cam', 'make_amn_cam', 'show'):
             ways += (['--inference_batch_size 1'] if stage != 'show'

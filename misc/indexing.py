@@ -14,13 +14,13 @@ import warnings
 import torch
 from torch.nn import functional as F
 
-from misc.files.labels import IGNORE
+from misc.files.label_maps import IGNORE
 
 LOOK_EVERY = 4  # steps of the walk, for planes that may be given up
 
 
 @functools.lru_cache
-def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
+def pair_path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
     """Return the path of a pair with offset (dy, dx), dy >= 0, both ends included.
 
     Positions (y, x) are counted from the source: those of the box between both ends that lie less
@@ -42,7 +42,7 @@ def offsets(radius: int) -> tuple[tuple[int, int], ...]:
     half_plane = [(0, dx) for dx in range(1, radius)]
     half_plane += [(dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius)]
     near = [(dy, dx) for dy, dx in half_plane if dy ** 2 + dx ** 2 < radius ** 2]
-    return tuple(sorted(near, key=lambda offset: (len(path(*offset)), offset)))
+    return tuple(sorted(near, key=lambda offset: (len(pair_path(*offset)), offset)))
 
 
 @functools.lru_cache
@@ -57,12 +57,12 @@ def offset_tensor(radius: int, device: torch.device) -> torch.Tensor:
 @functools.lru_cache
 def _path_jumps(radius: int, width: int, device: torch.device) -> torch.Tensor:
     """y * width + x of the positions on every path: int64 (P, longest path), filled up with 0."""
-    jumps = [[y * width + x for y, x in path(*offset)] for offset in offsets(radius)]
+    jumps = [[y * width + x for y, x in pair_path(*offset)] for offset in offsets(radius)]
     longest = max(map(len, jumps))
     return torch.tensor([row + [0] * (longest - len(row)) for row in jumps], device=device)
 
 
-def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> torch.Tensor:
+def shifted(x: torch.Tensor, radius: int, position: tuple[int, int] = (0, 0)) -> torch.Tensor:
     """Return the values that lie `position` = (y, x) away from every source, as a view.
 
     x: (..., h, w).
@@ -71,7 +71,7 @@ def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> tor
     radius-1..w-radius. Empty where the map is too small to have a source.
     """
     rows, columns = max(x.shape[-2] - radius + 1, 0), max(x.shape[-1] - 2 * radius + 2, 0)
-    top, left = step[0], radius - 1 + step[1]
+    top, left = position[0], radius - 1 + position[1]
     return x[..., top:top + rows, left:left + columns]
 
 
@@ -93,7 +93,8 @@ class _PathAffinity(torch.autograd.Function):
         affinity = edge.new_empty(size)
         winner = torch.empty(size, dtype=torch.uint8, device=edge.device)
         for number, offset in enumerate(pairs):
-            edges = torch.stack([shifted(edge[:, 0], radius, step) for step in path(*offset)])
+            edges = torch.stack([shifted(edge[:, 0], radius, position)
+                                 for position in pair_path(*offset)])
             largest, first = edges.max(dim=0)  # torch promises the first of equal values
             torch.sub(1, largest.flatten(1), out=affinity[:, number])
             winner[:, number] = first.flatten(1)
@@ -214,16 +215,16 @@ def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     frame weighs 0; its rows are empty.
     """
     h, w = edge.shape
-    weights, steps = _step_weights(edge, radius, beta)
+    weights, moves = _move_weights(edge, radius, beta)
     # the matrix is symmetric before: a column's sum is the row's
     weights /= weights.sum(dim=2, keepdim=True)
     frame, width = radius - 1, w + 2 * (radius - 1)
-    counted = F.pad(torch.full((h, w), len(steps), dtype=torch.int32, device=edge.device),
+    counted = F.pad(torch.full((h, w), len(moves), dtype=torch.int32, device=edge.device),
                     (frame,) * 4).flatten()
     rows = F.pad(counted.cumsum(0, dtype=torch.int32), (1, 0))
     on_map = torch.arange(counted.numel(), dtype=torch.int32, device=edge.device).view(-1, width)
     on_map = on_map[frame:frame + h, frame:frame + w].reshape(-1, 1)
-    down, right = _steps(radius, edge.device)
+    down, right = _moves(radius, edge.device)
     jumps = down * width + right
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta state',
@@ -232,7 +233,7 @@ def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
                                        size=(counted.numel(),) * 2, check_invariants=False)
 
 
-def _steps_of(radius: int) -> list[tuple[int, int]]:
+def _moves_of(radius: int) -> list[tuple[int, int]]:
     """The steps (dy, dx) of the walk, its staying included, in the order of the positions that they
     lead to.
     """
@@ -241,12 +242,12 @@ def _steps_of(radius: int) -> list[tuple[int, int]]:
 
 
 @functools.lru_cache
-def _steps(radius: int, device: torch.device) -> torch.Tensor:
+def _moves(radius: int, device: torch.device) -> torch.Tensor:
     """`_steps_of` as int32 (2, steps) on `device`. Kept, as `offset_tensor` is."""
-    return torch.tensor(_steps_of(radius), dtype=torch.int32, device=device).t()
+    return torch.tensor(_moves_of(radius), dtype=torch.int32, device=device).t()
 
 
-def _step_weights(edge: torch.Tensor, radius: int,
+def _move_weights(edge: torch.Tensor, radius: int,
                   beta: float) -> tuple[torch.Tensor, list[tuple[int, int]]]:
     """affinity ** beta of every position with its neighbours: (h, w) -> (h, w, steps), and the
     steps, row by row.
@@ -254,11 +255,11 @@ def _step_weights(edge: torch.Tensor, radius: int,
     0 where the neighbour is not on the map, 1 for the position itself.
     """
     h, w = edge.shape
-    ahead, steps = sorted(offsets(radius)), _steps_of(radius)
+    ahead, moves = sorted(offsets(radius)), _moves_of(radius)
     # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to
     # one thread each: how pow rounds depends on where a thread's share ends.
     passing = torch.cat([part.pow(beta) for part in (1 - edge).flatten().split(2 ** 14)]).view(h, w)
-    weights = edge.new_zeros(h, w, len(steps))
+    weights = edge.new_zeros(h, w, len(moves))
     weights[..., len(ahead)] = 1
     for number, (dy, dx) in enumerate(ahead, start=1):
         # of the sources whose neighbour is on the map
@@ -266,8 +267,8 @@ def _step_weights(edge: torch.Tensor, radius: int,
         if rows <= 0 or left >= right:
             continue
         weight = passing[:rows, left:right].clone()
-        for y, x in path(dy, dx):
+        for y, x in pair_path(dy, dx):
             torch.minimum(weight, passing[y:y + rows, left + x:right + x], out=weight)
         weights[:rows, left:right, len(ahead) + number] = weight
         weights[dy:, left + dx:right + dx, len(ahead) - number] = weight
-    return weights, steps
+    return weights, moves

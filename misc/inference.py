@@ -56,7 +56,7 @@ class Images:
                  device: torch.device = torch.device('cpu'),  # noqa: B008 -- a constant
                  made: Sequence[Made] = ()):
         self.ids, self.num_workers, self.device, self.made = ids, num_workers, device, made
-        mine = torchutils.share(ids)
+        mine = torchutils.shard(ids)
         self._todo = [image_id for image_id in mine if not is_done(image_id)]
         done = sum(torchutils.gather([len(mine) - len(self._todo)]))
         if done:

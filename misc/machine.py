@@ -72,15 +72,16 @@ def no_cuda(torch_version: str, cuda: str | None, root: Path = ROOT) -> str | No
     if cuda is None or version is None or os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
         return None
     needed = DRIVERS.get(int(cuda.split('.')[0]), (0, ''))[0]
-    told = f'torch {torch_version} finds no CUDA device, though an NVIDIA driver is there: '
+    message = f'torch {torch_version} finds no CUDA device, though an NVIDIA driver is there: '
     if int(version.split('.')[0]) >= needed:
-        return told + (f'{version}, which is new enough for CUDA {cuda}. Does nvidia-smi list a '
+        return message + (f'{version}, which is new enough for CUDA {cuda}. Does nvidia-smi list a '
                        f'card? A container is given '
                        'them by docker run --gpus all')
     fitting = next((f', or install the build that fits: {install(wheel)}'
                     for oldest, wheel in DRIVERS.values()
                     if int(version.split('.')[0]) >= oldest), '')
-    return told + f'{version}, and CUDA {cuda} needs {needed} or newer. Update the driver{fitting}'
+    return (message + f'{version}, and CUDA {cuda} needs {needed} or newer. Update the '
+                      f'driver{fitting}')
 
 
 def install(wheel: str) -> str:

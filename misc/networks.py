@@ -5,9 +5,12 @@ What they must offer stands in net/__init__.py.
 import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +22,9 @@ from misc.files import weights
 from misc.method.objectives import Objective
 from misc.pyutils import UserError
 from net import backbone_of
+
+SCHEME = 2  # of `code_of`; records of another one are not compared (records.completed)
+DOCUMENTED = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
 
 
 def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
@@ -92,15 +98,49 @@ def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
 
 
 def code_of(*names: str) -> str:
-    """16 hex digits that tell the code of modules apart; comments, docstrings and layout do not
-    count.
+    """Digest the code of modules, and of what they import for content, to 'SCHEME:' and 16 digits.
+
+    That is their own folder, net/ and misc/method/, transitively. Comments, docstrings and layout
+    do not count, nor the version of Python.
     """
-    total = hashlib.sha256()
-    for name in names:
-        tree = ast.parse(inspect.getsource(importlib.import_module(name)))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef,
-                                 ast.FunctionDef)) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        total.update(ast.dump(tree).encode())
-    return total.hexdigest()[:16]
+    modules, found = [importlib.import_module(name) for name in names], {}
+    while modules:
+        module = modules.pop()
+        if module.__name__ not in found:
+            found[module.__name__] = tree = ast.parse(
+                Path(module.__file__).read_text(encoding='utf-8'))
+            modules += _imported(module, tree)
+    total = hashlib.sha256(repr([_shape(found[name]) for name in sorted(found)]).encode())
+    return f'{SCHEME}:{total.hexdigest()[:16]}'
+
+
+def _imported(module: ModuleType, tree: ast.Module) -> list[ModuleType]:
+    """The modules that one imports whose code makes content, too."""
+    package = module.__name__ if hasattr(module, '__path__') else module.__package__
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name('.' * node.level + (node.module or ''), package)
+            names |= {base, *(f'{base}.{alias.name}' for alias in node.names)}
+    folder = os.path.dirname(module.__file__)
+    others = [sys.modules[name] for name in sorted(names & sys.modules.keys())]
+    return [other for other in others if (getattr(other, '__file__', None) or '').endswith('.py')
+            and (f'{other.__name__}.'.startswith(('net.', 'misc.method.'))
+                 or os.path.dirname(other.__file__) == folder)]
+
+
+def _shape(node: Any) -> Any:
+    """A syntax tree as nested lists, without docstrings and what is empty: versions of Python
+    differ in the latter.
+    """
+    if isinstance(node, list):
+        return [_shape(each) for each in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+        fields['body'] = node.body[1:]
+    return [type(node).__name__, [(name, _shape(value)) for name, value in fields.items()
+                                  if value is not None and value != []]]

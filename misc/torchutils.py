@@ -162,7 +162,7 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
-def share(items: Sequence[T]) -> Sequence[T]:
+def shard(items: Sequence[T]) -> Sequence[T]:
     """Return this process's shard of `items`: every world-size-th."""
     rank, size = world()
     return items[rank::size]

@@ -70,12 +70,12 @@ class Net(nn.Module):
         self.classifier = nn.Sequential(SeededDropout(0.1), ASPP(channels, n_classes + 1))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor,
-                seeds: torch.Tensor | None = None) -> torch.Tensor:
+                dropout_seeds: torch.Tensor | None = None) -> torch.Tensor:
         features = self.resnet50(x)
         if self.label_enc is not None:
             features = features * self.label_enc(y)[:, :, None, None]
         dropout, aspp = self.classifier
-        return aspp(dropout(features, seeds))
+        return aspp(dropout(features, dropout_seeds))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return (backbone, head): what the two learning rates apply to."""

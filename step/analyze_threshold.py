@@ -79,13 +79,13 @@ class Method:
     is_auto: bool = False
 
 
-def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMasks) -> None:
+def run(job: Job, settings: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMasks) -> None:
     if torchutils.is_main():
         records.lock_folder(Path(job.files['analysis_out_dir']))
     torchutils.wait_for_all()
     ids, split = job.ids('eval_set'), job.lists['eval_set']
     summaries, images = {}, []
-    for name, method in methods_of(job, ids, told, cam, amn, masks).items():
+    for name, method in methods_of(job, ids, settings, cam, amn, masks).items():
         log.info('%s: %s', method.title, method.folder)
         results.tell_changes(job, method.folder, ids)
         result = analysis.analyse(job.source, ids, method.load, method.threshold,
@@ -105,7 +105,7 @@ def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMas
     log.info('analysis: %s', job.files['analysis_out_dir'])
 
 
-def methods_of(job: Job, ids: list[str], told: Analysis, cam: CamScore, amn: AmnScore,
+def methods_of(job: Job, ids: list[str], settings: Analysis, cam: CamScore, amn: AmnScore,
                masks: PseudoMasks) -> dict[str, Method]:
     """Return what is analysed; the log says what is left out.
 
@@ -123,7 +123,7 @@ def methods_of(job: Job, ids: list[str], told: Analysis, cam: CamScore, amn: Amn
                                 job.remedy(flag, 'with a --train_list that holds it'))
     if job.files['walked_out_dir'] is not None:
         methods['sem_seg'] = _pseudo_masks(job, ids, masks)
-    for name, folder in told.dirs:
+    for name, folder in settings.dirs:
         methods[name] = _method(job, ids, name, folder, cam.threshold,
                                 'an analysis needs every image of --eval_set')
     if not methods:
@@ -144,14 +144,14 @@ def _method(job: Job, ids: list[str], title: str, folder: str, threshold: float 
                                                               remedy=remedy), is_auto)
 
 
-def check(job: Job, chosen: Sequence[str], told: Analysis,
+def check(job: Job, chosen: Sequence[str], settings: Analysis,
           *scored: CamScore | AmnScore | PseudoMasks) -> None:
     """Raise UserError where a name of --analyze_dirs is taken, or a folder does not fit.
 
     That is: it is missing, or was made for other classes.
     """
     taken = set(PUBLISHED)
-    for name, folder in told.dirs:
+    for name, folder in settings.dirs:
         if name in taken:
             raise UserError(f'--analyze_dirs {name}={folder}: the name {name} is taken; give '
                             f'another one')
@@ -241,20 +241,20 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     def two(key: str, *outer: str) -> Callable[[dict], str]:
         return lambda method: _two(functools.reduce(dict.__getitem__, outer, method)[key])
 
-    def share(key: str, *outer: str) -> Callable[[dict], float]:
-        return lambda method: _share(functools.reduce(dict.__getitem__, outer, method)[key])
+    def percent(key: str, *outer: str) -> Callable[[dict], float]:
+        return lambda method: _fraction(functools.reduce(dict.__getitem__, outer, method)[key])
 
-    rows = (('threshold in use', two('threshold_used')), ('  mIoU %', share('miou_used')),
+    rows = (('threshold in use', two('threshold_used')), ('  mIoU %', percent('miou_used')),
             ('best threshold for all images', two('best_threshold')),
-            ('  mIoU %', share('best_miou')),
-            ('  points lost by the one in use', share('loss_used')),
+            ('  mIoU %', percent('best_miou')),
+            ('  points lost by the one in use', percent('loss_used')),
             ('  within 1 point of the best', span('within_1_point')),
             ('  within 5 points', span('within_5_points')),
             ('each image its own best threshold', lambda method: '{:.2f} +- {:.2f}'.format(
                 method['own_thresholds']['mean'], method['own_thresholds']['std'])),
-            ('  mIoU % of the data set', share('dataset_own', 'oracle')),
-            ("  mean of the images' mIoU %", share('image_mean_own', 'oracle')),
-            ('  the same at one threshold', share('image_mean_single', 'oracle')),
+            ('  mIoU % of the data set', percent('dataset_own', 'oracle')),
+            ("  mean of the images' mIoU %", percent('image_mean_own', 'oracle')),
+            ('  the same at one threshold', percent('image_mean_single', 'oracle')),
             ('objects: coefficient of variation', two('cv')),
             ('  top tenth / rest (median)', two('top_tenth_ratio')),
             ('mean activation of foreground', two('foreground_mean')),
@@ -267,10 +267,10 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
 
 def class_table(summary: dict[str, Any]) -> str:
     """A line for each class that is in truth or prediction."""
-    rows = ((name, _share(values['iou_used']), _share(values['iou_best']),
-             _share(values['own_best_iou']),
-             _two(values['own_best_threshold']), _share(values['precision_used']),
-             _share(values['recall_used']),
+    rows = ((name, _fraction(values['iou_used']), _fraction(values['iou_best']),
+             _fraction(values['own_best_iou']),
+             _two(values['own_best_threshold']), _fraction(values['precision_used']),
+             _fraction(values['recall_used']),
              *(_two(values.get(key)) for key in ('cv', 'top_tenth_ratio', 'gap', 'auc')))
             for name, values in summary['classes'].items() if values['own_best_iou'] is not None)
     return scores.table(('class', 'IoU', 'at best', 'at own', 'own', 'precision', 'recall', 'CV',
@@ -281,7 +281,7 @@ def _two(value: float | None) -> str:
     return '-' if value is None else f'{value:.2f}'
 
 
-def _share(value: float | None) -> float:
+def _fraction(value: float | None) -> float:
     return math.nan if value is None else value
 
 

@@ -22,7 +22,7 @@ def run(job: Job, settings: InstanceMasks) -> None:
     load = functools.partial(instances.load, folder, remedy=job.remedy('ins_seg_out_dir'))
     score = average_precision.score(job.source, ids, load, job.run.num_workers)
     results.report_instances(job, 'eval_ins_seg', score,
-                             threshold=records.setting(folder, 'bg_thres', settings.bg_thres))
+                             threshold=records.recorded(folder, 'bg_thres', settings.bg_thres))
 
 
 def check(job: Job, chosen: Sequence[str], settings: InstanceMasks) -> None:

@@ -35,7 +35,7 @@ from misc.contract.settings import (
 )
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import activations, labels, records, weights
+from misc.files import activations, label_maps, records, weights
 from misc.method import activating, maps, seeds, walking
 from misc.pyutils import UserError
 from step.pipeline import STAGES
@@ -130,17 +130,17 @@ def present_classes(text: str, classes: Sequence[str]) -> np.ndarray:
     Names with a comma are written in quotation marks, with a backslash before it, or as they are.
     Raises UserError for no name, and for names that are not among the classes.
     """
-    known = {sources.spelling(name): name for name in classes}
-    names = [known.get(name, name) for name in _names_in(text, known)]
+    by_spelling = {sources.spelling(name): name for name in classes}
+    names = [by_spelling.get(name, name) for name in _names_in(text, by_spelling)]
     unknown = [_with_matches(name, classes) for name in names if name not in classes]
     if unknown or not names:
-        told = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
-        raise UserError(f'--labels {told} the {len(classes)} classes of these weights: '
+        message = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
+        raise UserError(f'--labels {message} the {len(classes)} classes of these weights: '
                         f'{", ".join(classes)}')
     return np.isin(classes, names)
 
 
-def _names_in(text: str, known: Collection[str]) -> list[str]:
+def _names_in(text: str, classes: Collection[str]) -> list[str]:
     """The names between commas; where one is not known, the longest known one that it begins with
     what follows it.
     """
@@ -152,8 +152,8 @@ def _names_in(text: str, known: Collection[str]) -> list[str]:
     while left:
         longer = [(mark.join(left[:end]), end) for end in range(len(left), 1, -1)
                   for mark in (', ', ',')]
-        name, used = next(((name, end) for name, end in longer if name in known
-                           and left[0] not in known), (left[0], 1))
+        name, used = next(((name, end) for name, end in longer if name in classes
+                           and left[0] not in classes), (left[0], 1))
         names.append(name)
         left = left[used:]
     return names
@@ -161,7 +161,7 @@ def _names_in(text: str, known: Collection[str]) -> list[str]:
 
 def _with_matches(name: str, classes: Sequence[str]) -> str:
     """The name, and those that may be meant."""
-    by_lower = {known.lower(): known for known in classes}
+    by_lower = {name.lower(): name for name in classes}
     matches = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower)]
     return f'{name!r} ({" or ".join(matches)}?)' if matches else repr(name)
 
@@ -199,35 +199,38 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
     image: uint8 (H, W, 3).
     present: bool (C,), the classes that it shows.
     """
-    cam_told, amn_told, walk_told = (cls.of(args) for cls in (CamActivations, AmnActivations, Walk))
+    cam_settings, amn_settings, walk_settings = (cls.of(args)
+                                                 for cls in (CamActivations, AmnActivations, Walk))
     device, hw, images = args.device, image.shape[:2], datasets.scaled_images(image,
-                                                                              cam_told.scales)
+                                                                              cam_settings.scales)
 
-    def trained(name: str, told: CamActivations | AmnActivations | Walk, *n_classes: int,
+    def trained(name: str, settings: CamActivations | AmnActivations | Walk, *n_classes: int,
                 **options: Any) -> torch.nn.Module:
-        return networks.load(told.network, *n_classes, path=getattr(args, f'{name}_weights_name'),
-                             device=device, remedy=f'run --train_{name}_pass True first',
-                             precision=told.precision, **options)[0]
+        return networks.load(settings.network, *n_classes,
+                             path=getattr(args, f'{name}_weights_name'), device=device,
+                             remedy=f'run --train_{name}_pass True first',
+                             precision=settings.precision, **options)[0]
 
-    cam = activating.cam_of(trained('cam', cam_told, len(present), backbone=cam_told.backbone),
+    cam = activating.cam_of(trained('cam', cam_settings, len(present),
+                                    backbone=cam_settings.backbone),
                             np.flatnonzero(present), hw,
-                          images, device, cam_told.precision)
+                          images, device, cam_settings.precision)
     cam_seed = seeds.refined_seed(image, cam.keys, cam.high_res, args.cam_conf_fg_thres,
                                   args.cam_conf_bg_thres)
-    amn_net = trained('amn', amn_told, len(present), backbone=amn_told.backbone,
-                      label_conditioning=amn_told.label_conditioning)
+    amn_net = trained('amn', amn_settings, len(present), backbone=amn_settings.backbone,
+                      label_conditioning=amn_settings.label_conditioning)
     amn = activating.amn_cam_of(amn_net, present, cam_seed, images, device,
-                                amn_told.precision).without_background()
+                                amn_settings.precision).without_background()
     amn_seed = seeds.refined_seed(image, amn.keys, amn.high_res, args.amn_conf_fg_thres,
                                   args.amn_conf_bg_thres)
     edge = walked = None
     if has_irn(args):
         whole = datasets.scaled_images(image, [1.0])[0].to(device)
-        edge = walking.edge_of(trained('irn', walk_told), whole, walk_told.precision,
-                               walk_told.canvas)
-        strided = walking.walk(torch.from_numpy(amn.strided).to(device), edge, walk_told.power,
-                               walk_told.beta,
-                                    walk_told.exp_times).cpu().numpy()
+        edge = walking.edge_of(trained('irn', walk_settings), whole, walk_settings.precision,
+                               walk_settings.canvas)
+        strided = walking.walk(torch.from_numpy(amn.strided).to(device), edge, walk_settings.power,
+                               walk_settings.beta,
+                                    walk_settings.exp_times).cpu().numpy()
         walked = walking.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
     return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
@@ -251,8 +254,8 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: Made,
         return drawing.overlay_activation(image,
                                           maps.resize(torch.from_numpy(plane)[None], hw)[0].numpy())
 
-    def label_map(labels_hw: np.ndarray) -> np.ndarray:
-        return drawing.overlay_labels(image, labels.resize(labels_hw, hw), PALETTE)
+    def label_map(label_map_hw: np.ndarray) -> np.ndarray:
+        return drawing.overlay_labels(image, label_maps.resize(label_map_hw, hw), PALETTE)
 
     def seed_column(heading: str, planes: np.ndarray, seed: np.ndarray, at: float, fg: float,
                     bg: float) -> Column:
@@ -316,7 +319,7 @@ def run(args: argparse.Namespace) -> None:
     drawing.save(args.out, draw(args, image, made, classes))
     print(f'written: {args.out}')
     if args.mask_out:
-        labels.save(args.mask_out, mask_of(made, made.walked, args.sem_seg_bg_thres), PALETTE)
+        label_maps.save(args.mask_out, mask_of(made, made.walked, args.sem_seg_bg_thres), PALETTE)
         print(f'written: {args.mask_out}')
     if made.walked is None:
         print(f'no pseudo-mask: {args.irn_weights_name}: no such weights; run --train_irn_pass '

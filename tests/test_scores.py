@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import seeds
 from misc.pyutils import UserError
 from misc.score import scores
@@ -40,7 +40,7 @@ def test_a_class_that_is_predicted_only_counts_as_0():
 
 def source_of(tmp_path, masks, n_classes=3):
     for image_id, mask in masks.items():
-        labels.save(tmp_path / f'{image_id}.png', mask, PALETTE)
+        label_maps.save(tmp_path / f'{image_id}.png', mask, PALETTE)
     return SimpleNamespace(n_classes=n_classes, upright=False,
                            mask_path=lambda image_id: tmp_path / f'{image_id}.png',
                            image_path=lambda image_id: tmp_path / f'{image_id}.jpg')

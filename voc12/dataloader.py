@@ -12,7 +12,7 @@ import numpy as np
 
 from misc.contract.sources import Check, Source, as_on_disk, parse_list, same, some, without_ending
 from misc.contract.sources import read_list as read_list  # where others look for it
-from misc.files.labels import PALETTE
+from misc.files.label_maps import PALETTE
 from misc.pyutils import UserError
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from misc import ending
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError, write_json
 from voc12.dataloader import CLASSES, PALETTE
 
@@ -456,10 +456,11 @@ def _visible(objects: list[_Drawn], area: float) -> bool:
         seen = np.ones(drawn.alpha.shape, dtype=bool)
         for later in objects[i + 1:]:
             seen &= later.alpha < 0.5
-        solid, told = drawn.alpha > 0.5, drawn.telling > 0.5
+        solid, telling = drawn.alpha > 0.5, drawn.telling > 0.5
         if (solid & seen).sum() < max(area,
                                       0.8 * solid.sum()) or (
-                                          told & seen).sum() < max(area / 4, 0.7 * told.sum()):
+                                          telling & seen).sum() < max(area / 4,
+                                                                      0.7 * telling.sum()):
             return False
     return True
 
@@ -605,8 +606,8 @@ def _write_scene(root: Path, name: str, drawn: Scene) -> None:
     Image.fromarray(drawn.image).save(root / 'JPEGImages' / f'{name}.jpg', quality=95,
                                       subsampling=0)
     (root / 'Annotations' / f'{name}.xml').write_text(_xml(name, drawn), encoding='utf-8')
-    labels.save(root / 'SegmentationClass' / f'{name}.png', _class_map(drawn), PALETTE)
-    labels.save(root / 'SegmentationObject' / f'{name}.png', drawn.objects, PALETTE)
+    label_maps.save(root / 'SegmentationClass' / f'{name}.png', _class_map(drawn), PALETTE)
+    label_maps.save(root / 'SegmentationObject' / f'{name}.png', drawn.objects, PALETTE)
 
 
 def _write_sample(root: Path, parameters: dict) -> None:

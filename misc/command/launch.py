@@ -8,7 +8,7 @@ import torch
 from misc.pyutils import UserError
 
 
-def share_among(gpus: str, program: str, words: Sequence[str]) -> int:
+def run_on_gpus(gpus: str, program: str, words: Sequence[str]) -> int:
     """Run `program` in so many processes and return its exit code.
 
     words: its command line, of which --gpus is left out.

@@ -18,7 +18,7 @@ def table(stages: Stages) -> str:
     files = {flag: output.path for flag, (_, output) in stages.outputs().items()}
     rows = ['| stage | what it does | goes over | reads | writes |', '|---|---|---|---|---|']
     for stage in stages:
-        reads = ', '.join(_read(each.instead or each.flag, files, each.needed)
+        reads = ', '.join(_read(each.fallback or each.flag, files, each.needed)
                           for each in stage.reads)
         writes = ', '.join(f'`{output.path}`' + ('' if output.kept else ' where asked for')
                            for output in stage.writes)
@@ -40,7 +40,7 @@ def diagram(stages: Stages) -> str:
     makers = {output.flag: stage for stage in shown for output in stage.writes}
     for stage in shown:
         for each in stage.reads:
-            maker = makers.get(each.instead or each.flag)
+            maker = makers.get(each.fallback or each.flag)
             if each.needed and maker is not None:
                 lines.append(f'  {maker.name} --> {stage.name}')
     return '\n'.join([*lines, '```'])

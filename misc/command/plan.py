@@ -47,9 +47,10 @@ def _told(done: int | None, stage: Stage) -> str:
 def _steps(stage: Stage, args: argparse.Namespace, images: int) -> str:
     if not stage.trains:
         return ''
-    told = stage.told(args)[0]
-    steps = getattr(told, 'steps', None)
-    return str(training.steps_of(images, told.batch_size, told.epochs, stage.name) if steps is None
+    settings = stage.settings_of(args)[0]
+    steps = getattr(settings, 'steps', None)
+    return str(training.steps_of(images, settings.batch_size, settings.epochs, stage.name)
+               if steps is None
                else steps)
 
 

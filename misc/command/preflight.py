@@ -38,7 +38,7 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
         training.summary_writer()
     for stage in chosen:
         if stage.check is not None:
-            stage.check(job, [each.name for each in chosen], *stage.told(args))
+            stage.check(job, [each.name for each in chosen], *stage.settings_of(args))
     check_inputs(args, job, chosen)
 
 

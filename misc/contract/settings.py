@@ -70,16 +70,19 @@ def named_folder(text: str) -> tuple[str, str]:
 
 Some = TypeVar('Some', bound='Settings')
 COUNT, WHOLE = number(int, 1), number(int, 0)
-POSITIVE, RATE, SHARE = number(float, 0, above=True), number(float, 0), number(float, 0, 1)
-THRESHOLD = or_auto(SHARE)
+POSITIVE, RATE, FRACTION = number(float, 0, above=True), number(float, 0), number(float, 0, 1)
+THRESHOLD = or_auto(FRACTION)
 
 
 # What a field says of itself
+HOW = {'flag', 'nargs', 'choices', 'metavar', 'recorded', 'module', 'fallback', 'recipes'}
+
+
 def setting(default: Any, help: str, kind: Any = None, **more: Any) -> Any:
     """Declare a setting that has a flag: the class's prefix and the field's name, or `flag`.
 
     kind: makes the value from a word (`boolean` for a switch).
-    more: flag, origin, nargs, choices, metavar, aliases as argparse has them, and
+    more: flag; nargs, choices, metavar as argparse has them; and
 
     - recorded: 'always', or 'changed': only where it is not at its default, for a setting that came
       when folders without it were about, or 'never': no content depends on it.
@@ -87,6 +90,9 @@ def setting(default: Any, help: str, kind: Any = None, **more: Any) -> Any:
     - fallback: the flag, of two stages at once, that is taken where this one is not given.
     - recipes: the defaults of `RECIPES`, in their order; `default` is then None.
     """
+    unknown = more.keys() - HOW
+    if unknown:
+        raise TypeError(f'setting: {", ".join(sorted(unknown))}')
     how = {'default_factory': default} if callable(default) else {'default': default}
     return dataclasses.field(**how, metadata={'help': help, 'kind': kind, **more})
 
@@ -96,7 +102,7 @@ def same_as(cls: type['Settings'], name: str, **more: Any) -> Any:
     other = next(field for field in dataclasses.fields(cls) if field.name == name)
     return dataclasses.field(default=other.default,
                              metadata={**other.metadata, 'flag': flag_of(cls, other),
-                                       'declared': False, **more})
+                                       'own_flag': False, **more})
 
 
 def flag_of(cls: type['Settings'], field: dataclasses.Field) -> str:
@@ -127,8 +133,8 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """Return the settings that a file depends on, by the names of the fields."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
-                if field.metadata.get('recorded', True)
-                and not (field.metadata.get('later')
+                if field.metadata.get('recorded', 'always') != 'never'
+                and not (field.metadata.get('recorded') == 'changed'
                          and getattr(self, field.name) == field.default)}
 
     def modules(self) -> list[str]:
@@ -234,9 +240,10 @@ class CamTraining(Training):
     momentum: float = same_as(Run, 'momentum')
     backbone: str | None = setting(None, "module with a class Backbone in the place of CAM's and "
                                          "AMN's ResNet-50 (ours)",
-                                   later=True, flag='backbone', metavar='MODULE', module=True)
+                                   recorded='changed', flag='backbone', metavar='MODULE',
+                                   module=True)
     loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', later=True,
+                                     'published loss (ours)', recorded='changed',
                                metavar='MODULE', module=True)
 
     def check(self) -> None:
@@ -284,9 +291,9 @@ class SharedThresholds(Settings):
         '0.15)', THRESHOLD, metavar='0..1|auto')
 
 
-def _threshold(value: float, what: str, flag: str, instead: str) -> Any:
+def _threshold(value: float, what: str, flag: str, fallback: str) -> Any:
     return setting(value, f'{what} ({value:.2f}, published)', THRESHOLD, metavar='0..1|auto',
-                   flag=flag, instead=instead)
+                   flag=flag, fallback=fallback)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,7 +343,7 @@ class AmnTraining(Training):
     weight_decay: float = setting(1e-4, 'of Adam, added to the gradient (authors)', RATE)
     eps: float = setting(0.4, 'label smoothing of the per-pixel loss; raise for flatter '
                               'activations, 0 for none (authors)',
-                         SHARE, flag='eps')
+                         FRACTION, flag='eps')
     label_conditioning: bool = setting(
         True, "multiply AMN's features by the encoded labels; False to see what that does, in "
               "training and in making "
@@ -347,7 +354,7 @@ class AmnTraining(Training):
                              nargs=None)
     backbone: str | None = same_as(CamTraining, 'backbone')
     loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', later=True,
+                                     'published loss (ours)', recorded='changed',
                                metavar='MODULE', module=True)
 
 
@@ -357,7 +364,7 @@ class AmnActivations(Settings):
 
     network: str = same_as(AmnTraining, 'network')
     backbone: str | None = same_as(CamTraining, 'backbone')
-    label_conditioning: bool = same_as(AmnTraining, 'label_conditioning', later=True)
+    label_conditioning: bool = same_as(AmnTraining, 'label_conditioning', recorded='changed')
     scales: tuple[float, ...] = same_as(CamActivations, 'scales')
     dtype: str = same_as(CamActivations, 'dtype')
     precision: str = same_as(Run, 'precision')
@@ -392,7 +399,7 @@ class IrnTraining(Training):
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
     loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', later=True,
+                                     'published loss (ours)', recorded='changed',
                                metavar='MODULE', module=True)
 
 
@@ -419,7 +426,7 @@ class Walk(Settings):
 class PseudoMasks(Settings):
     group = 'random walk'
     bg_thres: float = setting(0.25, 'below it a pixel is background; raise for smaller objects '
-                                    '(authors)', SHARE,
+                                    '(authors)', FRACTION,
                               flag='sem_seg_bg_thres')
 
 
@@ -429,7 +436,7 @@ class InstanceMasks(Settings):
     network: str = same_as(IrnTraining, 'network')
     beta: float = same_as(Walk, 'beta')
     exp_times: int = same_as(Walk, 'exp_times')
-    bg_thres: float = setting(0.25, 'the same for the instance masks (authors)', SHARE,
+    bg_thres: float = setting(0.25, 'the same for the instance masks (authors)', FRACTION,
                               flag='ins_seg_bg_thres')
     canvas: int = same_as(Walk, 'canvas')
     precision: str = same_as(Run, 'precision')
@@ -513,7 +520,8 @@ class SegTraining(SegForm):
                                            "given; FILE may have "
                                      "kazuto1011/deeplab-pytorch's names (published: imagenet, and "
                                      "COCO's for the recipe "
-                                     'deeplab)', metavar='imagenet|none|FILE', instead='pretrained')
+                                     'deeplab)', metavar='imagenet|none|FILE',
+                                     fallback='pretrained')
     crop_size: int = setting(321, 'side of the training crops, pixels (published)', COUNT)
     batch_size: int = setting(10, 'images a step; 10 of 321 pixels through ResNet-101 take 13.7 '
                                   'GiB in fp32, 7.4 with '
@@ -544,23 +552,23 @@ class SegMaps(Settings):
     crf: bool = setting(False, 'refine by CRF too, into --seg_crf_out_dir, where the logits lie '
                                'meanwhile (0.15 MB an image of '
                         'VOC); both are scored (published figures are given with and without)',
-                        boolean, recorded=False)
+                        boolean, recorded='never')
     precision: str = same_as(Run, 'precision')
 
 
-def declared(cls: type[Settings]) -> Iterator[tuple[str, dataclasses.Field]]:
+def own_flags(cls: type[Settings]) -> Iterator[tuple[str, dataclasses.Field]]:
     """Yield (flag, field) of each setting whose flag `cls` has, without those of its base class."""
     inherited = {field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
                  and base.group
                  for field in dataclasses.fields(base)}
     for field in dataclasses.fields(cls):
-        if field.metadata.get('declared', True) and field.name not in inherited:
+        if field.metadata.get('own_flag', True) and field.name not in inherited:
             yield flag_of(cls, field), field
 
 
 def add_flags(cls: type[Settings], add: Callable[..., argparse.Action]) -> None:
     """The flags that `cls` declares. add: a parser's or group's `add_argument`."""
-    for flag, field in declared(cls):
+    for flag, field in own_flags(cls):
         about = field.metadata
         options = {name: about[name] for name in ('nargs', 'choices', 'metavar')
                    if about.get(name) is not None}
@@ -571,7 +579,7 @@ def add_flags(cls: type[Settings], add: Callable[..., argparse.Action]) -> None:
             options['type'] = about['kind']
         default = (field.default if field.default is not dataclasses.MISSING
                    else field.default_factory())
-        default = (None if 'instead' in about else list(default) if isinstance(default, tuple)
+        default = (None if 'fallback' in about else list(default) if isinstance(default, tuple)
                    else default)
         add(f'--{flag}', default=default, help=about['help'], **options)
 
@@ -582,11 +590,11 @@ def resolve(classes: tuple[type[Settings], ...], args: argparse.Namespace) -> No
     That is the flag of both stages, the recipe's value, or the default.
     """
     for cls in classes:
-        for flag, field in declared(cls):
+        for flag, field in own_flags(cls):
             if getattr(args, flag) is not None:
                 continue
-            if 'instead' in field.metadata:
-                given = getattr(args, field.metadata['instead'])
+            if 'fallback' in field.metadata:
+                given = getattr(args, field.metadata['fallback'])
                 setattr(args, flag, field.default if given is None else given)
             if 'recipes' in field.metadata:
                 value = field.metadata['recipes'][RECIPES.index(args.seg_recipe)]

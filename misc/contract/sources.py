@@ -258,7 +258,7 @@ def parse_list(path: str | os.PathLike,
     written = [(number, same(line.strip().replace('\\', '/')))
                for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
     marks = [FLAGGED.fullmatch(line) for _, line in written]
-    if not all(marks) or any(_known(line, id_of) is not None for _, line in written):
+    if not all(marks) or any(_id_in(line, id_of) is not None for _, line in written):
         marks = [None] * len(written)
     found = List([], [])
     for (number, line), mark in zip(written, marks, strict=True):
@@ -266,10 +266,10 @@ def parse_list(path: str | os.PathLike,
             found.absent += 1
             continue
         line = mark[1] if mark is not None else line
-        image_id = _known(line, id_of)
+        image_id = _id_in(line, id_of)
         if image_id is None and (first := TWO_COLUMNS.fullmatch(line) or _twice(line)):
             line = first[1]
-            image_id = _known(line, id_of)
+            image_id = _id_in(line, id_of)
         found.ids.append(without_ending(line.rpartition('/')[2]) if image_id is None else image_id)
         found.lines.append(number)
     if not found.ids:
@@ -283,7 +283,7 @@ def parse_list(path: str | os.PathLike,
     return found
 
 
-def _known(line: str, id_of: Callable[[str], str | None]) -> str | None:
+def _id_in(line: str, id_of: Callable[[str], str | None]) -> str | None:
     """The id of what a line names, as it stands or without folder."""
     found = id_of(line)
     return id_of(line.rpartition('/')[2]) if found is None and '/' in line else found

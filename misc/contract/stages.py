@@ -58,14 +58,18 @@ class Input:
     flag: str
     needed: bool = True
     when: Callable[[argparse.Namespace], bool] = _always
-    instead: str | None = None
+    fallback: str | None = None
     help: str = ''
 
-    def meant(self, args: argparse.Namespace) -> str:
+    def output_flag(self, args: argparse.Namespace) -> str:
         """The flag of the output that is read."""
-        if self.instead is not None and getattr(args, self.flag) == getattr(args, self.instead):
-            return self.instead
+        if self.fallback is not None and getattr(args, self.flag) == getattr(args, self.fallback):
+            return self.fallback
         return self.flag
+
+
+def _every_line(line: dict[str, Any]) -> bool:
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Row:
     stage: str
     title: str
     published: dict[str, float] = dataclasses.field(default_factory=dict)
-    of: Callable[[dict[str, Any]], bool] = lambda line: True
+    matches: Callable[[dict[str, Any]], bool] = _every_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +136,10 @@ class Stage:
 
     def inputs(self, args: argparse.Namespace, needed: bool = True) -> list[str]:
         """The flags of what this run reads: what it needs, or what it takes where it is there."""
-        return [each.meant(args) for each in self.reads if each.needed == needed
+        return [each.output_flag(args) for each in self.reads if each.needed == needed
                 and each.when(args)]
 
-    def told(self, args: argparse.Namespace) -> list[Settings]:
+    def settings_of(self, args: argparse.Namespace) -> list[Settings]:
         """Return its settings, from the resolved command line."""
         return [cls.of(args) for cls in self.settings]
 

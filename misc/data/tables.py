@@ -41,7 +41,7 @@ class Broken(ValueError):
 
 
 def rows_of(text: str, id_of: Callable[[str], str | None], layout: str,
-            known: frozenset[str] = frozenset()) -> Iterator[Row]:
+            classes: frozenset[str] = frozenset()) -> Iterator[Row]:
     """Yield the rows of a table, without headings and empty rows.
 
     layout: what a row should be, for the problem of one that is not.
@@ -82,7 +82,7 @@ def rows_of(text: str, id_of: Callable[[str], str | None], layout: str,
                                                    f'for an image without a class')
         else:
             if cell not in split:
-                split[cell] = _names_in(cell.strip(), mark, known)
+                split[cell] = _names_in(cell.strip(), mark, classes)
             yield Row(line, image.strip(), split[cell])
 
 
@@ -145,11 +145,11 @@ def _has_a_column_a_class(heading: list[str], rows: list[tuple[int, list[str]]],
                     for _, cells in rows))
 
 
-def _names_in(cell: str, mark: str, known: frozenset[str]) -> tuple[str, ...]:
+def _names_in(cell: str, mark: str, classes: frozenset[str]) -> tuple[str, ...]:
     """The names in a cell: between ; or |, in a list as Python or JSON prints it, or, where the
     comma does not part columns, between commas.
     """
-    if cell in known:
+    if cell in classes:
         return (cell,)
     if cell[:1] in tuple('[({') and cell[-1:] in tuple('])}'):
         for read in (json.loads, ast.literal_eval):

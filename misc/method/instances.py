@@ -24,7 +24,7 @@ from misc.pyutils import UserError, atomic_path, is_whole
 
 ROUNDS = 300  # of following the displacement (authors)
 WEAK = 2.5  # positions of stride 4; where the displacement is shorter, centres lie (authors)
-FRAGMENT = 0.01  # share of the image below which an instance gets score 0 (authors)
+FRAGMENT = 0.01  # fraction of the image below which an instance gets score 0 (authors)
 PLANES_AT_ONCE = 8  # in one walk: more take no less time each, only more memory
 
 
@@ -62,12 +62,12 @@ def centroids(displacement: torch.Tensor, rounds: int = ROUNDS) -> torch.Tensor:
     place, last = start.to(displacement.dtype), last.to(displacement.dtype)
     for _ in range(rounds):
         corner = place.floor()
-        share = place - corner
-        shares = torch.stack([share, 1 - share])  # (next or this, rows or columns, h * w)
+        fraction = place - corner
+        fractions = torch.stack([fraction, 1 - fraction])  # (next or this, rows or columns, h * w)
         corner = corner.long()
         values = around.index_select(1, corner[0] * w + corner[1]).view(2, 2, 2, -1)
-        values *= shares[:, 0, None, None]
-        values *= shares[:, 1, None]
+        values *= fractions[:, 0, None, None]
+        values *= fractions[:, 1, None]
         values = values.flatten(0, 1)
         place = (place + (values[0] + values[1] + values[2] +
                           values[3])).clamp_(min=0).minimum(last)

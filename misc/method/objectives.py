@@ -27,8 +27,8 @@ class Objective:
     label_map: (N, s, s), where the stage has label maps.
     """
 
-    def __init__(self, told: Any, device: torch.device):
-        self.told, self.device = told, device
+    def __init__(self, settings: Any, device: torch.device):
+        self.settings, self.device = settings, device
 
     def there(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor on the device, without waiting for it."""
@@ -87,7 +87,7 @@ class ImageClassification(Objective):
 class PixelClassification(Objective):
     """The objective of AMN: smoothed, balanced per-pixel classification (AMN, section 3.2)."""
 
-    told: AmnTraining
+    settings: AmnTraining
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
         pixels = losses.labelled_pixels(batch['label_map'])  # on the host, where the batch still is
@@ -96,9 +96,9 @@ class PixelClassification(Objective):
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         image, labels, label_map, counts = map(self.there, (part['image'], part['labels'],
                                                             part['label_map'], counts))
-        logits = net(image, labels, part['seed'])
-        return losses.per_pixel_classification_loss(logits, label_map, self.told.eps, counts,
-                                                    self.told.balanced), {}
+        logits = net(image, labels, part['dropout_seed'])
+        return losses.per_pixel_classification_loss(logits, label_map, self.settings.eps, counts,
+                                                    self.settings.balanced), {}
 
 
 class PixelPairs(Objective):
@@ -125,10 +125,10 @@ class Segmentation(Objective):
     processes change nothing.
     """
 
-    told: SegTraining
+    settings: SegTraining
 
-    def __init__(self, told: SegTraining, device: torch.device, sizes: list[tuple[int, int]]):
-        super().__init__(told, device)
+    def __init__(self, settings: SegTraining, device: torch.device, sizes: list[tuple[int, int]]):
+        super().__init__(settings, device)
         self.sizes = sizes
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
@@ -138,7 +138,7 @@ class Segmentation(Objective):
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         image, label_map, counts = map(self.there, (part['image'], part['label_map'], counts))
-        outputs = segmentation.at_scales(net, image, self.told.scales)
+        outputs = segmentation.at_scales(net, image, self.settings.scales)
         values = [self.of_output(logits, segmentation.resized(label_map, hw), number)
                   for logits, hw, number in zip(outputs, self.sizes, counts, strict=True)]
         return sum(values), {'maximum': values[-1]}
@@ -150,6 +150,6 @@ class Segmentation(Objective):
         logits: (N, C+1, h, w).
         label_map: (N, h, w).
         """
-        if self.told.loss == 'balanced':
+        if self.settings.loss == 'balanced':
             return losses.per_pixel_classification_loss(logits, label_map, 0, counts)
         return losses.cross_entropy_loss(logits, label_map, counts)

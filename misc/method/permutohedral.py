@@ -45,11 +45,11 @@ def cache_folder() -> str | None:
 def compiling(tell: Callable[[], None]) -> Iterator[None]:
     """Call `tell` before the first compilation in this block, not where all is in the cache."""
     class Teller(event.Listener):
-        told = False
+        has_told = False
 
         def on_start(self, event: event.Event) -> None:
-            if not self.told:
-                self.told = True
+            if not self.has_told:
+                self.has_told = True
                 tell()
 
         def on_end(self, event: event.Event) -> None:
@@ -116,12 +116,12 @@ def _build(features, bits):
     d, n = len(features), len(features[0])
     vertices, weights = np.empty((n, d + 1), np.uint32), np.empty((n, d + 1), np.float32)
     # from a key to the next in each direction: d along an axis, -1 along all others
-    steps = np.empty(d + 1, np.int64)
-    steps[d] = 0
+    increments = np.empty(d + 1, np.int64)
+    increments[d] = 0
     for axis in range(d):
-        steps[d] -= np.int64(1) << bits * axis
+        increments[d] -= np.int64(1) << bits * axis
     for axis in range(d):
-        steps[axis] = steps[d] + (np.int64(d + 1) << bits * axis)
+        increments[axis] = increments[d] + (np.int64(d + 1) << bits * axis)
 
     corner, rank, offset = np.empty(BLOCK,
                                     np.int64), np.empty((BLOCK, d + 1), np.int32), np.empty(
@@ -144,14 +144,14 @@ def _build(features, bits):
                     table[slot], keys[size] = size, key
                 vertices[start + i, vertex] = table[slot]
                 weights[start + i, vertex] = offset_of[d - vertex] - offset_of[d - vertex + 1]
-                key -= steps[axis_of[d - vertex]]
+                key -= increments[axis_of[d - vertex]]
             if size + d + 2 > len(keys):
                 table, keys = _grown(keys, size)
 
     neighbours = np.zeros((d + 1, size + 1, 2), np.uint32)
     for axis in range(d + 1):
         for point in range(1, size + 1):
-            after = table[_slot(table, keys, keys[point] + steps[axis])]
+            after = table[_slot(table, keys, keys[point] + increments[axis])]
             neighbours[axis, point, 1] = after
             neighbours[axis, after, 0] = point
         neighbours[axis, 0, 0] = 0

@@ -4,7 +4,7 @@ The next network learns from the latter.
 """
 import numpy as np
 
-from misc.files.labels import IGNORE
+from misc.files.label_maps import IGNORE
 from misc.method.crf import dense_crf
 
 
@@ -49,7 +49,7 @@ def refined_seed(image: np.ndarray, keys: np.ndarray, high_res: np.ndarray, fg_t
     labelings = [arg_max(high_res, threshold) for threshold in (fg_thres, bg_thres)]
     sure, likely = (class_ids(keys)[refined]
                     for refined in dense_crf(image, labelings, len(keys) + 1))
-    seed = sure.copy()
-    seed[sure == 0] = IGNORE
-    seed[(sure == 0) & (likely == 0)] = 0
-    return seed
+    result = sure.copy()
+    result[sure == 0] = IGNORE
+    result[(sure == 0) & (likely == 0)] = 0
+    return result

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from misc import imutils, torchutils
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import maps
 from misc.pyutils import UserError, atomic_path
 
@@ -71,7 +71,7 @@ def resized(label_map: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
 @functools.lru_cache
 def _nearest(side: int, target: int, device: torch.device) -> torch.Tensor:
     # once: a copy at each step would wait for the GPU
-    return torch.from_numpy(labels.nearest(side, target)).to(device)
+    return torch.from_numpy(label_maps.nearest(side, target)).to(device)
 
 
 @torch.inference_mode()

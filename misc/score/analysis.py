@@ -163,8 +163,8 @@ def own_best(index: np.ndarray, counts: np.ndarray, n_classes: int,
     """
     here, of_image = scores.of_one_image(index, counts, n_classes, thresholds)
     confusions = of_image.confusions()
-    miou = scores.mean_of_known(scores.iou(confusions))
-    if not counts.size:  # no known pixel
+    miou = scores.nan_mean(scores.iou(confusions))
+    if not counts.size:  # no valid pixel
         return miou, NOTHING
     best = confusions[own_position(miou)]
     rows, columns = np.nonzero(best)
@@ -255,9 +255,9 @@ def precision_recall(result: Analysis) -> tuple[np.ndarray, np.ndarray]:
     """
     confusions = result.curve.confusions()
     right = np.diagonal(confusions, axis1=1, axis2=2)[:, 1:].sum(1)
-    return scores.share(right,
+    return scores.ratio(right,
                         confusions[:, :, 1:].sum(
-                            (1, 2))), scores.share(right, confusions[:, 1:].sum((1, 2)))
+                            (1, 2))), scores.ratio(right, confusions[:, 1:].sum((1, 2)))
 
 
 def overall_precision_recall(result: Analysis) -> dict[str, list[float]]:
@@ -343,19 +343,19 @@ def per_class(result: Analysis, threshold: float,
     """
     iou, confusions = result.curve.iou(), result.curve.confusions()
     diagonal = np.diagonal(confusions, axis1=1, axis2=2)
-    precision, recall = scores.share(diagonal,
-                                     confusions.sum(1)), scores.share(diagonal, confusions.sum(2))
+    precision, recall = scores.ratio(diagonal,
+                                     confusions.sum(1)), scores.ratio(diagonal, confusions.sum(2))
     places = {'used': result.curve.position(threshold),
               'best': result.curve.position(result.curve.best()[0])}
     rows = {}
     for number, name in enumerate(('background', *classes)):
-        known = not np.isnan(iou[:, number]).all()
-        own = int(np.nanargmax(iou[:, number])) if known else 0
+        occurs = not np.isnan(iou[:, number]).all()
+        own = int(np.nanargmax(iou[:, number])) if occurs else 0
         rows[name] = {f'{what}_{when}': float(values[place, number])
                       for when, place in places.items()
                       for what, values in (('iou', iou), ('precision', precision),
                                            ('recall', recall))}
-        rows[name] |= {'own_best_threshold': float(result.curve.thresholds[own]) if known else NAN,
+        rows[name] |= {'own_best_threshold': float(result.curve.thresholds[own]) if occurs else NAN,
                        'own_best_iou': float(iou[own, number])}
         rows[name] |= conditions(result, number - 1) if number else {}
     return rows

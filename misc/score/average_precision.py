@@ -12,7 +12,7 @@ import numpy as np
 from misc import torchutils
 from misc.contract.sources import Source
 from misc.data import datasets
-from misc.files import labels
+from misc.files import label_maps
 from misc.method.instances import Instances
 from misc.pyutils import UserError
 from misc.score import scores
@@ -43,14 +43,15 @@ def read_objects(source: Source, image_id: str, hw: tuple[int, int]) -> Instance
     """
     truth = scores.read_truth(source, image_id, hw)
     path = source.object_mask_path(image_id)
-    objects = labels.load(path,
+    objects = label_maps.load(path,
                           'instance masks are scored with the objects of every image of the split')
     if objects.shape != truth.shape:
         raise UserError(f'{path}: {objects.shape}, the label map of {image_id} is {truth.shape}')
-    numbers = np.setdiff1d(objects, (0, labels.IGNORE))
+    numbers = np.setdiff1d(objects, (0, label_maps.IGNORE))
     classes = np.empty(len(numbers), np.int64)
     for position, number in enumerate(numbers):
-        counts = np.bincount(truth[objects == number], minlength=labels.IGNORE + 1)[1:labels.IGNORE]
+        counts = np.bincount(truth[objects == number],
+                             minlength=label_maps.IGNORE + 1)[1:label_maps.IGNORE]
         if not counts.any():
             raise UserError(f'{path}: object {number} has no class in {source.mask_path(image_id)}')
         classes[position] = counts.argmax()
@@ -112,7 +113,7 @@ def score(source: Source, ids: list[str], load: Callable[[str], Instances],
                             f'{source.n_classes}, their number')
         return found.classes, found.scores, matches(found, truth), truth.classes
 
-    mine = torchutils.share(ids)
+    mine = torchutils.shard(ids)
     compared = datasets.read_ahead(compare, mine, num_workers)
     results = [datasets.checked(result)
                for result in torchutils.progress(compared, total=len(mine), unit='image')]

@@ -13,13 +13,13 @@ from misc.pyutils import append_json_line, log
 from misc.score import average_precision, scores
 
 # details with words of their own
-TOLD_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
+SHOWN_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 
 
 def row_of(line: dict[str, Any], rows: Sequence[Row]) -> Row:
     """Return the row of a line of the scores file; one of its own for an unknown score."""
-    return next((row for row in rows if row.stage == line['stage'] and row.of(line)),
+    return next((row for row in rows if row.stage == line['stage'] and row.matches(line)),
                 Row(line['stage'], line['stage']))
 
 
@@ -35,13 +35,13 @@ def last_lines(path: str, rows: Sequence[Row], splits: Sequence[str] | None = No
     last = scores.read_scores(path,
                               lambda line: (row_of(line, rows).title,
                                             *((line['split'], line['data']) if splits else ())))
-    known = {row.title: row for row in rows}
+    by_title = {row.title: row for row in rows}
     found = []
-    for title in [*known, *sorted({key[0] for key in last} - known.keys())]:
+    for title in [*by_title, *sorted({key[0] for key in last} - by_title.keys())]:
         for key in [(title, split, data)
                     for split in dict.fromkeys(splits)] if splits else [(title,)]:
             if key in last:
-                found.append((known.get(title, Row(title, title)), last[key]))
+                found.append((by_title.get(title, Row(title, title)), last[key]))
     return found
 
 
@@ -78,9 +78,9 @@ def _thresholds(line: dict[str, Any]) -> str:
 
 def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:
     """Log whether labels or photographs have changed since what is scored was made."""
-    told = inputs.changes(folder, job.source, ids) if torchutils.is_main() else ''
-    if told:
-        log.info('%s was made from other inputs (%s): what follows tells of these', folder, told)
+    changes = inputs.changes(folder, job.source, ids) if torchutils.is_main() else ''
+    if changes:
+        log.info('%s was made from other inputs (%s): what follows tells of these', folder, changes)
 
 
 def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
@@ -99,7 +99,7 @@ def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
                 f'within 3 points of it from '
                 f'{low:.2f} to {high:.2f}')
     settings = ''.join(f', {name} {_shown(value)}' for name, value in details.items()
-                       if name not in TOLD_APART)
+                       if name not in SHOWN_APART)
     chosen = ' (auto)' if 'threshold_from' in details else ''
     log.info('%s: mIoU %.1f%% on %s, %d images%s%s%s', stage, 100 * score.miou, job.lists[split],
              score.images, settings, chosen, best)

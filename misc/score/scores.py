@@ -17,7 +17,7 @@ import torch
 from misc import imutils, torchutils
 from misc.contract.sources import Source
 from misc.data import datasets
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError, log
 from misc.score import masks
 
@@ -43,24 +43,24 @@ def score(confusion: np.ndarray, images: int) -> Score:
     confusion: counts (C+1, C+1), rows truth, columns prediction.
     """
     each = iou(confusion)
-    return Score(each, float(mean_of_known(each)), images)
+    return Score(each, float(nan_mean(each)), images)
 
 
 def iou(confusions: np.ndarray) -> np.ndarray:
     """Turn counts (..., C+1, C+1) into IoU (..., C+1); nan for a class in neither."""
     diagonal = np.diagonal(confusions, axis1=-2, axis2=-1)
-    return share(diagonal, confusions.sum(-2) + confusions.sum(-1) - diagonal)
+    return ratio(diagonal, confusions.sum(-2) + confusions.sum(-1) - diagonal)
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return part / whole, nan where there is no whole."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
-def mean_of_known(values: np.ndarray) -> np.ndarray:
+def nan_mean(values: np.ndarray) -> np.ndarray:
     """Return the mean over the last axis of what is not nan; nan where all is."""
-    known = ~np.isnan(values)
-    return share(np.where(known, values, 0).sum(-1), known.sum(-1))
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))
 
 
 def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,10 +76,11 @@ def read_truth(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray
     Raises UserError where it is missing, of another size, or holds other classes.
     """
     truth = read_values(source, image_id, hw)
-    if truth[truth != labels.IGNORE].max(initial=0) > source.n_classes:
+    if truth[truth != label_maps.IGNORE].max(initial=0) > source.n_classes:
         raise UserError(f'{source.mask_path(image_id)}: holds labels above {source.n_classes}, the '
                         f'number of classes (but '
-                        f'{labels.IGNORE}, which is left out); --check_data says what they seem to '
+                        f'{label_maps.IGNORE}, which is left out); --check_data says what they '
+                        f'seem to '
                         f'stand for')
     return truth
 
@@ -90,7 +91,7 @@ def read_values(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarra
     Raises UserError where it is missing or of another size.
     """
     path = source.mask_path(image_id)
-    truth = labels.load(path, 'a score needs the mask of every image of the split')
+    truth = label_maps.load(path, 'a score needs the mask of every image of the split')
     if truth.shape != tuple(hw):
         if truth.shape == _size_of(source, image_id):
             raise UserError(f'{image_id}: what is scored is {hw[0]} x {hw[1]}, but photograph and '
@@ -120,12 +121,12 @@ def tell_odd(source: datasets.Source, seen: list[masks.Seen]) -> None:
 def truth_and_map(truth: np.ndarray, label_map: np.ndarray,
                   n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Count an image's pixels by (C+1 truths, C+2 predictions), the last column being 255."""
-    known = truth != labels.IGNORE
-    predicted = label_map[known].astype(np.int64)
-    predicted[predicted == labels.IGNORE] = n_classes + 1
+    valid = truth != label_maps.IGNORE
+    predicted = label_map[valid].astype(np.int64)
+    predicted[predicted == label_maps.IGNORE] = n_classes + 1
     if predicted.max(initial=0) > n_classes + 1:
         raise UserError(f'a label map holds labels above {n_classes}, the number of classes')
-    return sparse_counts(truth[known].astype(np.int64) * (n_classes + 2) + predicted)
+    return sparse_counts(truth[valid].astype(np.int64) * (n_classes + 2) + predicted)
 
 
 def strongest_and_passed(keys: np.ndarray, planes: np.ndarray,
@@ -154,9 +155,9 @@ def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray
     activation exceeds; this is what an arg max over (threshold, planes) gives at each threshold, in
     one pass.
     """
-    known = truth != labels.IGNORE
-    true = truth[known].astype(np.int64)
-    strongest, passed = strongest_and_passed(keys, planes[:, known], thresholds)
+    valid = truth != label_maps.IGNORE
+    true = truth[valid].astype(np.int64)
+    strongest, passed = strongest_and_passed(keys, planes[:, valid], thresholds)
     return sparse_counts((true * (n_classes + 1) + strongest) * (len(thresholds) + 1) + passed)
 
 
@@ -195,7 +196,7 @@ def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.
     Returns the sum, int64 (size,), and the values in the order of `ids`.
     """
     total, kept = np.zeros(size, np.int64), []
-    mine = torchutils.share(ids)
+    mine = torchutils.shard(ids)
     results = datasets.read_ahead(count, mine, num_workers)
     for result in torchutils.progress(results, total=len(mine), unit='image'):
         index, counts, third = datasets.checked(result)
@@ -203,7 +204,8 @@ def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.
         kept.append(third)
     total = torchutils.sum_over_processes(torch.from_numpy(total)).numpy()
     if not total.any():
-        raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there '
+        raise UserError(f'every pixel of the {len(ids)} masks is {label_maps.IGNORE} (ignored): '
+                        f'there '
                         f'is nothing to score')
     return total, torchutils.gather(kept)
 
@@ -246,7 +248,7 @@ class ThresholdScores:
 
     def curve(self) -> np.ndarray:
         """Return mIoU at each threshold (T,)."""
-        return mean_of_known(self.iou())
+        return nan_mean(self.iou())
 
     def best(self) -> tuple[float, float]:
         """Return (threshold, mIoU) of the best global threshold; the lowest of equals."""
@@ -338,7 +340,7 @@ def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
     confusion = counts[:, :-1]
     diagonal = np.diag(confusion)
     return SeedScore(float(confusion.sum() / max(counts.sum(), 1)), score(confusion, images).miou,
-                     share(diagonal, confusion.sum(0)), share(diagonal, counts.sum(1)), images)
+                     ratio(diagonal, confusion.sum(0)), ratio(diagonal, counts.sum(1)), images)
 
 
 def read_scores(path: str | os.PathLike,
