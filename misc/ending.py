@@ -130,7 +130,7 @@ def _peer(error: Exception) -> UserError:
 
 ERROR_OF = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files,
             'kernels': _kernels,
-        'peer': _peer}
+            'peer': _peer}
 
 
 def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:

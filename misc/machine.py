@@ -75,13 +75,13 @@ def no_cuda(torch_version: str, cuda: str | None, root: Path = ROOT) -> str | No
     message = f'torch {torch_version} finds no CUDA device, though an NVIDIA driver is there: '
     if int(version.split('.')[0]) >= needed:
         return message + (f'{version}, which is new enough for CUDA {cuda}. Does nvidia-smi list a '
-                       f'card? A container is given '
-                       'them by docker run --gpus all')
+                          f'card? A container is given '
+                          'them by docker run --gpus all')
     fitting = next((f', or install the build that fits: {install(wheel)}'
                     for oldest, wheel in DRIVERS.values()
                     if int(version.split('.')[0]) >= oldest), '')
-    return (message + f'{version}, and CUDA {cuda} needs {needed} or newer. Update the '
-                      f'driver{fitting}')
+    return (f'{message}{version}, and CUDA {cuda} needs {needed} or newer. '
+            f'Update the driver{fitting}')
 
 
 def install(wheel: str) -> str:

@@ -179,17 +179,16 @@ class Training:
                      'is used', path)
         difference = ''
         if torchutils.is_main() and old.get('inputs') != new.get('inputs'):
-            difference = (_difference(stored, self.snapshot, self.inputs)
-                    if digest_of(stored.lines) == old['inputs'] else 'not known which')
-            difference = f'with other inputs ({difference})'
+            changes = (_difference(stored, self.snapshot, self.inputs)
+                       if digest_of(stored.lines) == old['inputs'] else 'not known which')
+            difference = f'with other inputs ({changes})'
         difference = torchutils.gather([difference])[0]
         for name in ('inputs', 'images') if difference else ():  # these are told in words
             old, new = ({key: value for key, value in each.items() if key != name}
                         for each in (old, new))
         if old != new:
-            difference = f'with other settings ({records.difference(old, new)})' + (
-                f' and {difference}' if difference
-          else '')
+            more = f' and {difference}' if difference else ''
+            difference = f'with other settings ({records.difference(old, new)}){more}'
         if difference:
             raise UserError(f'{path}: {what} {difference}: --overwrite starts anew, or name '
                             f'another file')
@@ -200,7 +199,7 @@ def _difference(old: Snapshot, new: Snapshot, of: Inputs) -> str:
     more = [image_id for image_id in new.lines if image_id not in old.lines]
     fewer = [image_id for image_id in old.lines if image_id not in new.lines]
     parts = [f'{len(ids)} images {how} in the list: {some(ids)}'
-            for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
+             for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
     changed = of.describe(old.changed(new))
     return '; '.join([*parts, *([changed] if changed else [])]) or 'another order of the list'
 

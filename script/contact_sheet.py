@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc import ending, imutils  # noqa: E402
 from misc.command import options  # noqa: E402
-from misc.contract.sources import Source
+from misc.contract.sources import Source, renumbered
 from misc.draw import drawing  # noqa: E402
 from misc.files import activations, label_maps  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
@@ -37,7 +37,8 @@ def row(source: Source, image_id: str, args: argparse.Namespace) -> tuple[list[n
             mask = label_maps.load(label_maps.label_path(folder, image_id), remedy)
             pictures.append(drawing.overlay_labels(image, mask, source.palette))
     truth = source.mask_path(image_id)
-    pictures.append(drawing.overlay_labels(image, label_maps.load(truth), source.palette)
+    pictures.append(drawing.overlay_labels(image, renumbered(source, label_maps.load(truth)),
+                                           source.palette)
                     if truth.is_file() else None)
     return pictures, ', '.join(np.array(source.classes)[source.labels(image_id)])
 

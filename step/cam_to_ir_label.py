@@ -35,7 +35,7 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: 
         activation = activations.of_image(cam_dir, image_id, image.shape[:2], remedy)
         refined = seeds.refined_seed(image, activation.keys, activation.high_res,
                                      record['fg_thres'],
-                                  record['bg_thres'])
+                                     record['bg_thres'])
         label_maps.save(label_maps.label_path(folder, image_id), refined, source.palette)
 
     crf.prepare()

@@ -58,7 +58,7 @@ def run(job: Job, settings: AmnActivations) -> None:
         present = source.labels(image_id)
         refined_seed = datasets.read_refined_seed(seed_dir, image_id, image.shape[:2],
                                                   source.n_classes,
-                                  job.remedy('ir_label_out_dir'))
+                                                  job.remedy('ir_label_out_dir'))
         return Scales(present, refined_seed, datasets.scaled_images(image, settings.scales)
                       if present.any()
                       else [])

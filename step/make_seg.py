@@ -64,10 +64,9 @@ def run(job: Job, form: SegForm, settings: SegMaps) -> None:
                         source.palette)
 
     def is_done(image_id: str) -> bool:
-        return label_maps.exists(folder,
-                             image_id) and (not settings.crf
-                                            or label_maps.exists(crf_folder, image_id)
-                                            or is_whole(logits_path(logits, image_id)))
+        return label_maps.exists(folder, image_id) and (
+            not settings.crf or label_maps.exists(crf_folder, image_id)
+            or is_whole(logits_path(logits, image_id)))
 
     with inference.Images(ids, is_done, job.run.num_workers, job.device, [made]) as images:
         for image_id, (hw, x) in images.todo(read):
@@ -134,7 +133,7 @@ def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> 
             image = imutils.read_of(job.source, image_id)
             probabilities = segmentation.probabilities(load_logits(path), image.shape[:2]).numpy()
             label_maps.save(label_maps.label_path(folder, image_id),
-                        crf.refine_probabilities(image, probabilities), job.source.palette)
+                            crf.refine_probabilities(image, probabilities), job.source.palette)
         with writing(path):
             path.unlink()
 

@@ -214,7 +214,7 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
     cam = activating.cam_of(trained('cam', cam_settings, len(present),
                                     backbone=cam_settings.backbone),
                             np.flatnonzero(present), hw,
-                          images, device, cam_settings.precision)
+                            images, device, cam_settings.precision)
     cam_seed = seeds.refined_seed(image, cam.keys, cam.high_res, args.cam_conf_fg_thres,
                                   args.cam_conf_bg_thres)
     amn_net = trained('amn', amn_settings, len(present), backbone=amn_settings.backbone,
@@ -229,8 +229,7 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
         edge = walking.edge_of(trained('irn', walk_settings), whole, walk_settings.precision,
                                walk_settings.canvas)
         strided = walking.walk(torch.from_numpy(amn.strided).to(device), edge, walk_settings.power,
-                               walk_settings.beta,
-                                    walk_settings.exp_times).cpu().numpy()
+                               walk_settings.beta, walk_settings.exp_times).cpu().numpy()
         walked = walking.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
     return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 

@@ -84,7 +84,7 @@ def check(job: Job, chosen: Sequence[str], settings: SegTraining) -> None:
     missing where no chosen stage will make them.
     """
     if settings.pretrained == 'imagenet' and (settings.input, settings.stride,
-                                          settings.ceil_mode) != ('torchvision', '3x3', False):
+                                              settings.ceil_mode) != ('torchvision', '3x3', False):
         raise UserError("train_seg: torchvision's ImageNet weights need --seg_input torchvision "
                         "--seg_stride 3x3 "
                         "--seg_ceil_mode False; for Caffe's form give a file with its weights: "
@@ -111,9 +111,7 @@ def check(job: Job, chosen: Sequence[str], settings: SegTraining) -> None:
 
 STAGE = Stage(
     'train_seg', 'train the segmentation network on the pseudo-masks', run, (SegTraining,),
-    reads=(Input('seg_label_dir', fallback='sem_seg_out_dir', help='label maps to train on, one '
-                                                                   'for '
-                                                                  'each image of the train '
-                 'list: --sem_seg_out_dir unless given; SegmentationClassAug for full supervision'),
-           ),
+    reads=(Input('seg_label_dir', fallback='sem_seg_out_dir', help=
+                 'label maps to train on, one for each image of the train list: --sem_seg_out_dir '
+                 'unless given; SegmentationClassAug for full supervision'),),
     writes=(Output('seg_weights_name', 'sess/seg.pth'),), labelled=False, trains=True, check=check)

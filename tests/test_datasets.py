@@ -33,7 +33,7 @@ class Coordinates:
             picture = np.stack([rows + 100, columns + 100, np.full(hw, 200)], -1).astype(np.uint8)
             Image.fromarray(picture).save(self.image_path(image_id))
             label_maps.save(folder / 'seeds' / f'{image_id}.png', (rows + columns).astype(np.uint8),
-                        PALETTE)
+                            PALETTE)
 
     def image_path(self, image_id):
         return self.folder / f'{image_id}.png'

@@ -45,7 +45,7 @@ def lay_out(root, rows, *, images=None, classes=None, masks=(), size=(8, 6)):
         (root / 'classes.txt').write_text(classes)
     for image_id in masks:
         label_maps.save(root / 'masks' / f'{image_id}.png', np.zeros(size[::-1], np.uint8),
-                    Folder.palette)
+                        Folder.palette)
     return root
 
 
@@ -141,7 +141,7 @@ def test_names_in_another_unicode_form_are_the_same(tmp_path, forms):
     (root / 'labels.csv').write_text(unicodedata.normalize(table, 'Stra\u00dfe \u00e9.jpg,cat\n'))
     (root / 'list.txt').write_text(unicodedata.normalize(table, 'Stra\u00dfe \u00e9\n'))
     label_maps.save(root / 'masks' / f'{unicodedata.normalize(table, name)}.png',
-                np.zeros((6, 8), np.uint8), Folder.palette)
+                    np.zeros((6, 8), np.uint8), Folder.palette)
     source = Folder(root)
     assert source.check(()).wrong == source.check(()).notes == []
     image_id, = source.names('all')
@@ -574,7 +574,7 @@ def golden_folder(root, names=('bird', 'cat', 'dog', 'person', 'sheep'), masked=
         rows.append(f'{image_id}.JPG,{";".join(name for name in names if name in present)}')
         if masked:
             label_maps.save(root / 'masks' / f'{image_id}.png',
-                        renumbered[label_maps.load(real.mask_path(image_id))], real.palette)
+                            renumbered[label_maps.load(real.mask_path(image_id))], real.palette)
     (root / 'labels.csv').write_text('\n'.join(rows))
     (root / 'classes.txt').write_text('\n'.join(names))
     return root

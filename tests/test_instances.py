@@ -363,7 +363,7 @@ def to_source(tmp_path, scenes):
     for name, truth in scenes.items():
         label_maps.save(source.object_mask_path(name), truth.instance_map, VOC12.palette)
         label_maps.save(source.mask_path(name), np.append(0, truth.classes + 1)[truth.instance_map],
-                    VOC12.palette)
+                        VOC12.palette)
     return source
 
 

@@ -66,7 +66,7 @@ def draw(folder):
         truth = seeds.class_ids(keys)[seeds.arg_max(planes, 0.4)]
         truth[:, :2] = 255
         label_maps.save(source.mask_path(image_id), np.full(hw, 255) if image_id == 'ignored'
-                    else truth, PALETTE)
+                        else truth, PALETTE)
         for name, power in (('cam', 2), ('amn_cam', 1)):
             noisy = np.clip(planes ** power + rng.normal(0, 0.1, planes.shape).astype(np.float32),
                             0, 1)

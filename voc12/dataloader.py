@@ -2,6 +2,7 @@
 
 Nothing outside voc12/ knows the number of classes or the name of a folder.
 """
+import dataclasses
 import difflib
 import os
 from collections.abc import Iterable
@@ -130,25 +131,13 @@ class VOC12(Source):
             present[self.classes.index(name)] = True
         return present
 
+    def has_image(self, image_id: str) -> bool:
+        """Tell whether the photograph is there, whatever the Unicode form of its name."""
+        return self._id_of(image_id) is not None
+
     def check(self, ids: Iterable[str]) -> Check:
-        """What is there and what is missing for `ids`. An XML that cannot be read counts as
-        missing.
-        """
-        ids = list(ids)
-        result = Check(len(ids), [image_id for image_id in ids if self._id_of(image_id) is None],
-                       [], [], [], np.zeros(self.n_classes, np.int64), notes=list(self._notes))
-        for image_id in ids:
-            if not self.mask_path(image_id).is_file():
-                result.missing_mask.append(image_id)
-            try:
-                present = self.labels(image_id)
-            except UserError:
-                result.missing_annotation.append(image_id)
-                continue
-            result.per_class += present
-            if not present.any():
-                result.no_class.append(image_id)
-        return result
+        """Return what is there and what is missing; an XML that is not readable is missing."""
+        return dataclasses.replace(super().check(ids), notes=list(self._notes))
 
     def _id_of(self, name: str) -> str | None:
         """The id of the photograph of this name, with or without .jpg, whatever its Unicode form.

@@ -152,7 +152,7 @@ def add_data_flags(group: Callable[..., argparse.Action]) -> None:
                                                         "Source (docs/extending.md)")
     group('--data_root', metavar='DIR', help='; '.join(
         f'{name}: {source.root_is}' + ''.join(f', else {other}'
-                                             for other in (source.environment, source.usual)
+                                              for other in (source.environment, source.usual)
                                               if other)
         for name, source in DATASETS.items()))
     group('--voc12_root', metavar='DIR', help='the same for --dataset voc12 (authors)')
@@ -193,8 +193,8 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             flags = [flag.lstrip('-') for flag in self._option_string_actions]
             shown = [word + nearest(word.split('=')[0].lstrip('-'),
-                                 flags).replace('(', '(--').replace(' or ', ' or --')
-                    if word.startswith('--') else word for word in unknown]
+                                    flags).replace('(', '(--').replace(' or ', ' or --')
+                     if word.startswith('--') else word for word in unknown]
             self.error(f'unrecognized arguments: {" ".join(shown)}')
         return found
 

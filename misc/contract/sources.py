@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -71,6 +71,7 @@ class Source(abc.ABC):
     usual: ClassVar[str | None] = None
     # EXIF orientation is applied, and masks lie over photographs so
     upright: ClassVar[bool] = False
+    mask_values: ClassVar[dict[int, int] | None] = None
     # split -> where an evaluation server wants its label maps
     server_layout: ClassVar[dict[str, str]] = {}
     classes: tuple[str, ...]
@@ -96,10 +97,10 @@ class Source(abc.ABC):
 
     def ids(self, listed: str | os.PathLike) -> list[str]:
         """Return `names`, of LIST::N every N-th. Raises UserError where N is no number."""
-        name, colons, step = str(listed).partition('::')
-        if colons and not (step.isdecimal() and int(step)):
+        name, colons, every = str(listed).partition('::')
+        if colons and not (every.isdecimal() and int(every)):
             raise UserError(f'{listed}: every what-th image of {name}? LIST::100 is every 100th')
-        return self.names(listed) if not colons else self.names(name)[::int(step)]
+        return self.names(listed) if not colons else self.names(name)[::int(every)]
 
     @abc.abstractmethod
     def image_path(self, image_id: str) -> Path:
@@ -120,12 +121,16 @@ class Source(abc.ABC):
         """Return where the true instances lie, numbered from 1 (255 ignored); None without any."""
         return None
 
+    def has_image(self, image_id: str) -> bool:
+        """Tell whether the photograph is there."""
+        return self.image_path(image_id).is_file()
+
     def check(self, ids: Iterable[str]) -> Check:
-        """What is there and what is missing for `ids`."""
+        """Return what is there and what is missing for `ids`."""
         ids = list(ids)
         found = Check(len(ids), [], [], [], [], np.zeros(self.n_classes, np.int64))
         for image_id in ids:
-            if not self.image_path(image_id).is_file():
+            if not self.has_image(image_id):
                 found.missing_image.append(image_id)
             if not self.mask_path(image_id).is_file():
                 found.missing_mask.append(image_id)
@@ -138,6 +143,20 @@ class Source(abc.ABC):
             if not present.any():
                 found.no_class.append(image_id)
         return found
+
+
+def renumbered(source: Any, values: np.ndarray) -> np.ndarray:
+    """Turn the values of a mask file into labels, by the `mask_values` of its source.
+
+    values: uint8 (H, W).
+    Returns uint8 (H, W); 255 for a value that is not named.
+    """
+    table = getattr(source, 'mask_values', None)  # a source need not derive from Source
+    if table is None:
+        return values
+    labels = np.full(256, 255, np.uint8)
+    labels[list(table)] = list(table.values())
+    return labels[values]
 
 
 @dataclasses.dataclass

@@ -194,7 +194,7 @@ class TrainingCrops:
         if self.label_dir is not None:
             label_map = read_refined_seed(self.label_dir, image_id, image.shape[:2],
                                           self.source.n_classes,
-                                  self.label_remedy)
+                                          self.label_remedy)
         hw = imutils.scaled_hw(image.shape[:2], self._draw_scale(image.shape[:2], rng))
         image = imutils.resize(image, hw)
         flip = -1 if rng.random() < 0.5 else 1
@@ -247,7 +247,7 @@ class SegmentationCrops:
         image = imutils.read_of(self.source, image_id)
         label_map = read_refined_seed(self.label_dir, image_id, image.shape[:2],
                                       self.source.n_classes,
-                              self.label_remedy)
+                                      self.label_remedy)
         scale = self.scales[rng.integers(len(self.scales))]
         hw = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
         image, label_map = imutils.resize_bilinear(image, hw), label_maps.resize(label_map, hw)
@@ -318,7 +318,7 @@ def decodable(source: Source, ids: list[str], on_damaged: str, num_workers: int)
 
 
 def read_refined_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int,
-              remedy: str) -> np.ndarray:
+                      remedy: str) -> np.ndarray:
     """Read the refined seed of an image of size `hw`.
 
     Raises UserError where it is missing, of another size, or holds labels above the number of

@@ -78,7 +78,7 @@ def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
         elif label_maps.exists(method.folder, image_id):
             made[method.name] = datasets.read_refined_seed(method.folder, image_id, hw,
                                                            source.n_classes,
-                                                   'it was there before')
+                                                           'it was there before')
     return Parts(image, truth, made)
 
 

@@ -331,7 +331,7 @@ def changes(folder: str | os.PathLike, source: Any, ids: Iterable[str]) -> str:
     inputs, folder = Inputs(source), Path(folder)
     stored = read_snapshot(folder / FOLDER_INPUTS, lock_path(folder))
     return inputs.describe(stored.changed(stored.current(inputs, [image_id for image_id in ids
-                                                        if image_id in stored.lines])))
+                                                                  if image_id in stored.lines])))
 
 
 def check_parts(inputs: Inputs, ids: Iterable[str]) -> None:

@@ -43,8 +43,7 @@ def read_objects(source: Source, image_id: str, hw: tuple[int, int]) -> Instance
     """
     truth = scores.read_truth(source, image_id, hw)
     path = source.object_mask_path(image_id)
-    objects = label_maps.load(path,
-                          'instance masks are scored with the objects of every image of the split')
+    objects = label_maps.load(path, 'instance masks are scored with the objects of every image')
     if objects.shape != truth.shape:
         raise UserError(f'{path}: {objects.shape}, the label map of {image_id} is {truth.shape}')
     numbers = np.setdiff1d(objects, (0, label_maps.IGNORE))

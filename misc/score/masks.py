@@ -52,8 +52,8 @@ def odd(classes: Sequence[str], masks: Sequence[Seen]) -> tuple[list[str], list[
     if void:
         others = ', 2, ..., the classes in their order' if len(classes) > 1 else ''
         message = (f'the masks of {_images(void)} hold nothing but 0 and {label_maps.IGNORE}: '
-                f'{label_maps.IGNORE} is left out, it is no '
-                f'class; write 1 ({classes[0]}{others}) in its place')
+                   f'{label_maps.IGNORE} is left out, it is no '
+                   f'class; write 1 ({classes[0]}{others}) in its place')
         if any(mask.shown - {label_maps.IGNORE} for mask in masks):
             notes.append(f'{message}, unless nothing there can be told')
         else:
@@ -78,15 +78,15 @@ def odd(classes: Sequence[str], masks: Sequence[Seen]) -> tuple[list[str], list[
         first = denied[0]
         message = (f'the masks of {_images([mask.image_id for mask in denied])} show classes that '
                    f'the '
-                f'labels of the image deny ('
-                f'{first.image_id}: {", ".join(map(str, sorted(first.denied)))}, which is '
-                f'{some([classes[label - 1] for label in sorted(first.denied)])}): mend the '
-                f'labels, or the masks')
+                   f'labels of the image deny ('
+                   f'{first.image_id}: {", ".join(map(str, sorted(first.denied)))}, which is '
+                   f'{some([classes[label - 1] for label in sorted(first.denied)])}): mend the '
+                   f'labels, or the masks')
         meant = (_numbering(classes, masks)
                  if 2 * len(denied) > sum(bool(mask.shown) for mask in masks) else '')
         notes.append(message + (f'. It looks like another numbering: {meant}; 1, 2, ... are the '
-                             f'classes in their order'
-                             if meant else ''))
+                                f'classes in their order'
+                                if meant else ''))
     return wrong, notes
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from misc import imutils, torchutils
-from misc.contract.sources import Source
+from misc.contract.sources import Source, renumbered
 from misc.data import datasets
 from misc.files import label_maps
 from misc.pyutils import UserError, log
@@ -91,7 +91,8 @@ def read_values(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarra
     Raises UserError where it is missing or of another size.
     """
     path = source.mask_path(image_id)
-    truth = label_maps.load(path, 'a score needs the mask of every image of the split')
+    truth = renumbered(source, label_maps.load(path, 'a score needs the mask of every image of '
+                                                     'the split'))
     if truth.shape != tuple(hw):
         if truth.shape == _size_of(source, image_id):
             raise UserError(f'{image_id}: what is scored is {hw[0]} x {hw[1]}, but photograph and '
