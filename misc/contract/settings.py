@@ -224,16 +224,37 @@ class Training(Settings):
     precision: str = same_as(Run, 'precision')
 
 
+def _network(module: str) -> Any:
+    return setting(module, 'module with class Net (authors)', module=True)
+
+
+def _crop_size(side: int) -> Any:
+    return setting(side, 'side of the training crops, pixels (authors)', COUNT)
+
+
+def _batch_size(images: int) -> Any:
+    return setting(images, 'images a step (authors)', COUNT)
+
+
+def _epochs(number: int, flag: str) -> Any:
+    return setting(number, 'passes over the train list (authors)', COUNT, flag=flag)
+
+
+def _loss() -> Any:
+    return setting(None, 'module with a class Objective to learn instead of the published loss '
+                         '(ours)', recorded='changed', metavar='MODULE', module=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class CamTraining(Training):
     group, prefix = 'CAM', 'cam_'
-    network: str = setting('net.resnet50_cam', 'module with class Net (authors)', module=True)
-    crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
+    network: str = _network('net.resnet50_cam')
+    crop_size: int = _crop_size(512)
     resize_long: tuple[int, int] = setting((320, 640), 'long side of a training image, drawn '
                                                        'evenly, pixels (authors, fixed '
                                            'there)', COUNT, nargs=2, metavar=('LOW', 'HIGH'))
-    batch_size: int = setting(16, 'images a step (authors)', COUNT)
-    epochs: int = setting(5, 'passes over the train list (authors)', COUNT, flag='cam_num_epoches')
+    batch_size: int = _batch_size(16)
+    epochs: int = _epochs(5, 'cam_num_epoches')
     learning_rate: float = setting(0.1, 'of the backbone; ten times that for the classifier '
                                         '(authors)', RATE)
     weight_decay: float = setting(1e-4, 'authors', RATE)
@@ -242,9 +263,7 @@ class CamTraining(Training):
                                          "AMN's ResNet-50 (ours)",
                                    recorded='changed', flag='backbone', metavar='MODULE',
                                    module=True)
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', recorded='changed',
-                               metavar='MODULE', module=True)
+    loss: str | None = _loss()
 
     def check(self) -> None:
         low, high = self.resize_long
@@ -332,12 +351,21 @@ class CamSeeds(Seeds):
 
 
 @dataclasses.dataclass(frozen=True)
+class AmnSeeds(Seeds):
+    group, shown = 'refined seeds', 'AMN'
+    fg_thres: float | str = _threshold(0.45, "above it a pixel of AMN's seeds is sure foreground",
+                                       'amn_conf_fg_thres', 'conf_fg_thres')
+    bg_thres: float | str = _threshold(0.15, 'below it sure background', 'amn_conf_bg_thres',
+                                       'conf_bg_thres')
+
+
+@dataclasses.dataclass(frozen=True)
 class AmnTraining(Training):
     group, prefix = 'AMN', 'amn_'
-    network: str = setting('net.resnet50_amn', 'module with class Net (authors)', module=True)
-    crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
-    batch_size: int = setting(16, 'images a step (authors)', COUNT)
-    epochs: int = setting(5, 'passes over the train list (authors)', COUNT, flag='amn_num_epoches')
+    network: str = _network('net.resnet50_amn')
+    crop_size: int = _crop_size(512)
+    batch_size: int = _batch_size(16)
+    epochs: int = _epochs(5, 'amn_num_epoches')
     learning_rate: tuple[float, float] = setting((5e-6, 1e-4), 'of Adam (authors)', RATE, nargs=2,
                                                  metavar=('BACKBONE', 'HEAD'))
     weight_decay: float = setting(1e-4, 'of Adam, added to the gradient (authors)', RATE)
@@ -353,9 +381,7 @@ class AmnTraining(Training):
                              'them, to see what the balance does (authors: always)', boolean,
                              nargs=None)
     backbone: str | None = same_as(CamTraining, 'backbone')
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', recorded='changed',
-                               metavar='MODULE', module=True)
+    loss: str | None = _loss()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,29 +404,18 @@ class AmnScore(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class AmnSeeds(Seeds):
-    group, shown = 'refined seeds', 'AMN'
-    fg_thres: float | str = _threshold(0.45, "above it a pixel of AMN's seeds is sure foreground",
-                                       'amn_conf_fg_thres', 'conf_fg_thres')
-    bg_thres: float | str = _threshold(0.15, 'below it sure background', 'amn_conf_bg_thres',
-                                       'conf_bg_thres')
-
-
-@dataclasses.dataclass(frozen=True)
 class IrnTraining(Training):
     group, prefix = 'IRN', 'irn_'
-    network: str = setting('net.resnet50_irn', 'module with class Net (authors)', module=True)
+    network: str = _network('net.resnet50_irn')
     crop_size: int = setting(512, 'side of the training crops, pixels; pairs of radius 10 need 73 '
                                   '(authors)', number(int, 73))
-    batch_size: int = setting(32, 'images a step (authors)', COUNT)
-    epochs: int = setting(3, 'passes over the train list (authors)', COUNT, flag='irn_num_epoches')
+    batch_size: int = _batch_size(32)
+    epochs: int = _epochs(3, 'irn_num_epoches')
     learning_rate: float = setting(0.1, 'of the edge head; ten times that for the displacement '
                                         'head (authors)', RATE)
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', recorded='changed',
-                               metavar='MODULE', module=True)
+    loss: str | None = _loss()
 
 
 @dataclasses.dataclass(frozen=True)
