@@ -24,6 +24,7 @@ from misc.pyutils import UserError
 from net import backbone_of
 
 SCHEME = 2  # of `code_of`; records of another one are not compared (records.completed)
+CONTENT = 'net.', 'misc.method.', 'misc.indexing.'
 DOCUMENTED = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
 
 
@@ -100,7 +101,7 @@ def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
 def code_of(*names: str) -> str:
     """Digest the code of modules, and of what they import for content, to 'SCHEME:' and 16 digits.
 
-    That is their own folder, net/ and misc/method/, transitively. Comments, docstrings and layout
+    That is CONTENT and their own folder, transitively. Comments, docstrings and layout
     do not count, nor the version of Python.
     """
     modules, found = [importlib.import_module(name) for name in names], {}
@@ -127,7 +128,7 @@ def _imported(module: ModuleType, tree: ast.Module) -> list[ModuleType]:
     folder = os.path.dirname(module.__file__)
     others = [sys.modules[name] for name in sorted(names & sys.modules.keys())]
     return [other for other in others if (getattr(other, '__file__', None) or '').endswith('.py')
-            and (f'{other.__name__}.'.startswith(('net.', 'misc.method.'))
+            and (f'{other.__name__}.'.startswith(CONTENT)
                  or os.path.dirname(other.__file__) == folder)]
 
 

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from misc.files import label_maps
 from misc.method import seeds
@@ -165,3 +166,14 @@ def test_printed_table():
         '-------------------------\n'
         'background   71.2       3\n'
         'cat             -      12')
+
+
+def test_masks_of_other_values(tmp_path):
+    """As Cityscapes': values that the source names stand for labels, others are ignored."""
+    Image.fromarray(np.array([[7, 24, 26, 0]], np.uint8)).save(tmp_path / 'a.png')
+    source = SimpleNamespace(n_classes=2, mask_values={7: 0, 24: 1, 26: 2},
+                             mask_path=lambda image_id: tmp_path / f'{image_id}.png')
+    assert scores.read_truth(source, 'a', (1, 4)).tolist() == [[0, 1, 2, 255]]
+    source.mask_values = None
+    with pytest.raises(UserError, match='holds labels above 2'):
+        scores.read_truth(source, 'a', (1, 4))
