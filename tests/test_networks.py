@@ -67,7 +67,7 @@ def test_amn_without_label_conditioning_does_not_look_at_the_labels():
 
 def test_the_digest_of_code_covers_what_a_module_imports(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / 'own_layers.py').write_text('import own_constants\n\n\ndef layer():\n    return 1\n')
+    (tmp_path / 'own_layers.py').write_text('import own_constants\n\nlayer = own_constants\n')
     (tmp_path / 'own_constants.py').write_text('A = None\n')
     (tmp_path / 'own_net.py').write_text('"""A net."""\nfrom own_layers import layer\n')
     first = networks.code_of('own_net')
