@@ -199,7 +199,7 @@ def measure(job: Job, ids: list[str], methods: list[Method],
     n_classes = job.source.n_classes
     totals = {method.name: np.zeros(gallery.shape(method, n_classes), np.int64)
               for method in methods if method.is_scored}
-    mine, part = torchutils.share(ids), []
+    mine, part = torchutils.shard(ids), []
 
     def look_at(image_id: str) -> Measured:
         return gallery.measure(job.source, image_id, [

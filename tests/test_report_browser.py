@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from misc.contract.settings import Report
 from misc.draw import colours
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.method import seeds
 from misc.pyutils import unlock, write_json
 from misc.score import scores
@@ -184,7 +184,7 @@ def test_filters_and_orders(opened, made):
     Select(find(opened, '#class')).select_by_index(2)
     label = int(find(opened, '#class').get_property('value'))
     with_class = [image_id for image_id in IDS
-                  if label in set(np.unique(labels.load(Source(made).mask_path(image_id))))
+                  if label in set(np.unique(label_maps.load(Source(made).mask_path(image_id))))
                   | set(activations.load(made / 'cam', image_id).keys + 1)]
     assert ids(opened) == with_class
     assert find(opened, '#found').text == f'{len(with_class)} of {len(IDS)}'
@@ -395,11 +395,11 @@ def test_errors_by_kind(opened, made):
     find(opened, '[data-view=errors]').click()
     assert find(opened, '#key').is_displayed()
     first = card(opened, IDS[0], 5)
-    truth, seen = labels.load(Source(made).mask_path(IDS[0])), collections.Counter()
+    truth, seen = label_maps.load(Source(made).mask_path(IDS[0])), collections.Counter()
     keys, _, planes = activations.load(made / 'cam', IDS[0])
     for name, label_map in (
             ('cam', seeds.class_ids(keys)[seeds.arg_max(planes, 0.15)]),
-            ('sem_seg', labels.load(made / 'sem_seg' / f'{IDS[0]}.png'))):
+            ('sem_seg', label_maps.load(made / 'sem_seg' / f'{IDS[0]}.png'))):
         drawn = pixels(opened, first, name)
         known = (truth != 255)
         kinds = {'right': known & (label_map == truth) & (truth > 0),
@@ -486,7 +486,7 @@ def test_pixels_are_told_of_every_mask_where_one_sees_it(opened, made):
         x, y = map(int, re.match(r'x (\d+), y (\d+)', told_at.text).groups())
         names = ('background', *Source.classes)
         for title, name in (('Pseudo-mask', 'sem_seg'), ("CAM's refined seed", 'ir_label')):
-            label = labels.load(made / name / f'{IDS[0]}.png')[y, x]
+            label = label_maps.load(made / name / f'{IDS[0]}.png')[y, x]
             expected = 'left out' if label == 255 else names[label]
             assert f'{title}: {expected}' in told_at.text
         box = opened.execute_script('const b = arguments[0].getBoundingClientRect(); '
@@ -500,7 +500,8 @@ def test_pixels_are_told_of_every_mask_where_one_sees_it(opened, made):
 def test_what_is_taken_for_what(opened, made):
     choose(opened, '#confusion-method', 'Pseudo-mask')
     counts = scores.ignored_as_background(scores.count_label_maps(
-        Source(made), IDS, lambda image_id: labels.load(made / 'sem_seg' / f'{image_id}.png'), 0))
+        Source(made), IDS,
+        lambda image_id: label_maps.load(made / 'sem_seg' / f'{image_id}.png'), 0))
     shares = 100 * counts / counts.sum(1, keepdims=True)
     rows = opened.find_elements(By.CSS_SELECTOR, '#confusion tbody tr')
     shown = [[float(re.search(r': ([\d.]+) %$', cell.get_attribute('title'))[1])

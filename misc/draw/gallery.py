@@ -21,7 +21,7 @@ from misc import imutils
 from misc.contract.sources import Source
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.method import instances, seeds
 from misc.method.instances import Instances
 from misc.pyutils import UserError, atomic_path
@@ -85,7 +85,7 @@ class Parts(NamedTuple):
 def exists(method: Method, image_id: str) -> bool:
     """Whether a method made something of an image."""
     kinds = {'activation': activations.exists, 'instances': instances.exists}
-    return kinds.get(method.kind, labels.exists)(method.folder, image_id)
+    return kinds.get(method.kind, label_maps.exists)(method.folder, image_id)
 
 
 def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
@@ -106,8 +106,8 @@ def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
             made[method.name] = instances.load(method.folder, image_id)
             _check_instances(made[method.name], method, image_id, hw, source.n_classes)
         else:
-            made[method.name] = datasets.read_seed(method.folder, image_id, hw, source.n_classes,
-                                                   'it was there before')
+            made[method.name] = datasets.read_refined_seed(
+                method.folder, image_id, hw, source.n_classes, 'it was there before')
     return Parts(image, truth, made)
 
 
@@ -191,7 +191,7 @@ def _occurring(made: Made) -> list[int]:
         return (made.keys + 1).tolist()
     if isinstance(made, Instances):
         return np.unique(made.classes[made.scores > 0] + 1).tolist()
-    return [label for label in np.unique(made).tolist() if label not in (0, labels.IGNORE)]
+    return [label for label in np.unique(made).tolist() if label not in (0, label_maps.IGNORE)]
 
 
 def shape(method: Method, n_classes: int) -> tuple[int, ...]:
