@@ -182,7 +182,7 @@ def all_methods(job: Job, ids: list[str],
             flag, at = stage.writes[0].flag, stage.shown.threshold
             folder = (files or job.files)[flag]
             listed = 'seg_list' if stage.lists[0] == 'seg_list' else 'eval_set'
-            if listed == 'seg_list':
+            if listed == 'seg_list' and Path(folder).is_dir():
                 folder = str(server_folder(job, folder))
             found.append(Method(flag.removesuffix('_out_dir'), stage.shown.title, folder,
                                 stage.shown.kind,
@@ -550,7 +550,7 @@ def confusion_data(counts: np.ndarray) -> dict[str, Any]:
     (row) what they were taken for (column), in tenths of a percent.
     """
     occurring = np.flatnonzero(counts.sum(0) + counts.sum(1))
-    shares = scores.share(counts, np.broadcast_to(counts.sum(1, keepdims=True), counts.shape))
+    shares = scores.ratio(counts, np.broadcast_to(counts.sum(1, keepdims=True), counts.shape))
     return {'labels': occurring.tolist(),
             'shares': [tenths(row) for row in shares[np.ix_(occurring, occurring)]]}
 

@@ -99,7 +99,7 @@ def stale(job: Job, ids: Sequence[str]) -> list[str]:
     for stage, path, record in _records(job, job.files):
         again = f'run {stage.flag} True --overwrite True'
         for read in stage.reads:
-            source = job.files[read.flag] or job.files.get(read.instead or read.flag)
+            source = job.files[read.flag] or job.files.get(read.fallback or read.flag)
             now = _fingerprint(source) if read.needed and source is not None else None
             if now not in (None, *record.values()) and 'unknown' not in record.values():
                 found.append(f'{path} was made from another {source} than is there now; {again}')

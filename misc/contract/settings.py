@@ -474,7 +474,7 @@ class Report(Settings):
                           '(ours)', WHOLE)
     against: str | None = setting(None, 'the --work_dir of another run of the same data, to stand '
                                         'beside this one: scores, IoU of each class, the images '
-                                        'that changed most (ours)', metavar='DIR', recorded=False)
+                                        'that changed most (ours)', metavar='DIR', recorded='never')
 
 
 # as AMN's authors trained the network (AdvCAM#9); kazuto1011/deeplab-pytorch

@@ -197,7 +197,7 @@ class Stages(Sequence[Stage]):
     def reader(self, flag: str, having: Callable[[Stage], bool]) -> Stage | None:
         """The first stage with `having` that reads, or else makes, the output of a flag."""
         def uses(stage: Stage) -> bool:
-            return flag in [each.instead or each.flag for each in stage.reads if each.needed]
+            return flag in [each.fallback or each.flag for each in stage.reads if each.needed]
         return next((stage for test in (uses, lambda stage: flag in (
             each.flag for each in stage.writes)) for stage in self if test(stage)
             and having(stage)), None)
