@@ -40,13 +40,14 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
     code = networks.code_of(*form.modules())
     record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code,
               'classes': source.classes, 'weights': digest}
-    inputs = Inputs(source, labelled=False)
-    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids)
+    inputs, legend = Inputs(source, labelled=False), labels.legend(source.classes)
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids,
+                               legend=legend)
     if told.crf:
         refined = records.open_folder(crf_folder, {
             'stage': 'make_seg', 'crf': True, 'classes': source.classes,
             'logits': records.made_by(folder)}, ('.png',),
-            job.run.overwrite, inputs=inputs, ids=ids)
+            job.run.overwrite, inputs=inputs, ids=ids, legend=legend)
         records.open_folder(logits, record, ('.npz',), job.run.overwrite)
         crf.prepare()
 
@@ -140,5 +141,6 @@ STAGE = Stage(
     'make_seg', "the segmentation network's label maps", run, (SegForm, SegMaps),
     reads=(Input('seg_weights_name'),),
     writes=(Output('seg_out_dir', 'result/seg', exists=labels.exists, megabytes=0.009),
-            Output('seg_crf_out_dir', 'result/seg_crf', when=lambda args: args.seg_crf)),
+            Output('seg_crf_out_dir', 'result/seg_crf', exists=labels.exists,
+                   when=lambda args: args.seg_crf)),
     lists=('seg_list',), labelled=False)

@@ -47,7 +47,8 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
                                         job.run.overwrite and not records.is_of(kept, record),
                                         only_own=True, inputs=inputs, ids=ids))
     made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **masks.record()},
-                                    ('.png',), job.run.overwrite, inputs=inputs, ids=ids))
+                                    ('.png',), job.run.overwrite, inputs=inputs, ids=ids,
+                                    legend=labels.legend(source.classes)))
 
     def is_walked(image_id: str) -> bool:
         return kept is not None and activations.exists(kept, image_id)

@@ -150,10 +150,11 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     torchutils.check_precision(told.precision, device)
     networks.prepare(net, device, told.precision)
     start_log(None)  # nothing is written to a folder before it is known to be ours
+    classes = (records.read_weights_record(args.seg_weights_name) or {}).get('classes')
     made = records.open_folder(out, {'stage': 'segment', **told.record(), 'crf': told.crf,
                                      'weights': digest}, ('.png',),
                                args.overwrite, inputs=Inputs(Photographs(paths), labelled=False),
-                               ids=list(paths))
+                               ids=list(paths), legend=labels.legend(classes) if classes else '')
     start_log(out / 'segment.log')
     if told.crf:
         crf.prepare()

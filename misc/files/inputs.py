@@ -31,11 +31,11 @@ from misc.contract.sources import some
 from misc.pyutils import (
     UserError,
     append_json_line,
-    atomic_path,
     lock_path,
     log,
     read_lock,
     write_lock,
+    write_text,
     writing,
 )
 
@@ -195,11 +195,8 @@ def read_known(path: Path, lock: Path) -> Known:
 
 def write_known(path: Path, lock: Path, known: Known) -> None:
     """Write both, in the order of `known`."""
-    text = ''.join(json.dumps({'image': image_id} | line) + '\n'
-                   for image_id, line in known.lines.items())
-    if not path.is_file() or path.read_bytes() != text.encode():
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding='utf-8')
+    write_text(path, ''.join(json.dumps({'image': image_id} | line) + '\n'
+                             for image_id, line in known.lines.items()))
     write_lock(lock, json.dumps(known.stats))
 
 
