@@ -92,16 +92,6 @@ def run(args: argparse.Namespace) -> None:
     print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{told}')
 
 
-class _Photographs:
-    """As much of a data set as `Inputs` asks of one without labels."""
-
-    def __init__(self, paths: dict[str, Path]):
-        self.paths = paths
-
-    def image_path(self, image_id: str) -> Path:
-        return self.paths[image_id]
-
-
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
     """Name without ending -> path; what else lies in the folder. Raises UserError where there is no
     photograph, or two have one name.
