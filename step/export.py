@@ -32,7 +32,8 @@ from step.pipeline import STAGES
 from step.segment import Photographs
 
 LISTS = ('train_list', 'infer_list', 'mask_list', 'seg_list')
-DATA = ('dataset', 'data_root', 'voc12_root', 'work_dir', 'num_workers', 'overwrite', 'stage_from')
+DATA = ('preset', 'dataset', 'data_root', 'voc12_root', 'work_dir', 'num_workers', 'overwrite',
+        'stage_from')
 TOLERANCE = 1.0  # pixels that a polygon may leave its pixels' edges by
 
 
@@ -85,8 +86,8 @@ def build_parser(stages: Stages) -> argparse.ArgumentParser:
         'which are exact (in LabelMe: masks), or polygons (default: rle for coco, else polygons)')
     add('--tolerance', type=_tolerance, metavar='PIXELS', help='polygons leave the edges of their '
         f'pixels by so much at most; 0: their area is the number of pixels [{TOLERANCE:g}]')
-    add('--images', choices=('link', 'copy', 'none'), help='how photographs come into DIR/images '
-        '[link]')
+    add('--images', choices=('copy', 'link', 'none'), help='how photographs come into DIR/images; '
+        'links (symbolic) take no room on the disk, but some tools follow none [copy]')
     return parser
 
 
@@ -98,12 +99,15 @@ def _tolerance(text: str) -> float:
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Stages]:
-    """This command's flags, and every other one of run_sample.py at its default; the stages, with
-    those of --stage_from."""
+    """This command's flags, and every other one of run_sample.py at its default, or as --preset has
+    it; the stages, with those of --stage_from."""
     words = sys.argv[1:] if arguments is None else arguments
     stages = options.with_stages_of(STAGES, words)
-    given = build_parser(stages).parse_args(arguments)
-    return options.build_parser(stages).parse_args([], given), stages
+    parser = build_parser(stages)
+    preset = parser.parse_args(words).preset
+    others = options.build_parser(stages).parse_args(
+        options.with_preset(['--preset', preset] if preset else []))
+    return parser.parse_args(words, others), stages
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -120,9 +124,9 @@ def check_flags(args: argparse.Namespace) -> None:
     args.tolerance = TOLERANCE if args.tolerance is None else args.tolerance
     if form.needs_images is None and args.images not in (None, 'none'):
         raise UserError(f'--format {args.format} makes pictures of its own: leave out --images')
-    args.images = 'none' if form.needs_images is None else args.images or 'link'
+    args.images = 'none' if form.needs_images is None else args.images or 'copy'
     if form.needs_images and args.images == 'none':
-        raise UserError(f'--format {args.format} needs the photographs: --images link or copy')
+        raise UserError(f'--format {args.format} needs the photographs: --images copy or link')
 
 
 def run(args: argparse.Namespace, stages: Stages) -> None:

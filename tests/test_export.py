@@ -158,7 +158,7 @@ def coco_of(out):
 
 
 def test_coco_run_lengths_are_the_label_maps(mine):
-    out = made(mine, 'coco')
+    out = made(mine, 'coco', '--images', 'link')
     coco = coco_of(out)
     assert [(one['id'], one['name']) for one in coco.loadCats(coco.getCatIds())] == [
         (number, name) for number, name in enumerate(CLASSES, start=1)]
@@ -182,7 +182,7 @@ def test_coco_run_lengths_are_the_label_maps(mine):
 
 @pytest.mark.parametrize('tolerance', [0, 1])
 def test_coco_polygons(mine, tolerance):
-    out = made(mine, 'coco', '--segments', 'polygons', '--tolerance', tolerance, '--images', 'copy')
+    out = made(mine, 'coco', '--segments', 'polygons', '--tolerance', tolerance)
     coco = coco_of(out)
     for one, label_map in zip(coco.loadImgs(coco.getImgIds()), MAPS.values(), strict=True):
         found = coco.loadAnns(coco.getAnnIds(one['id']))
@@ -216,8 +216,8 @@ def test_supervision_reads_coco(mine):
     assert set(read.classes) == set(CLASSES) and len(read) == len(MAPS)
     for path, detections in read.annotations.items():
         label_map = next(MAPS[key] for key, name in FILES.items() if path.endswith(name))
-        assert sorted(mask.sum() for mask in detections.mask if len(detections)) == sorted(
-            count for count in pixels_of(label_map) if count)
+        found = [] if detections.mask is None else [mask.sum() for mask in detections.mask]
+        assert sorted(found) == sorted(count for count in pixels_of(label_map) if count)
 
 
 # YOLO
@@ -242,7 +242,7 @@ def test_ultralytics_reads_yolo(mine, monkeypatch):
     monkeypatch.setenv('YOLO_CONFIG_DIR', str(mine.parent))
     monkeypatch.setenv('YOLO_OFFLINE', 'true')
     utils = pytest.importorskip('ultralytics.data.utils')
-    out = made(mine, 'yolo', '--tolerance', 0, '--images', 'copy')
+    out = made(mine, 'yolo', '--tolerance', 0)
     about = utils.check_det_dataset(str(out / 'data.yaml'), autodownload=False)
     assert list(about['names'].values()) == CLASSES
     paths = [str(Path(about['train']) / name) for name in FILES.values()]
@@ -339,7 +339,7 @@ def test_labelme_polygons(mine, tolerance):
 
 
 @pytest.mark.parametrize('segments', ['rle', 'polygons'])
-@pytest.mark.parametrize('images', ['link', 'none'])
+@pytest.mark.parametrize('images', ['copy', 'link', 'none'])
 def test_labelme_reads_its_files(mine, segments, images):
     labelme = pytest.importorskip('labelme')
     out = made(mine, 'labelme', '--segments', segments, '--images', images)
@@ -446,6 +446,14 @@ def test_lists_and_other_folders(mine, capsys):
                                                                             'leer.png']
     out = made(mine, 'coco', '--mask_list', 'two', out='usual')
     assert len(coco_of(out).dataset['images']) == 2
+    preset = mine / 'preset.txt'
+    preset.write_text(f'--dataset folder\n--infer_list two\n--stages train_cam..make_sem_seg\n'
+                      f'--data_root {mine}\n--cam_batch_size 8')
+    words = ['--format', 'coco', mine.parent / 'of', '--preset', preset, '--work_dir', mine.parent]
+    assert export.main(list(map(str, words))) == 0
+    assert len(coco_of(mine.parent / 'of').dataset['images']) == 2
+    assert export.main([*map(str, words), '--mask_list', 'all', '--overwrite']) == 0
+    assert len(coco_of(mine.parent / 'of').dataset['images']) == 4
     assert run(mine, 'coco', '--what', 'seg', out='seg') == 1
     assert 'seg/hüllen a.png: 4 of the 4 masks of all are missing: run --make_seg_pass True' in (
         error(capsys))
