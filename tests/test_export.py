@@ -22,7 +22,7 @@ from misc.files import labels
 from misc.method import instances
 from step import export
 
-CLASSES = ['Kätzchen', 'a "dog"', '犬 <2>']
+CLASSES = ['Kätzchen', 'a "dog"', '犬 <2> 🐕']
 HOLE = np.array([[int(digit) for digit in row] for row in (
     '0000000000', '0111110000', '0100010022', '0101010022', '0100010000', '0111110000',
     '0000001000', '5000000030')], np.uint8)
@@ -236,6 +236,7 @@ def test_yolo(mine, tolerance):
         assert (out / 'images' / FILES[image_id]).is_file()
     text = (out / 'data.yaml').read_text(encoding='utf-8')
     assert 'train: images\nval: images\n' in text and '  1: "a \\"dog\\""\n' in text
+    assert '  2: "犬 <2> 🐕"\n' in text
 
 
 def test_ultralytics_reads_yolo(mine, monkeypatch):
@@ -460,6 +461,17 @@ def test_lists_and_other_folders(mine, capsys):
     assert not (mine.parent / 'seg').exists()
 
 
+def test_label_maps_for_an_evaluation_server(tree, tmp_path):
+    (tree / 'ImageSets' / 'Segmentation' / 'test.txt').write_text('2007_000002')
+    server = tmp_path / 'result' / 'seg' / 'results' / 'VOC2012' / 'Segmentation'
+    server.joinpath('comp6_test_cls').mkdir(parents=True)
+    shutil.copy(tree / 'SegmentationClass' / '2007_000002.png', server / 'comp6_test_cls')
+    assert export.main(['--format', 'coco', str(tmp_path / 'out'), '--voc12_root', str(tree),
+                        '--work_dir', str(tmp_path), '--what', 'seg', '--list', 'test']) == 0
+    image, = coco_of(tmp_path / 'out').dataset['images']
+    assert image['file_name'] == '2007_000002.jpg'
+
+
 def test_a_folder_a_class(tmp_path):
     for name in ('dog', 'cat'):
         photograph(tmp_path / 'mine' / name / 'x.jpg', (6, 8))
@@ -598,11 +610,16 @@ def test_masks_that_do_not_fit(mine, capsys):
     assert '2 of 4 images failed, the others are done; first leer' in (line := error(capsys))
     assert 'leer.png: 4 x 7, its image is 5 x 7' in line
     assert not (mine.parent / 'out' / 'annotations.json').exists()
+    (folder / '_inputs.jsonl').write_text('{"image": "turned", "labels": ["cow"]}\n')
+    assert run(mine, 'coco', out='b') == 1
+    assert 'sem_seg was made from other inputs (labels of 1 image: turned.JPG): run ' in (
+        error(capsys))
+    (folder / '_settings.json').write_text('{"classes": ["cat", "dog", "cow"]}')
+    assert run(mine, 'coco', out='b') == 1
+    assert "made for other classes: number 1 of 3 is 'cat' there" in error(capsys)
     (folder / 'turned.png').unlink()
     assert run(mine, 'coco', out='b') == 1
     assert 'turned.png: 1 of the 4 masks of all are missing' in error(capsys)
-    (folder / '_settings.json').write_text('{"classes": ["cat", "dog", "cow"]}')
-    assert run(mine, 'coco', '--list', 'some', out='b') == 1
     assert not (mine.parent / 'b').exists()
 
 
