@@ -24,7 +24,7 @@ from misc.contract.stages import Output, Stage, Stages
 from misc.data import datasets
 from misc.export import formats
 from misc.export.formats import FORMATS, POLYGONS, Export, Object, Picture
-from misc.files import coco, inputs, labels, records
+from misc.files import coco, inputs, label_maps, records
 from misc.files.inputs import Inputs, Made, Part
 from misc.method import instances
 from misc.pyutils import UserError, atomic_path, is_whole, start_log, write_json, writing
@@ -45,18 +45,23 @@ class Masks(NamedTuple):
 
     @property
     def instances(self) -> bool:
+        """Whether these are instances."""
         return self.output.exists is instances.exists
 
     def path(self, folder: str, image_id: str) -> Path:
-        return (instances.instances_path if self.instances else labels.label_path)(folder, image_id)
+        """Return where the masks of an image lie."""
+        where = instances.instances_path if self.instances else label_maps.label_path
+        return where(folder, image_id)
 
 
 def kinds(stages: Stages) -> dict[str, Masks]:
-    """What can be exported: each folder of label maps or instances that a stage writes, by the name
-    of its flag without _out_dir."""
+    """Return what can be exported: each folder of label maps or instances that a stage writes.
+
+    Its name is that of its flag without _out_dir.
+    """
     return {flag.removesuffix('_out_dir'): Masks(stage, output)
             for flag, (stage, output) in stages.outputs().items()
-            if output.exists in (labels.exists, instances.exists)}
+            if output.exists in (label_maps.exists, instances.exists)}
 
 
 def build_parser(stages: Stages) -> argparse.ArgumentParser:
@@ -66,7 +71,7 @@ def build_parser(stages: Stages) -> argparse.ArgumentParser:
     def kind(word: str) -> str:
         if of_stage.get(word, word) in known:
             return of_stage.get(word, word)
-        raise argparse.ArgumentTypeError(f'invalid choice: {word!r}{options.meant(word, known)} '
+        raise argparse.ArgumentTypeError(f'invalid choice: {word!r}{options.nearest(word, known)} '
                                          f'(choose from {", ".join(known)}, or their stages)')
 
     parser = options.parser_of(
@@ -99,8 +104,10 @@ def _tolerance(text: str) -> float:
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Stages]:
-    """This command's flags, and every other one of run_sample.py at its default, or as --preset has
-    it; the stages, with those of --stage_from."""
+    """Parse this command's flags, and the stages with those of --stage_from.
+
+    Every other flag of run_sample.py is there at its default, or as --preset has it.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     stages = options.with_stages_of(STAGES, words)
     parser = build_parser(stages)
@@ -111,7 +118,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Stages]:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Fills in what the format stands for. Raises UserError for a flag that it has no use for."""
+    """Fill in what the format stands for. Raises UserError for a flag that it has no use for."""
     form = FORMATS[args.format]
     if args.segments is not None and args.segments not in form.segments:
         able = [name for name, each in FORMATS.items() if args.segments in each.segments]
@@ -174,7 +181,7 @@ def run(args: argparse.Namespace, stages: Stages) -> None:
 
 
 def folder_of(args: argparse.Namespace, masks: Masks, source: Source, listed: str) -> str:
-    """Where the masks of a list lie."""
+    """Return where the masks of a list lie."""
     folder = getattr(args, masks.output.flag) or Path(args.work_dir) / masks.output.path
     below = source.server_layout.get(Path(listed).stem, '')
     return str(Path(folder) / below if masks.stage.lists[0] == 'seg_list' else folder)
@@ -182,8 +189,8 @@ def folder_of(args: argparse.Namespace, masks: Masks, source: Source, listed: st
 
 def check_masks(masks: Masks, folder: str, source: Source, ids: Sequence[str], listed: str,
                 remedy: str) -> None:
-    """Raises UserError where masks are missing, are of other classes, or were made from other
-    labels or photographs."""
+    """Raise UserError for masks that are missing, or made for other classes or from other inputs.
+    """
     if wrong := source.check(()).wrong:
         raise UserError(f'{source.root}: {wrong[0]}')
     if not ids:
@@ -198,22 +205,23 @@ def check_masks(masks: Masks, folder: str, source: Source, ids: Sequence[str], l
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UserError for a name of a class or photograph that not every format can hold."""
+    """Raise UserError for a name of a class or photograph that not every format can hold."""
     for name in names:
         if any(ord(letter) < 32 or '\ud800' <= letter <= '\udfff' for letter in name):
             raise UserError(f'{name!a}: a name with signs that are no text (UTF-8): rename it')
 
 
-def open_folder(args: argparse.Namespace, out: Path, told: dict[str, Any], made_from: Inputs,
+def open_folder(args: argparse.Namespace, out: Path, more: dict[str, Any], made_from: Inputs,
                 keys: list[str]) -> list[Made]:
-    """DIR, ready for this export; what was made of each image, in formats that have a file for
-    each. told: what the record holds beside the flags.
+    """Make DIR ready for this export.
 
-    Raises UserError where it holds something else, or an export with other settings, which
+    more: what the record holds beside the flags; keys: what images are called.
+    Returns what was made of each image, in formats that have a file for each.
+    Raises UserError where DIR holds something else, or an export with other settings, which
     --overwrite removes.
     """
     record = records.as_stored({'stage': 'export', **{flag: getattr(args, flag) for flag in (
-        'format', 'what', 'segments', 'tolerance', 'images')}, **told})
+        'format', 'what', 'segments', 'tolerance', 'images')}, **more})
     if out.exists() and not out.is_dir():
         raise UserError(f'{out}: a file stands where the folder should be')
     form, old = FORMATS[args.format], records.read_folder(out)
@@ -252,7 +260,7 @@ def clear(out: Path, form: formats.Format) -> None:
 
 
 def place(photograph: Path, target: Path, how: str) -> None:
-    """A link to the photograph, or a copy of it, where it is not there yet."""
+    """Put a copy of the photograph, or a link to it, where it is not there yet."""
     wanted = os.path.abspath(photograph)
     if how == 'copy' and not is_whole(target):
         with atomic_path(target) as temporary:
@@ -265,8 +273,10 @@ def place(photograph: Path, target: Path, how: str) -> None:
 
 def picture_of(source: Source, masks: Masks, folder: str, remedy: str, image_id: str,
                name: str) -> Picture:
-    """An image and its masks. Raises UserError where these do not fit the photograph or the
-    classes."""
+    """Read the masks of an image.
+
+    Raises UserError where they do not fit the photograph or the classes.
+    """
     path = source.image_path(image_id)
     hw, _ = imutils.read_header(path, source.upright)
     if masks.instances:
@@ -281,10 +291,10 @@ def picture_of(source: Source, masks: Masks, folder: str, remedy: str, image_id:
                    for number, at in enumerate(kept, start=1)]
         number_map = numbers[found.instance_map]
     else:
-        number_map = datasets.read_seed(folder, image_id, hw, source.n_classes, remedy)
-        there = np.flatnonzero(np.bincount(number_map.ravel(), minlength=labels.IGNORE + 1))
+        number_map = datasets.read_refined_seed(folder, image_id, hw, source.n_classes, remedy)
+        there = np.flatnonzero(np.bincount(number_map.ravel(), minlength=label_maps.IGNORE + 1))
         objects = [Object(label, label) for label in there.tolist()
-                   if label not in (0, labels.IGNORE)]
+                   if label not in (0, label_maps.IGNORE)]
     return Picture(image_id, name, path, number_map, objects,
                    functools.partial(imutils.read_of, source, image_id))
 

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from folder.dataloader import Folder
 from misc import imutils
 from misc.export import outlines
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import instances
 from step import export
 
@@ -32,13 +32,13 @@ def map_of(scale=4):
     """A ring around a block that touches it, at one corner, nowhere; single pixels; ignored ones.
     """
     big = np.kron(HOLE, np.ones((scale, scale), np.uint8))
-    big[big == 5] = labels.IGNORE
-    big[0, 0], big[-1, 20], big[0, -1] = 3, 2, labels.IGNORE
+    big[big == 5] = label_maps.IGNORE
+    big[0, 0], big[-1, 20], big[0, -1] = 3, 2, label_maps.IGNORE
     return big
 
 
 MAPS = {'hüllen a': map_of(), 'turned': map_of(3).T.copy(), 'leer': np.zeros((5, 7), np.uint8),
-        'p.q': np.full((6, 9), labels.IGNORE, np.uint8)}
+        'p.q': np.full((6, 9), label_maps.IGNORE, np.uint8)}
 FILES = {'hüllen a': 'hüllen a.jpg', 'turned': 'turned.JPG', 'leer': 'leer.png', 'p.q': 'p.q.png'}
 
 
@@ -59,7 +59,8 @@ def mine(tmp_path):
     for image_id, label_map in MAPS.items():
         photograph(root / 'images' / FILES[image_id], label_map.shape,
                    6 if image_id == 'turned' else 1)
-        labels.save(tmp_path / 'result' / 'sem_seg' / f'{image_id}.png', label_map, labels.PALETTE)
+        label_maps.save(tmp_path / 'result' / 'sem_seg' / f'{image_id}.png', label_map,
+                        label_maps.PALETTE)
         instances.save(tmp_path / 'result' / 'ins_seg', image_id, found_in(label_map))
     (root / 'classes.txt').write_text('\n'.join(CLASSES), encoding='utf-8')
     (root / 'labels.csv').write_text(''.join(
@@ -174,7 +175,7 @@ def test_coco_run_lengths_are_the_label_maps(mine):
             x, y, w, h = map(int, each['bbox'])
             assert mask[y:y + h, x:x + w].sum() == mask.sum()
             again[mask] = each['category_id']
-        assert (again == np.where(label_map == labels.IGNORE, 0, label_map)).all()
+        assert (again == np.where(label_map == label_maps.IGNORE, 0, label_map)).all()
         assert bool(found) == (image_id not in ('leer', 'p.q'))
         link = out / 'images' / one['file_name']
         assert link.is_symlink() and link.resolve() == (mine / 'images' / one['file_name'])
@@ -308,7 +309,7 @@ def test_cvat_masks(mine):
             piece = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
             again[top:top + height, left:left + width][piece] = (
                 CLASSES.index(each.get('label')) + 1)
-        assert (again == np.where(label_map == labels.IGNORE, 0, label_map)).all()
+        assert (again == np.where(label_map == label_maps.IGNORE, 0, label_map)).all()
 
 
 @pytest.mark.parametrize('segments', ['rle', 'polygons'])
@@ -378,7 +379,7 @@ def test_cutouts_and_overlays(mine):
         assert (overlay != image).any() == (image_id != 'leer')
         paths = sorted((out / 'cutouts' / image_id).glob('*')) if image_id in (
             'hüllen a', 'turned') else []
-        assert len(paths) == len(set(np.unique(label_map)) - {0, labels.IGNORE})
+        assert len(paths) == len(set(np.unique(label_map)) - {0, label_maps.IGNORE})
         for path in paths:
             with Image.open(path) as picture:
                 assert picture.mode == 'RGBA'
@@ -404,9 +405,9 @@ def test_hf_masks_are_the_label_maps(mine):
     assert [row['image_id'] for row in rows] == list(MAPS)
     for row in rows:
         label_map = MAPS[row['image_id']]
-        assert (labels.load(out / row['mask_file_name']) == label_map).all()
+        assert (label_maps.load(out / row['mask_file_name']) == label_map).all()
         assert (out / row['file_name']).is_file()
-        assert row['labels'] == sorted(set(np.unique(label_map).tolist()) - {0, labels.IGNORE})
+        assert row['labels'] == sorted(set(np.unique(label_map).tolist()) - {0, label_maps.IGNORE})
     assert (out / 'classes.txt').read_text(encoding='utf-8').splitlines() == [
         '0 background', *(f'{k} {name}' for k, name in enumerate(CLASSES, 1)), '255 ignored']
 
@@ -475,8 +476,8 @@ def test_label_maps_for_an_evaluation_server(tree, tmp_path):
 def test_a_folder_a_class(tmp_path):
     for name in ('dog', 'cat'):
         photograph(tmp_path / 'mine' / name / 'x.jpg', (6, 8))
-        labels.save(tmp_path / 'result' / 'sem_seg' / f'{name}_x.png', np.full((6, 8), 1),
-                    labels.PALETTE)
+        label_maps.save(tmp_path / 'result' / 'sem_seg' / f'{name}_x.png', np.full((6, 8), 1),
+                    label_maps.PALETTE)
     for form, own in (('coco', 'annotations.json'), ('yolo', 'labels/dog/x.txt'),
                       ('labelme', 'images/dog/x.json'), ('hf', 'masks/dog/x.png')):
         out = made(tmp_path / 'mine', form, out=form)
@@ -543,7 +544,8 @@ def test_corrections_stay_and_changed_masks_are_written_anew(mine):
     out = made(mine, 'labelme')
     for image_id in ('turned', 'leer'):
         (out / 'images' / f'{image_id}.json').write_text('corrected')
-    labels.save(mine.parent / 'result' / 'sem_seg' / 'leer.png', np.ones((5, 7)), labels.PALETTE)
+    label_maps.save(mine.parent / 'result' / 'sem_seg' / 'leer.png', np.ones((5, 7)),
+                    label_maps.PALETTE)
     made(mine, 'labelme')
     assert (out / 'images' / 'turned.json').read_text() == 'corrected'
     shape, = json.loads((out / 'images' / 'leer.json').read_text())['shapes']
@@ -553,8 +555,8 @@ def test_corrections_stay_and_changed_masks_are_written_anew(mine):
 def test_cutouts_of_another_mask_do_not_stay(mine):
     out = made(mine, 'png')
     assert len(list((out / 'cutouts' / 'turned').iterdir())) == 3
-    labels.save(mine.parent / 'result' / 'sem_seg' / 'turned.png', MAPS['turned'] == 1,
-                labels.PALETTE)
+    label_maps.save(mine.parent / 'result' / 'sem_seg' / 'turned.png', MAPS['turned'] == 1,
+                label_maps.PALETTE)
     made(mine, 'png')
     assert [path.name[0] for path in (out / 'cutouts' / 'turned').iterdir()] == ['1']
 
@@ -604,8 +606,8 @@ def test_words_that_do_not_parse(mine, words, told, capsys):
 
 def test_masks_that_do_not_fit(mine, capsys):
     folder = mine.parent / 'result' / 'sem_seg'
-    labels.save(folder / 'leer.png', np.zeros((4, 7)), labels.PALETTE)
-    labels.save(folder / 'p.q.png', np.full((6, 9), 9), labels.PALETTE)
+    label_maps.save(folder / 'leer.png', np.zeros((4, 7)), label_maps.PALETTE)
+    label_maps.save(folder / 'p.q.png', np.full((6, 9), 9), label_maps.PALETTE)
     assert run(mine, 'coco') == 1
     assert '2 of 4 images failed, the others are done; first leer' in (line := error(capsys))
     assert 'leer.png: 4 x 7, its image is 5 x 7' in line

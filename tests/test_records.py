@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from misc.files import labels, records
+from misc.files import label_maps, records
 from misc.pyutils import UserError
 
 SETTINGS = {'stage': 'make_cam', 'scales': [1.0, 0.5], 'classes': ('a', 'b'), 'weights': '00ff'}
@@ -163,10 +163,24 @@ def test_whether_a_folder_is_of_given_settings(tmp_path):
     assert not records.is_of(tmp_path, SETTINGS | {'weights': 'unknown'})  # nothing tells
 
 
+def test_code_is_compared_with_digests_of_the_same_scheme_only(tmp_path):
+    open_folder(tmp_path, code='0123456789abcdef')  # by an earlier version
+    (tmp_path / 'x.npz').write_text('1')
+    before = stored(tmp_path)
+    open_folder(tmp_path, code='2:aa')
+    assert records.is_of(tmp_path, SETTINGS | {'code': '2:aa'})
+    assert stored(tmp_path) == before  # what was made from it stays valid
+    open_folder(tmp_path, overwrite=True, code='2:aa')
+    (tmp_path / 'x.npz').write_text('1')
+    with pytest.raises(UserError, match='code: was 2:aa, now 2:bb'):
+        open_folder(tmp_path, code='2:bb')
+    assert records.completed({'code': '2:aa'}, {}) == {'code': '2:aa'}
+
+
 def test_what_the_values_mean_lies_beside_the_record(tmp_path):
-    text = labels.legend(('cat', 'a dog'))
+    text = label_maps.legend(('cat', 'a dog'))
     assert text == '0 background\n1 cat\n2 a dog\n255 ignored\n'
-    assert labels.legend(('cat', 'a dog'), first=0) == '0 cat\n1 a dog\n'
+    assert label_maps.legend(('cat', 'a dog'), first=0) == '0 cat\n1 a dog\n'
     assert legend_of(tmp_path / 'new', text) == text
     (tmp_path / 'new' / 'x.png').write_text('1')
     before = (tmp_path / 'new' / 'classes.txt').stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""The files that other tools read: what each format makes of an image, and of all of them.
+"""Files that other tools read: what each format makes of an image, and of all of them.
 
 A photograph's name is its path below the folder that holds all of them ('x.jpg', 'dog/x.jpg'), and
 lies at images/NAME. Polygons are those of `outlines`; classes are numbered as in label maps.
@@ -18,7 +18,7 @@ import numpy as np
 
 from misc.draw import drawing
 from misc.export.outlines import outlines
-from misc.files import coco, labels
+from misc.files import coco, label_maps
 from misc.pyutils import atomic_path, write_json, write_text, writing
 
 RLE, POLYGONS = 'rle', 'polygons'
@@ -27,7 +27,9 @@ LABELME = '5.5.0'  # version of the files
 
 
 class Object(NamedTuple):
-    """A class in a label map, or an instance: its number in the map, its class from 1, its score.
+    """A class in a label map, or an instance.
+
+    number: its number in the map; label: its class from 1; score: None of label maps.
     """
 
     number: int
@@ -39,9 +41,11 @@ class Object(NamedTuple):
 class Picture:
     """What is exported of an image.
 
-    numbers: (H, W), at each pixel the number of an object, or of none of them (0; 255 where a label
-    map ignores it); objects: in the order of their numbers; read: gives the photograph, uint8 (H,
-    W, 3).
+    name: as above; photograph: its file.
+    numbers: (H, W), at each pixel the number of an object, or of none (0; 255 where a label map
+    ignores it).
+    objects: in the order of their numbers.
+    read: gives the photograph, uint8 (H, W, 3).
     """
 
     image_id: str
@@ -57,16 +61,18 @@ class Picture:
         return stem_of(self.name)
 
     def masks(self) -> Iterable[tuple[Object, np.ndarray]]:
-        """Each object and its pixels, bool (H, W), whose columns lie in one piece."""
+        """Yield each object and its pixels, bool (H, W), whose columns lie in one piece."""
         turned = np.ascontiguousarray(self.numbers.T)
         return ((one, (turned == one.number).T) for one in self.objects)
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What a format is told: where its files go, the names of the classes, their colours (256, 3),
-    how masks are written, how far polygons may be simplified (pixels), whether photographs are
-    there, whether the objects are instances.
+    """What a format must know of an export.
+
+    out: where its files go; classes, palette: as of the data set.
+    segments: how masks are written; tolerance: of `outlines`.
+    with_images: whether photographs are there; instances: whether the objects are instances.
     """
 
     out: Path
@@ -78,17 +84,20 @@ class Export:
     instances: bool = False
 
     def polygons(self, mask: np.ndarray) -> list[np.ndarray]:
+        """Return the polygons of a mask, bool (H, W)."""
         return outlines(np.ascontiguousarray(mask), self.tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format: image(export, picture) writes what there is for an image, if there is something,
-    and returns what finish(export, entries) needs of it, in the order of the list.
+    """A format: how it writes an image, and what comes when all are written.
 
-    segments: how it can write masks, the usual way first; own: (folder, ending) of the file that
-    tells that an image is done, in formats without entries; folders, files: everything that it
-    makes; images: whether photographs lie with it (None: never).
+    image(export, picture): writes the image's own files; returns its entry, where it has one.
+    finish(export, entries): writes the files of all images; entries in the order of the list.
+    segments: how it can write masks, the usual way first.
+    own: (folder, ending) of the file that tells that an image is done, in formats without entries.
+    folders, files: everything that it makes.
+    needs_images: whether photographs must lie with it; None where they never do.
     """
 
     about: str
@@ -102,7 +111,7 @@ class Format:
 
 
 def stem_of(name: str) -> str:
-    """'dog/x.jpg' -> 'dog/x'."""
+    """Return a name without its ending: 'dog/x.jpg' -> 'dog/x'."""
     return str(PurePosixPath(name).with_suffix(''))
 
 
@@ -264,14 +273,14 @@ def _hf_image(export: Export, picture: Picture) -> dict[str, Any]:
         with atomic_path(export.out / entry['instances_file_name']) as temporary:
             temporary.write_bytes(
                 cv2.imencode('.png', picture.numbers.astype(np.uint16))[1].tobytes())
-    labels.save(export.out / entry['mask_file_name'], label_map, export.palette)
+    label_maps.save(export.out / entry['mask_file_name'], label_map, export.palette)
     return entry | {'labels': sorted({one.label for one in picture.objects})}
 
 
 def _hf_finish(export: Export, entries: list[dict[str, Any]]) -> None:
     write_text(export.out / 'metadata.jsonl',
                ''.join(f'{json.dumps(entry)}\n' for entry in entries))
-    write_text(export.out / labels.LEGEND, labels.legend(export.classes))
+    write_text(export.out / label_maps.LEGEND, label_maps.legend(export.classes))
 
 
 FORMATS = {
@@ -287,4 +296,4 @@ FORMATS = {
                   own=('overlays', '.png'), folders=('overlays', 'cutouts'), needs_images=None),
     'hf': Format('a folder for datasets.load_dataset: photographs, masks, metadata.jsonl',
                  _hf_image, _hf_finish, folders=(IMAGES, 'masks', 'instances'),
-                 files=('metadata.jsonl', labels.LEGEND), needs_images=True)}
+                 files=('metadata.jsonl', label_maps.LEGEND), needs_images=True)}

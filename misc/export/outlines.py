@@ -1,5 +1,8 @@
-"""Masks -> polygons along the edges of their pixels: pixel (x, y) covers x..x+1 and y..y+1, so that
-a polygon's area is its number of pixels, and a region of one pixel is a square of side 1."""
+"""Polygons of masks, along the edges of their pixels.
+
+Pixel (x, y) covers x..x+1 and y..y+1, so that a polygon's area is its number of pixels, and a
+region of one pixel is a square of side 1.
+"""
 import cv2
 import numpy as np
 
@@ -8,12 +11,15 @@ TRIED = 16  # corners of a hole, at most, that a bridge to it may begin at
 
 
 def outlines(mask: np.ndarray, tolerance: float) -> list[np.ndarray]:
-    """The regions of a mask, bool (H, W): for each a closed polygon, int (n, 2), x then y.
+    """Return a closed polygon for each region of a mask.
 
     Pixels that touch at a corner are one region. A hole is joined to the outline around it by a
-    bridge without width, there and back, so that one polygon holds both. tolerance: corners that
-    the outline without them passes within so many pixels are left out; 0 keeps all; a region whose
-    area would change by more than `MOST` keeps all, too.
+    bridge without width, there and back, so that one polygon holds both.
+
+    mask: bool (H, W), contiguous.
+    tolerance: corners that the outline without them passes within so many pixels are left out; 0
+    keeps all; a region whose area would change by more than `MOST` keeps all, too.
+    Returns int (n, 2) each, x then y.
     """
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     if not width:
@@ -37,7 +43,7 @@ def outlines(mask: np.ndarray, tolerance: float) -> list[np.ndarray]:
 
 
 def area(polygon: np.ndarray) -> float:
-    """Area inside a closed polygon (n, 2)."""
+    """Return the area inside a closed polygon (n, 2)."""
     x, y = polygon.T.astype(np.float64)
     return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 if len(polygon) else 0.0
 

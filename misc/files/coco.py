@@ -9,21 +9,22 @@ from pycocotools import mask as coco_mask
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """What photographs are called in a file: their paths below the folder that holds them all."""
+    """Return what photographs are called: their paths below the folder that holds them all."""
     folder = os.path.commonpath([path.parent for path in paths]) if paths else ''
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def image(number: int, name: str, hw: tuple[int, int]) -> dict[str, Any]:
-    """An entry of `images`. number: its id."""
+    """Return the entry of `images` whose id is `number`."""
     return {'id': number, 'file_name': name, 'height': hw[0], 'width': hw[1], 'license': 1}
 
 
 def annotation(label: int, mask: np.ndarray, **more: Any) -> dict[str, Any]:
-    """An entry of `annotations`, without the ids of itself and of its image: the area of a mask,
-    bool (H, W), its box (x, y, width, height), its segmentation as compressed run lengths.
+    """Return the entry of `annotations` of a mask, bool (H, W), without ids.
 
-    label: the class from 1, its category_id; more: keys that are added, or take another's place.
+    It holds the area, the box (x, y, width, height), the mask as compressed run lengths.
+    label: the class from 1, its category_id.
+    more: keys that are added, or take the place of another.
     """
     # quick where the mask's columns lie in one piece, as those of a transposed map do
     encoded = coco_mask.encode(np.asfortranarray(mask).view(np.uint8))
@@ -35,7 +36,7 @@ def annotation(label: int, mask: np.ndarray, **more: Any) -> dict[str, Any]:
 
 def content(classes: Sequence[str], description: str, images: list[dict[str, Any]],
             annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    """The whole file; the classes are its categories, from 1."""
+    """Put the whole file together; the classes are its categories, from 1."""
     categories = [{'id': number, 'name': name, 'supercategory': 'object'}
                   for number, name in enumerate(classes, start=1)]
     return {'info': {'description': description, 'version': '1.0'},

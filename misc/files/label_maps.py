@@ -29,9 +29,9 @@ PALETTE = _palette()
 
 
 def legend(classes: Sequence[str], first: int = 1) -> str:
-    """The names of the classes -> the text of `LEGEND`, a line for each value: '0 background', '1
-    aeroplane', ..., '255 ignored'.
+    """Return the text of `LEGEND`, a line for each value of label maps with these classes.
 
+    It is '0 background', '1 aeroplane', ..., '255 ignored'.
     first: the value of the first class; where it is 0 (instance masks) there are classes alone.
     """
     values = {first + number: name for number, name in enumerate(classes)}
@@ -57,8 +57,9 @@ def save(path: str | os.PathLike, label_map: np.ndarray, palette: np.ndarray) ->
 
 
 def load(path: str | os.PathLike, remedy: str = 'it is needed here') -> np.ndarray:
-    """uint8 (H, W). Raises UserError, with `remedy`, where the file is missing, and where it is not
-    an 8-bit map.
+    """Read a label map, uint8 (H, W).
+
+    Raises UserError, with `remedy`, where the file is missing, and where it is not an 8-bit map.
     """
     try:
         with Image.open(path) as picture:
