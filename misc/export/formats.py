@@ -242,8 +242,9 @@ def _labelme_image(export: Export, picture: Picture) -> None:
 
 def _png_image(export: Export, picture: Picture) -> None:
     image, folder = picture.read(), export.out / 'cutouts' / picture.stem
-    with writing(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # of another label map there may be others
+    if folder.is_dir():  # of another label map there may be others
+        with writing(folder):
+            shutil.rmtree(folder)
     for one, mask in picture.masks():
         name = re.sub(r'[^\w.-]+', '_', export.classes[one.label - 1])
         drawing.save(folder / f'{one.number}_{name}.png',
