@@ -177,7 +177,8 @@ def run(args: argparse.Namespace, stages: Stages) -> None:
     with inference.Images(list(keys), is_done, args.num_workers, made=made) as images:
         entries = [entry for _, entry in images.todo(make)]
     form.finish(export, entries)
-    print(f'written: {export.out}, {len(ids)} images ({form.about}); docs/export.md: how to load it')
+    print(f'written: {export.out}, {len(ids)} images ({form.about}); docs/export.md: how to load '
+          'it')
 
 
 def folder_of(args: argparse.Namespace, masks: Masks, source: Source, listed: str) -> str:
