@@ -152,7 +152,7 @@ def run(args: argparse.Namespace, stages: Stages) -> None:
     # what an image is called here: its own file, where it has one, without the ending
     keys = {f'{form.own[0]}/{formats.stem_of(names[image_id])}' if form.own else image_id: image_id
             for image_id in ids}
-    if len(keys) < len(ids):
+    if len({formats.stem_of(name) for name in names.values()}) < len(ids):
         raise UserError(f'{source.root}: two of these photographs differ by their ending alone; '
                         'give them other names')
     start_log(None)
@@ -261,15 +261,26 @@ def clear(out: Path, form: formats.Format) -> None:
 
 
 def place(photograph: Path, target: Path, how: str) -> None:
-    """Put a copy of the photograph, or a link to it, where it is not there yet."""
+    """Put a copy of the photograph, or a link to it, where it is not there yet.
+
+    A copy has the time of its photograph, which tells whether it is one of today's.
+    """
     wanted = os.path.abspath(photograph)
-    if how == 'copy' and not is_whole(target):
+    if how == 'copy':
+        stat = os.stat(wanted)
+        if target.is_file() and _dated(target.stat()) == _dated(stat):
+            return
         with atomic_path(target) as temporary:
             shutil.copyfile(wanted, temporary)
+            os.utime(temporary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     elif how == 'link' and not (target.is_symlink() and os.readlink(target) == wanted):
         with atomic_path(target) as temporary:
             temporary.unlink()
             temporary.symlink_to(wanted)
+
+
+def _dated(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_size, stat.st_mtime_ns
 
 
 def picture_of(source: Source, masks: Masks, folder: str, remedy: str, image_id: str,

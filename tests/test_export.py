@@ -42,9 +42,9 @@ MAPS = {'hüllen a': map_of(), 'turned': map_of(3).T.copy(), 'leer': np.zeros((5
 FILES = {'hüllen a': 'hüllen a.jpg', 'turned': 'turned.JPG', 'leer': 'leer.png', 'p.q': 'p.q.png'}
 
 
-def photograph(path, hw, orientation=1):
+def photograph(path, hw, orientation=1, shade=0):
     """As viewers show it of size (H, W); on the disk it is as orientation 6 or 1 wants it."""
-    values = np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8)
+    values = np.random.default_rng(shade).integers(0, 256, (*hw, 3), np.uint8)
     picture, exif = Image.fromarray(values), Image.Exif()
     if orientation == 6:
         picture, exif[0x0112] = picture.transpose(Image.Transpose.ROTATE_90), 6
@@ -546,7 +546,13 @@ def test_corrections_stay_and_changed_masks_are_written_anew(mine):
         (out / 'images' / f'{image_id}.json').write_text('corrected')
     label_maps.save(mine.parent / 'result' / 'sem_seg' / 'leer.png', np.ones((5, 7)),
                     label_maps.PALETTE)
+    before = {path: path.stat().st_mtime_ns for path in (out / 'images').glob('*')}
+    photograph(mine / 'images' / 'p.q.png', (6, 9), shade=7)
     made(mine, 'labelme')
+    assert {path.name for path in before if path.stat().st_mtime_ns != before[path]
+            } == {'leer.json', 'p.q.png', 'p.q.json'}
+    assert (out / 'images' / 'p.q.png').read_bytes() == (
+        mine / 'images' / 'p.q.png').read_bytes()
     assert (out / 'images' / 'turned.json').read_text() == 'corrected'
     shape, = json.loads((out / 'images' / 'leer.json').read_text())['shapes']
     assert polygon_area(shape['points']) == 35
