@@ -204,7 +204,10 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
         learner = objectives.Learner(net, objective)
         return lambda: training.step(learner, optimizer, scaler, batch, objective, settings)
 
-    plain, work = seconds(job('fp32'), args), gigaflop(job('fp32'))
+    plain, threads = seconds(job('fp32'), args), torch.get_num_threads()
+    torch.set_num_threads(1)  # a step's own threads are not seen by the counter
+    work = gigaflop(job('fp32'))
+    torch.set_num_threads(threads)
     net.to(memory_format=torch.channels_last)
     taken = seconds(job(args.precision), args)
     return {'seconds': taken / args.batch, 'network': taken / args.batch,
