@@ -287,8 +287,8 @@ def _threads(learner: nn.Module, device: torch.device) -> int:
 
 def _backward_by_threads(learner: nn.Module, shares: list[Batch], counts: torch.Tensor,
                          training: Training) -> tuple[torch.Tensor, list[str]]:
-    """Add the gradient of `shares`, each computed by a thread of its own, to that of the parameters;
-    the values of loss and parts, and their names.
+    """Add the gradient of `shares` to the parameters', each computed by a thread of its own; the
+    values of loss and parts, and their names.
 
     Threads that share every operation wait for each other thousands of times a step, and beside
     another busy program each time for one that has no core; these wait once. Gradients are added in
@@ -297,23 +297,23 @@ def _backward_by_threads(learner: nn.Module, shares: list[Batch], counts: torch.
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     threads = torch.get_num_threads()
 
-    def gradients(share: Batch) -> tuple[torch.Tensor, list[str], tuple[torch.Tensor | None, ...]]:
+    def gradients(share: Batch) -> tuple[tuple[torch.Tensor, list[str]], tuple[torch.Tensor, ...]]:
         torch.set_num_threads(threads // len(shares))  # for this thread, and those that start later
         loss, values, names = _forward(learner, share, counts, training, cache=False)
-        return values, names, torch.autograd.grad(loss, parameters, allow_unused=True)
+        return (values, names), torch.autograd.grad(loss, parameters, allow_unused=True)
 
     total: torch.Tensor | float = 0.0
     try:
         with ThreadPoolExecutor(len(shares)) as pool:
-            for values, names, found in pool.map(gradients, shares):
-                total = total + values
+            for told, found in pool.map(gradients, shares):
+                total = total + told[0]
                 for parameter, gradient in zip(parameters, found, strict=True):
                     if gradient is not None:
                         before = parameter.grad
                         parameter.grad = gradient if before is None else before + gradient
     finally:
         torch.set_num_threads(threads)
-    return total, names
+    return total, told[1]
 
 
 def _parts(batch: Batch, number: int) -> Iterator[Batch]:
