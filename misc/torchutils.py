@@ -64,17 +64,13 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UserError('--precision bf16: this GPU has no bf16; use fp16 or fp32')
 
 
-def autocast(precision: str, device: torch.device,
-             cache: bool = True) -> contextlib.AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
     """The context in which networks compute in `precision`; parameters, losses and sums stay
     float32.
-
-    cache: keep what weights were rounded to until its end. Threads share what is kept, and the
-    first to end throws it away: give False in each of several.
     """
     if precision == 'fp32':
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], cache_enabled=cache)
+    return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
 def set_deterministic(wanted: bool) -> None:

@@ -261,12 +261,12 @@ def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp
     return total, names
 
 
-def _forward(learner: nn.Module, part: Batch, counts: torch.Tensor, training: Training,
-             cache: bool = True) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def _forward(learner: nn.Module, part: Batch, counts: torch.Tensor,
+             training: Training) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """The loss of a part of a batch, to go backward from; the values of loss and parts, and their
     names.
     """
-    with torchutils.autocast(training.precision, training.device, cache):
+    with torchutils.autocast(training.precision, training.device):
         loss, others = learner(part, counts)
     values = torch.stack([loss.detach(), *(value.detach() for value in others.values())])
     return loss, values, ['loss', *others]
@@ -297,14 +297,19 @@ def _backward_by_threads(learner: nn.Module, shares: list[Batch], counts: torch.
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     threads = torch.get_num_threads()
 
-    def gradients(share: Batch) -> tuple[tuple[torch.Tensor, list[str]], tuple[torch.Tensor, ...]]:
+    def start() -> None:
         torch.set_num_threads(threads // len(shares))  # for this thread, and those that start later
-        loss, values, names = _forward(learner, share, counts, training, cache=False)
+        # What weights were rounded to is shared by all threads. Within another autocast, the end of
+        # that of the forward pass does not throw it away while others still need it.
+        torch.autocast(training.device.type, enabled=False).__enter__()
+
+    def gradients(share: Batch) -> tuple[tuple[torch.Tensor, list[str]], tuple[torch.Tensor, ...]]:
+        loss, values, names = _forward(learner, share, counts, training)
         return (values, names), torch.autograd.grad(loss, parameters, allow_unused=True)
 
     total: torch.Tensor | float = 0.0
     try:
-        with ThreadPoolExecutor(len(shares)) as pool:
+        with ThreadPoolExecutor(len(shares), initializer=start) as pool:
             for told, found in pool.map(gradients, shares):
                 total = total + told[0]
                 for parameter, gradient in zip(parameters, found, strict=True):
@@ -312,6 +317,7 @@ def _backward_by_threads(learner: nn.Module, shares: list[Batch], counts: torch.
                         before = parameter.grad
                         parameter.grad = gradient if before is None else before + gradient
     finally:
+        torch.clear_autocast_cache()
         torch.set_num_threads(threads)
     return total, told[1]
 

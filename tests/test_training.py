@@ -151,6 +151,30 @@ def test_every_thread_computes_in_the_precision_asked_for(threads):
         assert [seen[2] for seen in objective.seen] == [dtype] * 3
 
 
+class Twice(Objective):
+    """Every weight is used twice, in the first image's share after the other's forward pass."""
+
+    def __init__(self):
+        super().__init__(None, CPU)
+        self.ended = threading.Event()
+
+    def loss(self, net, part, counts):
+        loss = net(part['image'][:, :, 0]).sum()
+        if part['index'][0] == 0:
+            assert self.ended.wait(60)
+        loss = loss + net(part['image'][:, :, 1]).sum()
+        if part['index'][0] == 1:
+            loss.register_hook(lambda gradient: self.ended.set())
+        return loss, {}
+
+
+def test_threads_share_what_weights_were_rounded_to(threads):
+    """Else the gradients of one weight's uses would be added in bf16, or in float32, by chance."""
+    net = torch.nn.Linear(1, 1, bias=False)
+    step(net, Twice(), [[1.0, 2 ** -9], [0.0, 0.0]], precision='bf16')
+    assert net.weight.grad.item() == 1
+
+
 @pytest.mark.parametrize(('layer', 'shares'), [
     (torch.nn.BatchNorm1d(1), 1), (torch.nn.BatchNorm1d(1).eval(), 3), (torch.nn.Dropout(0.5), 1),
     (torch.nn.Dropout(0.0), 3), (torch.nn.LayerNorm(1), 3)])
