@@ -281,8 +281,9 @@ def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp
 
 def _forward(learner: nn.Module, part: Batch, counts: torch.Tensor,
              training: Training) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """The loss of a part of a batch, to go backward from; the values of loss and parts, and their
-    names.
+    """Compute the loss of a part of a batch.
+
+    Returns it, to go backward from; the values of loss and parts; and their names.
     """
     with torchutils.autocast(training.precision, training.device):
         loss, others = learner(part, counts)
@@ -291,9 +292,11 @@ def _forward(learner: nn.Module, part: Batch, counts: torch.Tensor,
 
 
 def _threads(learner: nn.Module, device: torch.device) -> int:
-    """How many threads take a share of a batch each: 1 (torch's own then share every operation) on
-    a GPU, for several processes, and where what is computed of one image depends on the others: by
-    a batch norm of the batch's statistics, or dropout drawn from torch's one generator.
+    """How many threads take a share of a batch each.
+
+    1 (torch's own then share every operation) on a GPU, for several processes, and where what is
+    computed of one image depends on the others: by a batch norm of the batch's statistics, or by
+    dropout drawn from torch's one generator.
     """
     if device.type != 'cpu' or not isinstance(learner, Learner) or any(
             module.training and (type(module).forward is nn.BatchNorm2d.forward
@@ -305,12 +308,12 @@ def _threads(learner: nn.Module, device: torch.device) -> int:
 
 def _backward_by_threads(learner: nn.Module, shares: list[Batch], counts: torch.Tensor,
                          training: Training) -> tuple[torch.Tensor, list[str]]:
-    """Add the gradient of `shares` to the parameters', each computed by a thread of its own; the
-    values of loss and parts, and their names.
+    """Compute the gradient of each share by a thread of its own, and add it to the parameters'.
 
-    Threads that share every operation wait for each other thousands of times a step, and beside
-    another busy program each time for one that has no core; these wait once. Gradients are added in
-    the order of the shares, so that every run has the same bits.
+    Returns the values of loss and parts, and their names. Threads that share every operation wait
+    for each other thousands of times a step, and beside another busy program each time for one that
+    has no core; these wait once. Gradients are added in the order of the shares, so that every run
+    has the same bits.
     """
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     threads = torch.get_num_threads()
