@@ -15,27 +15,32 @@ How each is defined: misc/score/analysis.py. Of a method:
   threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too,
                               --eval_amn_cam_thres, --sem_seg_bg_thres), and the mIoU there
   threshold_from              'auto', where the threshold in use was chosen from the activations;
-  else not there threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold
-  published for VOC 2012, and loss_published              best_miou - the mIoU there best_threshold,
-  best_miou   the best global threshold, the lowest of equals; loss_used: best_miou - miou_used
+                              else not there
+  threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold published for
+  loss_published              VOC 2012, and best_miou - the mIoU there; not of a walk that is not
+                              as published (--sem_seg_from, --sem_seg_background)
+  best_threshold, best_miou   the best global threshold, the lowest of equals;
+                              loss_used: best_miou - miou_used
   within_1_point,             [lowest, highest] threshold of the stretch around the best that comes
-  within 0.01 within_5_points             and 0.05 of it curve, precision, recall    at each of
-  "thresholds": mIoU; precision and recall of the foreground's pixels oracle
-  image_mean_single (at image_mean_single_threshold) and image_mean_own: mean over images of
-                              the image's mIoU, at the one threshold that is best for it, and at
-                              each image's own;
-                              dataset_single and dataset_own: mIoU of the data set, likewise
+  within_5_points             within 0.01 and 0.05 of it
+  curve, precision, recall    at each of "thresholds": mIoU; precision and recall of the
+                              foreground's pixels
+  oracle                      image_mean_single (at image_mean_single_threshold) and image_mean_own:
+                              mean over images of the image's mIoU, at the one threshold that is
+                              best for it, and at each image's own; dataset_single and dataset_own:
+                              mIoU of the data set, likewise
   own_thresholds              of the images' own best thresholds: mean, std, quantiles (in %),
                               twentieths (images in [0, 0.05), ... [0.95, 1]), images (those with a
                               known pixel)
   objects                     pairs of an image and a class in it, of two pixels or more and some
-  activation cv, top_tenth_ratio         imbalance within objects: mean and median over them
+                              activation
+  cv, top_tenth_ratio         imbalance within objects: mean and median over them
   foreground_mean,            the gap between foreground and background; gap is the difference of
-  both means, auc the area background_mean, gap, auc   under the ROC curve histograms
-  foreground, background: pixels in 50 even bins of activation classes                     for
-  background and each class iou, precision and recall at the used and the best threshold
-                              (iou_used, iou_best, ...), own_best_threshold and own_best_iou; for
-                              classes objects ... auc, too
+  background_mean, gap, auc   both means, auc the area under the ROC curve
+  histograms                  foreground, background: pixels in 50 even bins of activation
+  classes                     for background and each class iou, precision and recall at the used
+                              and the best threshold (iou_used, iou_best, ...), own_best_threshold
+                              and own_best_iou; for classes objects ... auc, too
 """
 import csv
 import dataclasses
@@ -48,7 +53,7 @@ from typing import Any
 import numpy as np
 
 from misc import torchutils
-from misc.contract.settings import AUTO, AmnScore, Analysis, CamScore, PseudoMasks
+from misc.contract.settings import AUTO, AmnScore, Analysis, CamScore, PseudoMasks, Walk
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.draw import plots
 from misc.files import activations, records
@@ -64,7 +69,8 @@ PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold,
 @dataclasses.dataclass
 class Method:
     """A folder of activations: load(id) gives keys (K,) and planes (K, H, W). is_auto: its
-    threshold was chosen from them.
+    threshold was chosen from them; is_published: they are made as published, where anything is
+    published of them.
     """
 
     title: str
@@ -72,6 +78,7 @@ class Method:
     threshold: float
     load: Callable[[str], tuple[np.ndarray, np.ndarray]]
     is_auto: bool = False
+    is_published: bool = True
 
 
 def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMasks) -> None:
@@ -86,9 +93,12 @@ def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMas
         result = analysis.analyse(job.source, ids, method.load, method.threshold,
                                   job.run.num_workers)
         summary = analysis.summary(result, method.title, method.threshold, job.source.classes)
-        chosen = {'threshold_from': AUTO} if method.is_auto else {}
-        summaries[name] = _rounded(summary | published(name, result) | chosen |
-                                   {'made_by': records.made_by(method.folder)})
+        more = {'made_by': records.made_by(method.folder)}
+        if method.is_auto:
+            more['threshold_from'] = AUTO
+        if method.is_published:
+            more |= published(name, result)
+        summaries[name] = _rounded(summary | more)
         images += image_rows(name, result)
     if torchutils.is_main():
         write(job, len(ids), summaries, images)
@@ -176,11 +186,16 @@ def _pseudo_masks(job: Job, ids: list[str], masks: PseudoMasks) -> Method:
                         f'{len(ids)} walks of '
                         f'{job.lists["eval_set"]} are missing; {remedy}')
 
-    def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        walked = activations.load_walked(folder, image_id)
-        return walked.keys, walking.planes_of(walked)
-
-    return Method('pseudo-mask', folder, masks.bg_thres, load)
+    record = records.read_folder(folder) or {}
+    walk = Walk(**{name: record[name] for name in ('foreground', 'background') if name in record})
+    load = functools.partial(walking.class_planes, folder, background=walk.background)
+    threshold, is_auto = masks.bg_thres, masks.bg_thres == AUTO
+    if is_auto:  # the masks' own, where they were cut from these walks
+        same = {name: value for name, value in record.items() if name != 'stage'}
+        numbers = auto_threshold.begun_with(job.files['sem_seg_out_dir'], ['bg_thres'], **same)
+        threshold = numbers['bg_thres'] if numbers else auto_threshold.threshold_for(
+            load, ids, job.run.num_workers)
+    return Method('pseudo-mask', folder, threshold, load, is_auto, walk.is_published)
 
 
 def image_rows(name: str, result: analysis.Analysis) -> list[tuple]:

@@ -4,7 +4,7 @@ misc.command.pages README.md puts them between the marks `<!-- stages -->` and `
 import sys
 from pathlib import Path
 
-from misc.contract.stages import Stage, Stages
+from misc.contract.stages import Input, Stage, Stages
 from misc.pyutils import UserError
 from step.pipeline import STAGES
 
@@ -16,8 +16,7 @@ def table(stages: Stages) -> str:
     files = {flag: output.path for flag, (_, output) in stages.outputs().items()}
     rows = ['| stage | what it does | goes over | reads | writes |', '|---|---|---|---|---|']
     for stage in stages:
-        reads = ', '.join(_read(each.instead or each.flag, files, each.needed)
-                          for each in stage.reads)
+        reads = ', '.join(_read(each, files) for each in stage.reads)
         writes = ', '.join(f'`{output.path}`' + ('' if output.kept else ' where asked for')
                            for output in stage.writes)
         scores = 'a line of `result/scores.jsonl`' if stage.rows else ''
@@ -27,13 +26,15 @@ def table(stages: Stages) -> str:
     return '\n'.join(rows)
 
 
-def _read(flag: str, files: dict[str, str], needed: bool) -> str:
-    return f'`{files.get(flag, flag)}`' + ('' if needed else ' if there')
+def _read(read: Input, files: dict[str, str]) -> str:
+    flag = read.instead or read.flag
+    return f'`{files.get(flag, flag)}`' + ('' if read.always else ' where asked for'
+                                           if read.needed else ' if there')
 
 
 def diagram(stages: Stages) -> str:
     """The way from stage to stage, for a viewer of Mermaid (GitHub's): who makes what another
-    needs; scores are left out.
+    needs always; scores are left out.
     """
     lines = ['```mermaid', 'flowchart LR']
     shown = [stage for stage in stages if not _is_score(stage)]
@@ -41,7 +42,7 @@ def diagram(stages: Stages) -> str:
     for stage in shown:
         for each in stage.reads:
             maker = makers.get(each.instead or each.flag)
-            if each.needed and maker is not None:
+            if each.always and maker is not None:
                 lines.append(f'  {maker.name} --> {stage.name}')
     return '\n'.join([*lines, '```'])
 

@@ -48,8 +48,8 @@ class Activation(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """The random walk of one image: `keys` int64 (K,), `walked` float32 (K, h, w) at stride 4, `hw`
-    int64 (2,), the size (H, W) of the image.
+    """The random walk of one image, as misc/method/walking.py scores its classes: `keys` int64
+    (K,), `walked` float32 (K, h, w) at stride 4, `hw` int64 (2,), the size (H, W) of the image.
     """
 
     keys: np.ndarray
@@ -113,12 +113,14 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
     return _checked(_read(path, Activation, remedy), path)
 
 
-def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int],
-             remedy: str) -> Activation:
-    """The activation of an image of size `hw`, without background. Raises UserError where it is of
-    another size, too.
+def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int], remedy: str,
+             background: bool = False) -> Activation:
+    """The activation of an image of size `hw`, without background unless it is asked for. Raises
+    UserError where it is of another size, too.
     """
-    activation = load(folder, image_id, remedy).without_background()
+    activation = load(folder, image_id, remedy)
+    if not background:
+        activation = activation.without_background()
     strided = tuple((side - 1) // 4 + 1 for side in hw)
     if activation.high_res.shape[1:] != tuple(hw) or activation.strided.shape[1:] != strided:
         raise UserError(f'{folder}: the activation of {image_id} has another size than its image; '
