@@ -13,11 +13,11 @@ from misc.score import folders
 
 def run(job: Job, settings: PseudoMasks) -> None:
     folder = job.files['sem_seg_out_dir']
-    threshold = records.setting(folder, 'bg_thres', settings.bg_thres)
+    threshold = records.recorded(folder, 'bg_thres', settings.bg_thres)
     if threshold == AUTO:
         raise UserError(f'{folder} has no record of its threshold, and {AUTO} does not tell it: '
                         'give the number')
-    origin = records.setting(folder, 'bg_thres_from', None)
+    origin = records.recorded(folder, 'bg_thres_from', None)
     folders.score_label_maps(job, 'eval_sem_seg', folder, job.remedy('sem_seg_out_dir'),
                              threshold=threshold,
                              **({} if origin is None else {'threshold_from': origin}))

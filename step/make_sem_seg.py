@@ -18,7 +18,7 @@ from misc import imutils, inference, networks, torchutils
 from misc.contract.settings import AUTO, PseudoMasks, Walk
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
-from misc.files import activations, labels, records
+from misc.files import activations, label_maps, records
 from misc.files.activations import Walked
 from misc.files.inputs import Inputs, Part
 from misc.method import seeds, walking
@@ -29,8 +29,12 @@ LISTED = 'with a --train_list that holds it'
 
 
 class Unwalked(NamedTuple):
-    """An image, normalised (1, 3, H, W), its classes, keys (K,), and what walks, strided (K, h, w)
-    or (K+1, h, w).
+    """An image, its classes, and what is to walk.
+
+    keys: (K,).
+    strided: (K, h, w), or (K+1, h, w) with a background.
+    hw: the size (H, W) of the image.
+    image: normalised (1, 3, H, W).
     """
 
     keys: np.ndarray
@@ -39,19 +43,19 @@ class Unwalked(NamedTuple):
     image: torch.Tensor
 
 
-def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
+def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
     source, folder, kept, ids = (job.source, job.files['sem_seg_out_dir'],
                                  job.files['walked_out_dir'], job.ids('mask_list'))
-    net, digest = networks.load(told.network, path=job.files['irn_weights_name'],
+    net, digest = networks.load(settings.network, path=job.files['irn_weights_name'],
                                 remedy=job.remedy('irn_weights_name'), device=job.device,
-                                precision=told.precision)
-    code = networks.code_of(*told.modules())
+                                precision=settings.precision)
+    code = networks.code_of(*settings.modules())
     reads = {'activation': 'amn_cam_out_dir'}
-    if told.reads_cam:
+    if settings.reads_cam:
         reads['cam_activation'] = 'cam_out_dir'
     parts = {name: Part(job.files[flag], activations.existing_path, job.remedy(flag, LISTED))
              for name, flag in reads.items()}
-    record = {'stage': 'walk', **told.record(), 'code': code, 'weights': digest,
+    record = {'stage': 'walk', **settings.record(), 'code': code, 'weights': digest,
               'classes': source.classes,
               **{f'{name}s': records.made_by(part.folder) for name, part in parts.items()}}
     inputs, made = Inputs(source, **parts), []
@@ -64,7 +68,7 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         return kept is not None and activations.exists(kept, image_id)
 
     def is_done(image_id: str) -> bool:
-        return labels.exists(folder, image_id) and (kept is None or is_walked(image_id))
+        return label_maps.exists(folder, image_id) and (kept is None or is_walked(image_id))
 
     def read(image_id: str) -> Walked | Unwalked:
         image = imutils.read_of(source, image_id)
@@ -74,8 +78,8 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         amn, cam = (activations.of_image(part.folder, image_id, hw, part.remedy, background=True)
                     if part is not None else None
                     for part in (parts['activation'], parts.get('cam_activation')))
-        return Unwalked(amn.keys, walking.start(told.foreground, told.background, amn, cam), hw,
-                        datasets.scaled_images(image, [1.0])[0])
+        start = walking.start(settings.foreground, settings.background, amn, cam)
+        return Unwalked(amn.keys, start, hw, datasets.scaled_images(image, [1.0])[0])
 
     # behind: may wait for a GPU
     def keep(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> Walked:
@@ -88,16 +92,16 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
 
     def save(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> None:
         walked = keep(image_id, item, tensor)
-        planes = walking.planes_of(walked, told.background)
+        planes = walking.planes_of(walked, settings.background)
         label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes, resolved['bg_thres'])]
-        labels.save(labels.label_path(folder, image_id), label_map, source.palette)
+        label_maps.save(label_maps.label_path(folder, image_id), label_map, source.palette)
 
     def walk(images: inference.Images, behind: Callable[..., Any]) -> None:
         with images:
             for image_id, item in images.todo(read):
                 with images.enough([image_id]):
                     walked = (None if isinstance(item, Walked)
-                              else walked_of(net, item, told, job.device))
+                              else walked_of(net, item, settings, job.device))
                     images.save(image_id, behind, image_id, item, walked)
 
     def walk_sample(sample: list[str]) -> None:
@@ -107,15 +111,17 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
 
     resolved = masks.record()
     if masks.bg_thres == AUTO:
-        resolved = chosen_threshold(job, told, walk_sample)
+        resolved = chosen_threshold(job, settings, walk_sample)
     made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **resolved},
                                     ('.png',), job.run.overwrite, inputs=inputs, ids=ids))
     walk(inference.Images.of(job, 'mask_list', is_done, *made), save)
 
 
-def chosen_threshold(job: Job, told: Walk, walk: Callable[[list[str]], None]) -> dict[str, Any]:
-    """The number in the place of 'auto', and where it comes from, as they are recorded; chosen from
-    kept walks, those of the sample made by `walk` before. Masks that were begun so keep theirs.
+def chosen_threshold(job: Job, settings: Walk, walk: Callable[[list[str]], None]) -> dict[str, Any]:
+    """Return the number in the place of 'auto', and where it comes from, as they are recorded.
+
+    It is chosen from kept walks; `walk` makes those of the sample first. Masks that were begun so
+    keep theirs.
     """
     folder, kept, ids = (job.files['sem_seg_out_dir'], job.files['walked_out_dir'],
                          job.ids('mask_list'))
@@ -123,30 +129,31 @@ def chosen_threshold(job: Job, told: Walk, walk: Callable[[list[str]], None]) ->
     if not numbers:
         walk(auto_threshold.sample(ids))
         numbers = {'bg_thres': auto_threshold.threshold_for(
-            functools.partial(walking.class_planes, kept, background=told.background), ids,
+            functools.partial(walking.class_planes, kept, background=settings.background), ids,
             job.run.num_workers)}
-    return auto_threshold.recorded(numbers)
+    return auto_threshold.as_recorded(numbers)
 
 
-def walked_of(net: torch.nn.Module, item: Unwalked, told: Walk,
+def walked_of(net: torch.nn.Module, item: Unwalked, settings: Walk,
               device: torch.device) -> torch.Tensor:
-    """The scores of an image's classes after the walk, (K, h, w). Without a class there is nothing
-    to spread.
+    """Return the scores of an image's classes after the walk, (K, h, w).
+
+    Without a class there is nothing to spread.
     """
     if not len(item.keys):
         return item.strided[:0]
-    edge = walking.edge_of(net, torchutils.to_device(item.image, device), told.precision,
-                           told.canvas)
-    return walking.class_scores(
-        walking.walk(torchutils.to_device(item.strided, device), edge, told.power, told.beta,
-                     told.exp_times), told.background)
+    edge = walking.edge_of(net, torchutils.to_device(item.image, device), settings.precision,
+                           settings.canvas)
+    walked = walking.walk(torchutils.to_device(item.strided, device), edge, settings.power,
+                          settings.beta, settings.exp_times)
+    return walking.class_scores(walked, settings.background)
 
 
 STAGE = Stage(
     'make_sem_seg', "pseudo-masks: random walk over AMN's activations", run, (Walk, PseudoMasks),
     reads=(Input('irn_weights_name'), Input('amn_cam_out_dir'),
            Input('cam_out_dir', when=lambda args: args.sem_seg_from != 'amn')),
-    writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=labels.exists, megabytes=0.009,
+    writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=label_maps.exists, megabytes=0.009,
                    authors=True),
             Output('walked_out_dir', 'result/walked', kept=False,
                    implied=lambda args: args.sem_seg_bg_thres == AUTO,

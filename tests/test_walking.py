@@ -14,7 +14,7 @@ import torch
 from misc import indexing
 from misc.command import options
 from misc.contract.settings import WALK_BACKGROUNDS, WALK_FROM
-from misc.files import activations, labels, records, weights
+from misc.files import activations, label_maps, records, weights
 from misc.method import seeds, walking
 from misc.pyutils import UserError
 from misc.score import auto_threshold, scores
@@ -186,12 +186,13 @@ def test_the_stage_walks_what_the_formulas_say(made, foreground, background):
     for image_id in IDS[1:]:
         keys, planes = expected_planes(made.folder, image_id, foreground, background)
         expected = seeds.class_ids(keys)[seeds.arg_max(planes, 0.4)]
-        found = labels.load(labels.label_path(made.folder / 'sem_seg', image_id))
+        found = label_maps.load(label_maps.label_path(made.folder / 'sem_seg', image_id))
         assert (found != expected).mean() < 1e-3
         assert 0 < (expected > 0).mean() < 1
         kept = walking.class_planes(made.folder / 'walked', image_id, background)
         assert kept[1] == pytest.approx(planes, abs=1e-5)
-    assert not labels.load(labels.label_path(made.folder / 'sem_seg', IDS[0])).any()  # no class
+    no_class = label_maps.load(label_maps.label_path(made.folder / 'sem_seg', IDS[0]))
+    assert not no_class.any()
 
 
 def test_records_tell_what_is_not_published_and_nothing_else(made):

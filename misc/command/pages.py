@@ -1,5 +1,7 @@
-"""The README's table and diagram of the stages, made from what these say of themselves: python -m
-misc.command.pages README.md puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
+"""The README's table and diagram of the stages, made from what these say of themselves.
+
+python -m misc.command.pages README.md
+puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
 """
 import sys
 from pathlib import Path
@@ -27,21 +29,22 @@ def table(stages: Stages) -> str:
 
 
 def _read(read: Input, files: dict[str, str]) -> str:
-    flag = read.instead or read.flag
+    flag = read.fallback or read.flag
     return f'`{files.get(flag, flag)}`' + ('' if read.always else ' where asked for'
                                            if read.needed else ' if there')
 
 
 def diagram(stages: Stages) -> str:
-    """The way from stage to stage, for a viewer of Mermaid (GitHub's): who makes what another
-    needs always; scores are left out.
+    """Draw the way from stage to stage, scores left out, for a viewer of Mermaid (GitHub's).
+
+    Shown is what a stage needs in every run.
     """
     lines = ['```mermaid', 'flowchart LR']
     shown = [stage for stage in stages if not _is_score(stage)]
     makers = {output.flag: stage for stage in shown for output in stage.writes}
     for stage in shown:
         for each in stage.reads:
-            maker = makers.get(each.instead or each.flag)
+            maker = makers.get(each.fallback or each.flag)
             if each.always and maker is not None:
                 lines.append(f'  {maker.name} --> {stage.name}')
     return '\n'.join([*lines, '```'])

@@ -13,7 +13,11 @@ from misc.pyutils import UserError
 
 def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str,
             canvas_side: int) -> torch.Tensor:
-    """The boundaries of `edge_and_displacement` alone."""
+    """Return the boundaries of `edge_and_displacement` alone.
+
+    image: (1, 3, H, W), normalised.
+    Returns (1, h, w).
+    """
     return edge_and_displacement(net, image, precision, canvas_side, displaced=False)[0]
 
 
@@ -21,13 +25,15 @@ def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str,
 def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: str,
                           canvas_side: int, displaced: bool = True) -> tuple[torch.Tensor,
                                                                              torch.Tensor | None]:
-    """Of a normalised image (1, 3, H, W) at stride 4: boundary probability (1, h, w), the mean with
-    its mirror's; and, where `displaced`, the displacement (2, h, w) of the image without its
-    mirror, its stored mean subtracted.
+    """Return boundary probability and displacement of an image at stride 4.
 
-    Image and mirror are each padded with 0 at their own right and bottom to `canvas_side`, or to a
-    multiple of 16 where they are larger; not at all for 0. GroupNorm averages over the canvas, so
-    it is part of the result.
+    image: (1, 3, H, W), normalised.
+    canvas_side: image and mirror are each padded with 0 at their own right and bottom to it, or to
+      a multiple of 16 where they are larger; not at all for 0. GroupNorm averages over the canvas,
+      so it is part of the result.
+    displaced: whether the displacement is wanted.
+    Returns the probability (1, h, w), the mean with the mirror's, and the displacement (2, h, w) of
+    the image without its mirror, its stored mean subtracted, or None.
     """
     hw = image.shape[2:]
     canvas = [max(canvas_side, side) for side in maps.rounded_up(tuple(hw))] if canvas_side else hw
@@ -48,14 +54,18 @@ def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: 
 
 def start(foreground: str, background: str, amn: activations.Activation,
           cam: activations.Activation | None) -> torch.Tensor:
-    """What walks of an image, of its activations at stride 4: a plane of each class (K, h, w), and
-    where there is a `background` its plane after them, (K+1, h, w). Values lie between 0 and 1.
+    """Return what walks of an image, from its activations at stride 4.
 
-    A class's plane, by `foreground`: `amn`, a, AMN's activation of it; `cam`, c, CAM's; `mean`,
-    (a + c) / 2; `geometric`, sqrt(a c). The background's, by `background`: `inverse`, 1 - the
-    largest a of the position's classes; `amn`, AMN's own background plane; `constant`, 1.
+    That is a plane of each class (K, h, w), and where there is a `background` its plane after them,
+    (K+1, h, w). Values lie between 0 and 1.
 
-    amn: with its background plane, where `background` is amn; cam: None where it is not read.
+    foreground: a class's plane. amn: a, AMN's activation of it; cam: c, CAM's; mean: (a + c) / 2;
+        geometric: sqrt(a c).
+    background: inverse: 1 - the largest a of the classes; amn: AMN's own background plane;
+        constant: 1; none: no plane.
+    amn: with its background plane, where `background` is amn.
+    cam: None where it is not read.
+
     Raises UserError where CAM's classes are not AMN's, or the background plane is missing.
     """
     if cam is not None and not np.array_equal(cam.keys, amn.keys):
@@ -86,14 +96,18 @@ def start(foreground: str, background: str, amn: activations.Activation,
 @torch.inference_mode()
 def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float,
          exp_times: int) -> torch.Tensor:
-    """Spread activations (K, h, w), to the given power, along T^(2^exp_times). Returns (K, h, w).
+    """Spread activations, to the given power, along T^(2^exp_times).
+
+    strided: (K, h, w).
+    edge: (1, h, w).
+    Returns (K, h, w).
     """
     return indexing.propagate_to_edge(strided ** power, edge, beta=beta, exp_times=exp_times)[:, 0]
 
 
 @torch.inference_mode()
 def class_scores(walked: torch.Tensor, background: str) -> torch.Tensor:
-    """The walk of what `start` gave -> the score of each class, (K, h, w).
+    """Return the score of each class, (K, h, w), from the walk of what `start` gave.
 
     Without a background it is the walk itself, which `planes_of` divides by its maximum. Else, f
     and b being the walks of class and background, it is the share f / (f + b), or with the
@@ -109,9 +123,10 @@ def class_scores(walked: torch.Tensor, background: str) -> torch.Tensor:
 
 @torch.inference_mode()
 def planes_of(walked: activations.Walked, background: str = 'none') -> np.ndarray:
-    """The `class_scores` of an image resized x4, cut to (H, W), and without a background divided by
-    their overall maximum: (K, H, W), which --sem_seg_bg_thres is compared with. All 0 where nothing
-    is left of the activation.
+    """Return the `class_scores` at full size; without a background divided by their maximum.
+
+    Returns (K, H, W), which --sem_seg_bg_thres is compared with: resized x4 and cut. All 0 where
+    nothing is left of the activation.
     """
     height, width = walked.hw
     if len(walked.keys) == 0:
@@ -126,6 +141,6 @@ def planes_of(walked: activations.Walked, background: str = 'none') -> np.ndarra
 
 def class_planes(folder: str | os.PathLike, image_id: str,
                  background: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is scored of a kept walk: keys (K,) and planes (K, H, W)."""
+    """Read what is scored of a kept walk: keys (K,) and planes (K, H, W)."""
     walked = activations.load_walked(folder, image_id)
     return walked.keys, planes_of(walked, background)

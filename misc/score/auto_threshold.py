@@ -1,11 +1,10 @@
-"""A global threshold chosen without ground truth, from nothing but images, image-level labels and
-activations.
+"""A global threshold chosen without ground truth: from images, image-level labels and activations.
 
 All ways but the CRF's are functions of one histogram: of each pixel's strongest activation among
 the classes present, over all pixels of all images. Its bin 0 counts the pixels that pass no
-threshold of `scores.GRID` (activation 0), bin k
-those that pass k of them: (k-1)/100 < activation <= k/100. So the foreground at GRID[t] is the bins
-above t, exactly.
+threshold of `scores.GRID` (activation 0), bin k those that pass k of them: (k-1)/100 < activation
+<= k/100. So the foreground at GRID[t] is the bins above t, exactly.
+
 Which way `auto` is, CHOSEN, was decided on two sets of images (README);
 script/compare_thresholds.py measures all of them on one's own. No constant of it was fitted.
 """
@@ -35,19 +34,16 @@ _MIDDLES = np.array([0, *(2 * number - 1 for number in range(1, len(scores.GRID)
 
 
 def sample(ids: list[str], at_most: int = LARGEST_SAMPLE) -> list[str]:
-    """`at_most` of `ids`, drawn by a hash of each id: the same ones whatever the order of the list
-    and the seed of the run.
-    """
+    """Draw `at_most` of `ids` by a hash of each, whatever the order of the list and --seed."""
     return sorted(ids, key=lambda image_id: (torchutils.image_seed(0, 0, image_id, 'threshold'),
                                              image_id))[:at_most]
 
 
 def histogram(planes: np.ndarray) -> np.ndarray:
-    """One image's pixels by the number of thresholds that their strongest activation passes: int64
-    (T+1,).
+    """Count one image's pixels by how many thresholds their strongest activation passes.
 
-    planes: (K, H, W) without background. All 0 for K = 0: without a class there is nothing to tell
-    apart.
+    planes: (K, H, W) without background.
+    Returns int64 (T+1,). All 0 for K = 0: without a class there is nothing to tell apart.
     """
     thresholds = np.array(scores.GRID, planes.dtype)
     passed = np.searchsorted(thresholds, planes.max(0).ravel() if len(planes) else planes.ravel(),
@@ -57,16 +53,17 @@ def histogram(planes: np.ndarray) -> np.ndarray:
 
 def pooled_histogram(folder: str | os.PathLike, ids: list[str], remedy: str,
                      num_workers: int) -> np.ndarray:
-    """`histograms_of` the activations in a folder. Raises UserError, with `remedy`, for the first
-    image without an activation: what is chosen from a folder must not depend on how far it was
-    made.
+    """Add up the images' histograms (T+1,), by all processes.
+
+    Raises UserError, with `remedy`, for the first image without an activation: what is chosen from
+    a folder must not depend on how far it was made.
     """
     return histograms_of(functools.partial(activations.class_planes, folder, remedy=remedy), ids,
                          num_workers)
 
 
 def histograms_of(load: Load, ids: list[str], num_workers: int) -> np.ndarray:
-    """Sum of the images' histograms (T+1,), by all processes."""
+    """Add up the histograms (T+1,) of what load(id) gives, by all processes."""
     def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         # and the image itself, so that a sum of 0 is no error
         counts = np.append(histogram(load(image_id)[1]), 1)
@@ -79,16 +76,18 @@ def histograms_of(load: Load, ids: list[str], num_workers: int) -> np.ndarray:
 # be said
 
 def cross_entropy(counts: np.ndarray) -> np.ndarray:
-    """Less cross entropy between the activation and the means of the two sides (Li and Lee, Pattern
-    Recognition 1993).
+    """Rate by the cross entropy between the activation and the means of the two sides.
+
+    The less the better. Li and Lee, Pattern Recognition 1993.
     """
     below, above = _sides(counts)
     return _level(*below) + _level(*above)
 
 
 def otsu(counts: np.ndarray) -> np.ndarray:
-    """Variance between the two sides (Otsu, IEEE Transactions on Systems, Man, and Cybernetics
-    1979).
+    """Rate by the variance between the two sides.
+
+    Otsu, IEEE Transactions on Systems, Man, and Cybernetics 1979.
     """
     (low, low_sum), (high, high_sum) = _sides(counts)
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -96,8 +95,9 @@ def otsu(counts: np.ndarray) -> np.ndarray:
 
 
 def triangle(counts: np.ndarray) -> np.ndarray:
-    """Depth below the line from the histogram's peak to the end of its longer tail (Zack, Rogers
-    and Latt, 1977).
+    """Rate by the depth below the line from the histogram's peak to the end of its longer tail.
+
+    Zack, Rogers and Latt, 1977.
     """
     first, peak, last = np.flatnonzero(counts)[0], np.argmax(counts), np.flatnonzero(counts)[-1]
     low, high = (peak, last) if last - peak >= peak - first else (first, peak)
@@ -108,8 +108,9 @@ def triangle(counts: np.ndarray) -> np.ndarray:
 
 
 def stability(counts: np.ndarray) -> np.ndarray:
-    """IoU of the foreground at t - 0.05 and at t + 0.05, all images together. The one lies within
-    the other, so it is the quotient of their areas (ours).
+    """Rate by the IoU of the foreground at t - 0.05 and at t + 0.05, all images together (ours).
+
+    The one lies within the other, so it is the quotient of their areas.
     """
     area = _sides(counts)[1][0]
     iou = np.full(len(area), np.nan)
@@ -124,8 +125,9 @@ CHOSEN = 'cross entropy'
 
 
 def choose(counts: np.ndarray, way: str = CHOSEN) -> float:
-    """The best threshold of a pooled histogram; the middle one of equals. Raises UserError where
-    there is none to choose.
+    """Return the best threshold of a pooled histogram; the middle one of equals.
+
+    Raises UserError where there is none to choose.
     """
     if np.count_nonzero(counts) < 2:
         what = 'all activations are the same' if counts.any() else 'no image shows a class'
@@ -135,17 +137,17 @@ def choose(counts: np.ndarray, way: str = CHOSEN) -> float:
 
 
 def best(values: np.ndarray, thresholds: np.ndarray) -> float:
-    """The threshold of the largest value, the middle one of equals."""
+    """Return the threshold of the largest value, the middle one of equals."""
     largest = np.flatnonzero(values == np.nanmax(values))
     return float(thresholds[largest[(len(largest) - 1) // 2]])
 
 
 def seed_thresholds(counts: np.ndarray) -> tuple[float, float]:
-    """(fg, bg) of refined seeds: the two cuts that part the pixels into background, unsure and
-    foreground with the least cross entropy, as `cross_entropy` parts them in two (ours). The middle
-    ones of equals.
+    """Choose (fg, bg) of refined seeds from a pooled histogram (ours).
 
-    Raises UserError where there are not three levels to part.
+    They part the pixels into background, unsure and foreground with the least cross entropy, as
+    `cross_entropy` parts them in two. The middle ones of equals. Raises UserError where there are
+    not three levels to part.
     """
     if np.count_nonzero(counts) == 2:
         raise UserError(f'two seed thresholds cannot be chosen from activations of two levels: '
@@ -161,11 +163,11 @@ def seed_thresholds(counts: np.ndarray) -> tuple[float, float]:
 
 
 def crf_agreement(image: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """mIoU of one image's label map and its own CRF refinement, at each threshold of CRF_GRID
-    (ours).
+    """Return mIoU of an image's label map and its own CRF refinement, at each of CRF_GRID (ours).
 
-    image: uint8 (H, W, 3); planes: (K, H, W) without background, K at least 1. About 0.1 s a
-    threshold for 500 x 375.
+    image: uint8 (H, W, 3).
+    planes: (K, H, W) without background, K at least 1.
+    About 0.1 s a threshold for 500 x 375.
     """
     labelings = [seeds.arg_max(planes, threshold) for threshold in CRF_GRID]
     n_labels = len(planes) + 1
@@ -177,13 +179,13 @@ def crf_agreement(image: np.ndarray, planes: np.ndarray) -> np.ndarray:
 
 
 def threshold_of(folder: str | os.PathLike, ids: list[str], remedy: str, num_workers: int) -> float:
-    """What `auto` means for the score of a folder of activations over `ids`; the log says it."""
+    """Choose and log what `auto` means for the score of a folder of activations over `ids`."""
     return threshold_for(functools.partial(activations.class_planes, folder, remedy=remedy), ids,
                          num_workers)
 
 
 def threshold_for(load: Load, ids: list[str], num_workers: int) -> float:
-    """What `auto` means for what load(id) gives of `ids`; the log says it."""
+    """Choose and log what `auto` means for what load(id) gives of `ids`."""
     chosen_from = sample(ids)
     threshold = choose(histograms_of(load, chosen_from, num_workers))
     log.info('threshold %.2f: chosen without ground truth (%s, %d images)', threshold, CHOSEN,
@@ -193,9 +195,7 @@ def threshold_for(load: Load, ids: list[str], num_workers: int) -> float:
 
 def seed_thresholds_of(folder: str | os.PathLike, ids: list[str], remedy: str,
                        num_workers: int) -> tuple[float, float]:
-    """What `auto` means for (fg, bg) of the seeds made of a folder of activations over `ids`; the
-    log says it.
-    """
+    """Choose and log what `auto` means for (fg, bg) of the seeds of a folder of activations."""
     chosen_from = sample(ids)
     fg_thres, bg_thres = seed_thresholds(pooled_histogram(folder, chosen_from, remedy, num_workers))
     log.info('seed thresholds %.2f and %.2f: chosen without ground truth (cross entropy of three '
@@ -205,19 +205,20 @@ def seed_thresholds_of(folder: str | os.PathLike, ids: list[str], remedy: str,
 
 
 def begun_with(folder: str | os.PathLike, names: Sequence[str], **same: Any) -> dict[str, float]:
-    """The numbers that `auto` stood for when `folder` was begun, by the names of the settings, as
-    `recorded` has them; none where it was begun otherwise, or its record differs from `same`. The
-    log says where they stay.
+    """Read the numbers that `auto` stood for when `folder` was begun, by the names of the settings.
+
+    There are none where it was begun otherwise, or its record differs from `same`. The log says
+    where they stay.
     """
     wanted = {f'{name}_from': AUTO for name in names} | same
-    if any(records.setting(folder, name, None) != value for name, value in wanted.items()):
+    if any(records.recorded(folder, name, None) != value for name, value in wanted.items()):
         return {}
     log.info('%s was begun with chosen thresholds, which stay', folder)
-    return {name: records.setting(folder, name, None) for name in names}
+    return {name: records.recorded(folder, name, None) for name in names}
 
 
-def recorded(numbers: dict[str, float]) -> dict[str, Any]:
-    """What a record tells of settings for which `auto` chose: the numbers, and where from."""
+def as_recorded(numbers: dict[str, float]) -> dict[str, Any]:
+    """Return what a record tells of settings for which `auto` chose: numbers, and where from."""
     return numbers | {f'{name}_from': AUTO for name in numbers}
 
 
