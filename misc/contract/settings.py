@@ -439,13 +439,14 @@ class Walk(Settings):
     foreground: str = setting('amn', "what walks: AMN's activations, CAM's, the mean of both, or "
                                      'their geometric mean (docs/better_masks.md; ours; '
                                      'published: amn)',
-                              later=True, flag='sem_seg_from', choices=WALK_FROM)
+                              recorded='changed', flag='sem_seg_from', choices=WALK_FROM)
     background: str = setting('none', 'what walks for the background, of which a score is then '
                                       "the share that it leaves to the class: the inverse of AMN's "
                                       "activations, AMN's own background plane, or a constant; "
                                       'none: scores are divided by the highest one of their image '
                                       '(ours; published: none)',
-                              later=True, flag='sem_seg_background', choices=WALK_BACKGROUNDS)
+                              recorded='changed', flag='sem_seg_background',
+                              choices=WALK_BACKGROUNDS)
     precision: str = same_as(Run, 'precision')
 
     @property
