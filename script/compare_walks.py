@@ -93,10 +93,11 @@ class Measured(NamedTuple):
     auto: float
 
 
-def combinations(told: Walk, canvases: Iterable[int], powers: Iterable[float]) -> list[Combination]:
+def combinations(settings: Walk, canvases: Iterable[int],
+                 powers: Iterable[float]) -> list[Combination]:
     """The published one first."""
     return list(dict.fromkeys([
-        Combination('amn', 'none', told.canvas, told.power),
+        Combination('amn', 'none', settings.canvas, settings.power),
         *itertools.starmap(Combination, itertools.product(WALK_FROM, WALK_BACKGROUNDS, canvases,
                                                           powers))]))
 
@@ -122,16 +123,17 @@ def load_cached(folder: Path, image_id: str) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def walk_all(job: Job, told: Walk, weights: str, canvas: int, names: Sequence[str],
+def walk_all(job: Job, settings: Walk, weights: str, canvas: int, names: Sequence[str],
              cache: Path) -> Path:
     """Walk what is not in the cache yet. Returns the folder of these weights and this canvas."""
     source, ids = job.source, job.ids('eval_set')
-    net, digest = networks.load(told.network, path=weights, remedy=job.remedy('irn_weights_name'),
-                                device=job.device, precision=told.precision)
+    net, digest = networks.load(settings.network, path=weights,
+                                remedy=job.remedy('irn_weights_name'), device=job.device,
+                                precision=settings.precision)
     folders = {'activation': 'amn_cam_out_dir', 'cam_activation': 'cam_out_dir'}
-    record = {'stage': 'compare_walks', 'network': told.network, 'weights': digest,
-              'code': networks.code_of(*told.modules()), 'precision': told.precision,
-              'beta': told.beta, 'exp_times': told.exp_times, 'canvas': canvas,
+    record = {'stage': 'compare_walks', 'network': settings.network, 'weights': digest,
+              'code': networks.code_of(*settings.modules()), 'precision': settings.precision,
+              'beta': settings.beta, 'exp_times': settings.exp_times, 'canvas': canvas,
               'classes': source.classes,
               **{name: records.made_by(job.files[flag]) for name, flag in folders.items()}}
     folder = cache / records.fingerprint(records.as_stored(record))
@@ -162,10 +164,10 @@ def walk_all(job: Job, told: Walk, weights: str, canvas: int, names: Sequence[st
                 arrays = {'keys': keys, 'hw': np.array(hw)} | there
                 if 'edge' not in arrays:
                     arrays['edge'] = walking.edge_of(net, torchutils.to_device(image, job.device),
-                                                     told.precision, canvas).cpu().numpy()
-                walked = walking.walk(
-                    torch.cat(list(starts.values())).to(job.device),
-                    torch.from_numpy(arrays['edge']).to(job.device), 1.0, told.beta, told.exp_times)
+                                                     settings.precision, canvas).cpu().numpy()
+                edge = torch.from_numpy(arrays['edge']).to(job.device)
+                walked = walking.walk(torch.cat(list(starts.values())).to(job.device), edge, 1.0,
+                                      settings.beta, settings.exp_times)
                 parts = walked.cpu().split([len(start) for start in starts.values()])
                 arrays |= {name: part.numpy() for name, part in zip(starts, parts, strict=True)}
                 images.save(image_id, save, image_id, arrays)
@@ -226,7 +228,7 @@ def confusions_at(images: Sequence[Counted], threshold: float, n_classes: int) -
 def resampled(confusions: Sequence[np.ndarray], draws: np.ndarray, n_classes: int) -> np.ndarray:
     """mIoU of each draw (R,), the mean over the weights. draws: how often each image, (R, N)."""
     side = n_classes + 1
-    return np.mean([scores.mean_of_known(scores.iou((draws @ each).reshape(-1, side, side)))
+    return np.mean([scores.nan_mean(scores.iou((draws @ each).reshape(-1, side, side)))
                     for each in confusions], axis=0)
 
 
@@ -301,12 +303,12 @@ def run(args: argparse.Namespace) -> None:
     options.resolve(STAGES, args)
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
-    job, told = run_sample.job_of(args, STAGES), Walk.of(args)
+    job, settings = run_sample.job_of(args, STAGES), Walk.of(args)
     cache = args.cache or Path(args.work_dir) / 'result' / 'compare_walks'
-    canvases = dict.fromkeys(args.canvas or (0, told.canvas))
+    canvases = dict.fromkeys(args.canvas or (0, settings.canvas))
     threshold = args.sem_seg_bg_thres
     threshold = PseudoMasks.bg_thres if threshold == AUTO else round(threshold, 2)
-    wanted, ids = combinations(told, canvases, args.power), job.ids('eval_set')
+    wanted, ids = combinations(settings, canvases, args.power), job.ids('eval_set')
     halves = np.array([is_to_confirm(image_id) for image_id in ids])
     if halves.all() or not halves.any():
         raise UserError(f'{job.lists["eval_set"]}: {len(ids)} images are too few for two halves')
@@ -316,7 +318,7 @@ def run(args: argparse.Namespace) -> None:
             here = [each for each in wanted if each.canvas == canvas]
             names = list(dict.fromkeys(name for each in here for name in each.planes()))
             print(f'{weights}, canvas {canvas}', file=sys.stderr)
-            folder = walk_all(job, told, weights, canvas, names, cache)
+            folder = walk_all(job, settings, weights, canvas, names, cache)
             for each, result in zip(here, measure(job, folder, here), strict=True):
                 measured[each].append(result)
     n_classes, number = job.source.n_classes, int(halves.sum())
