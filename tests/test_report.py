@@ -19,7 +19,7 @@ from PIL import Image
 
 from misc.command import provenance
 from misc.contract import sources
-from misc.contract.settings import Report
+from misc.contract.settings import WALK_FROM, Report, Walk
 from misc.draw import drawing, gallery, plots
 from misc.files import activations, label_maps, losses, records, weights
 from misc.method import instances, seeds
@@ -696,6 +696,22 @@ def test_weights_trained_anew_make_a_folder_stale(made, tmp_path):
     assert provenance.stale(job, IDS) == [
         f'{folder}/cam was made from another {folder}/cam.pth than is there now; run '
         f'--make_cam_pass True --overwrite True']
+
+
+def test_what_a_folder_was_not_made_from_does_not_make_it_stale(made, tmp_path):
+    """The walk reads CAM only where it is told so."""
+    folder = damaged(made, tmp_path)
+    job = the_job(folder)
+    for name in ('cam', 'amn_cam'):
+        write_json(folder / name / '_settings.json', {'stage': f'make_{name}'})
+    record = {'stage': 'make_sem_seg', 'activations': records.made_by(folder / 'amn_cam')}
+    write_json(folder / 'sem_seg' / '_settings.json', record)
+    assert provenance.stale(job, IDS) == []
+    start = next(name for name, flag in Walk.flags().items() if flag == 'sem_seg_from')
+    other = next(each for each in WALK_FROM if each != 'amn')
+    write_json(folder / 'sem_seg' / '_settings.json', record | {start: other})
+    stale, = provenance.stale(job, IDS)
+    assert stale.startswith(f'{folder}/sem_seg was made from another {folder}/cam than')
 
 
 def test_the_report_reads_what_every_stage_shows():

@@ -37,7 +37,7 @@ def told(job: Job, files: Mapping[str, str | None] | None = None) -> list[Told]:
     defaults = _defaults(job.stages)
     return [Told(stage, name_of(stage) + (' (training)' if stage.trains else ''),
                  [(flag, _text(value), _text(getattr(defaults, flag)))
-                  for flag, value in _settings(stage, record, job, defaults)],
+                  for flag, value in _settings(stage, record, defaults)],
                  {name: _text(value) for name, value in sorted(record.items())})
             for stage, _, record in _records(job, files or job.files)]
 
@@ -88,19 +88,21 @@ def differences(job: Job, other: Mapping[str, str | None]) -> list[tuple[str, st
 
 # entries of records that are no setting: fingerprints of what was read
 CONSEQUENCES = ('weights', 'activations', 'seeds', 'label_maps', 'masks', 'inputs', 'images',
-                'code')
+                'code', 'cam_activations')
 
 
 def stale(job: Job, ids: Sequence[str]) -> list[str]:
     """A sentence for each output that was made from something else than what is there now: another
     folder's or other weights' content, other photographs or labels of `ids`.
     """
-    found = []
+    found, defaults = [], _defaults(job.stages)
     for stage, path, record in _records(job, job.files):
         again = f'run {stage.flag} True --overwrite True'
+        args = argparse.Namespace(**vars(defaults) | dict(_settings(stage, record, defaults)))
         for read in stage.reads:
             source = job.files[read.flag] or job.files.get(read.fallback or read.flag)
-            now = _fingerprint(source) if read.needed and source is not None else None
+            is_read = read.needed and read.when(args) and source is not None
+            now = _fingerprint(source) if is_read else None
             if now not in (None, *record.values()) and 'unknown' not in record.values():
                 found.append(f'{path} was made from another {source} than is there now; {again}')
         if Path(path).is_dir():
@@ -133,7 +135,7 @@ def _records(job: Job, files: Mapping[str, str | None]) -> Iterator[tuple[Stage,
             yield stage, path, record
 
 
-def _settings(stage: Stage, record: dict[str, Any], job: Job,
+def _settings(stage: Stage, record: dict[str, Any],
               defaults: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Flag and value of each setting of a record that is not at its default."""
     seen = set()
