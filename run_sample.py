@@ -159,7 +159,7 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
     scored = any(stage.rows for stage in chosen)
     if scored and len(chosen) > 1 and torchutils.is_main() and Path(args.scores_file).is_file():
-        log.info('%s', results.table(args.scores_file, job.stages.rows(), published=True))
+        log.info('%s', results.table([args.scores_file], job.stages.rows(), published=True))
 
 
 def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argparse.Namespace:

@@ -14,7 +14,8 @@ from step.pipeline import STAGES  # noqa: E402
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
+    parser.add_argument('scores', nargs='+', help='a file that run_sample.py --scores_file wrote; '
+                        'of several runs mean and standard deviation')
     parser.add_argument('--published', action='store_true',
                         help='beside them the published figures (VOC, COCO)')
     args = parser.parse_args()

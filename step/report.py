@@ -36,6 +36,7 @@ from misc.draw.gallery import Measured, Method
 from misc.files import activations, losses, records
 from misc.pyutils import UserError, atomic_path, log, writing
 from misc.score import auto_threshold, results, scores
+from misc.score.results import MISSING, percent, two
 from step.make_seg import server_folder
 
 TEMPLATES = Path(gallery.__file__).parent / 'templates'
@@ -46,7 +47,6 @@ PLOTS = {'curves': 'mIoU against the global threshold',
          'best_thresholds': 'Best threshold of each image',
          'histograms': 'Activation of foreground and background',
          'precision_recall': 'Precision and recall'}
-MISSING = '–'
 AGAINST = 'against_'  # before the names of the methods of the run that is compared with
 
 Counts = dict[str, np.ndarray]  # by method, of all images
@@ -405,25 +405,17 @@ def score_row(row: Row, lines: Sequence[dict[str, Any]], other: dict[str, Any]) 
     """A row of the table of scores as it is written. lines: the score of each seed; other: that of
     the run that is compared with.
     """
-    def each(name: str, place: int | None = None) -> list[float]:
-        found = [line[name] for line in lines if line.get(name) is not None]
-        return found if place is None else [value[place] for value in found]
-
-    key = 'map' if 'map' in lines[0] else 'miou'
-    thresholds = [name for name in ('threshold', 'fg_threshold', 'bg_threshold')
-                  if name in lines[0]]
-    within = [each('within_3_points', place) for place in (0, 1)]
-    return {
-        'title': row.title, 'partial': 'labelled' in lines[0],
-        'labelled': percent(each('labelled')) if 'labelled' in lines[0] else '',
-        'threshold': ', '.join(two(each(name)) for name in thresholds) or MISSING,
-        'miou': percent(each(key)) + ('*' if each('labelled') and each(key) else ''),
-        'best': percent(each('best_miou')),
-        'at': two(each('best_threshold')),
-        'within': ' to '.join(map(two, within)) if within[0] else MISSING,
-        'where': f'{lines[0]["split"]} ({lines[0].get("images", MISSING)})',
+    written = results.written(lines)
+    labelled = [line['labelled'] for line in lines if 'labelled' in line]
+    if labelled and written['miou'] != MISSING:
+        written['miou'] += '*'
+    key = results.main_score(lines[0])
+    values = [line[key] for line in lines if line.get(key) is not None]
+    return written | {
+        'title': row.title, 'partial': bool(labelled),
+        'labelled': percent(labelled) if labelled else '',
         'published': percent(results.published(row, lines[0])), 'against': percent(other.get(key)),
-        'change': percent(change(each(key), other.get(key)), '+')}
+        'change': percent(change(values, other.get(key)), '+')}
 
 
 def change(values: Sequence[float], other: float | None) -> float | None:
@@ -556,26 +548,6 @@ def confusion_data(counts: np.ndarray) -> dict[str, Any]:
 
 
 # How numbers are written
-
-def percent(value: float | Sequence[float | None] | None, sign: str = '') -> str:
-    """As the evaluator prints it; of several runs mean and standard deviation. sign: '+' for
-    differences.
-    """
-    values = [each for each in (value if isinstance(value, Iterable) else [value])
-              if each is not None and not np.isnan(each)]
-    if not values:
-        return MISSING
-    mean = f'{100 * statistics.mean(values):{sign}.1f}'.replace('-', '−')
-    return mean if len(values) == 1 else f'{mean} ± {100 * statistics.stdev(values):.1f}'
-
-
-def two(value: float | Sequence[float]) -> str:
-    """A threshold with two digits; of several runs mean and standard deviation, where they differ.
-    """
-    values = list(value) if isinstance(value, Iterable) else [value]
-    mean = f'{statistics.mean(values):.2f}' if values else MISSING
-    return mean if len(set(values)) < 2 else f'{mean} ± {statistics.stdev(values):.2f}'
-
 
 def tenths(values: Iterable[float]) -> list[int | None]:
     """Shares -> tenths of a percent with `percent`'s digits."""

@@ -626,7 +626,7 @@ def test_confusions_by_hand():
 def test_the_published_figure_stands_where_the_images_are_the_same(data, images, expected):
     row = STAGES.named('eval_cam').rows[0]
     found = results.published(row, {'data': data, 'images': images})
-    assert found is None if expected is None else report.percent(found) == expected
+    assert found is None if expected is None else results.percent(found) == expected
 
 
 def test_segmentation_and_instances(made, tmp_path):
@@ -730,11 +730,11 @@ def test_the_report_of_a_repeated_run(command):
                    **QUICK) == 0
     each = [json.loads((command.folder / f'seed_{seed}' / 'scores.jsonl').read_text())
             for seed in (0, 1)]
-    expected = report.percent([line['miou'] for line in each])
+    expected = results.percent([line['miou'] for line in each])
     assert '±' in expected
     assert expected in page(command.folder)[0]
     assert 'runs (seeds 0, 1)' in page(command.folder)[0]
     for seed, line in enumerate(each):
         alone = page(command.folder / f'seed_{seed}')[0]
-        assert f'<p class="value">{report.percent(line["miou"])}<small>' in alone
+        assert f'<p class="value">{results.percent(line["miou"])}<small>' in alone
         assert 'losses of the trainings' in alone

@@ -1,6 +1,7 @@
 """What a person runs, on the small tree with small networks."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,25 @@ def test_table_of_scores_holds_instances(tmp_path):
     assert done.stderr == (f"error: {path}: not a file of scores (a line without 'stage'); mend "
                            f"it, or name another "
                            '--scores_file\n')
+
+
+def test_table_of_several_runs(tmp_path):
+    """Mean and standard deviation stand where the numbers of one run do."""
+    paths = []
+    for number, miou in enumerate((0.4, 0.5)):
+        paths.append(tmp_path / f'{number}.jsonl')
+        paths[-1].write_text(json.dumps({
+            'stage': 'eval_cam', 'split': 'val', 'data': 'voc12', 'images': 4, 'miou': miou,
+            'threshold': 0.15, 'best_miou': 0.55, 'best_threshold': 0.2 + 0.1 * number,
+            'within_3_points': [0.1, 0.3 + 0.2 * number]}) + '\n')
+    done = subprocess.run([sys.executable, 'script/score_table.py', *paths], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    heading, _, line, note = done.stdout.splitlines()
+    assert 'within 3 points of the best' in heading
+    assert re.split('  +', line) == ['CAM seed', '0.15', '45.0 ± 7.1', '55.0 ± 0.0', '0.25 ± 0.07',
+                                     '0.10 to 0.40 ± 0.14', 'val (4)']
+    assert note == 'mean ± standard deviation of 2 runs'
 
 
 def test_generate_pseudo_mask_runs_all_stages_and_goes_on(tmp_path):

@@ -1,4 +1,5 @@
 """How every score is shown: a table on the screen, a line of JSON; and the table of all of them."""
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ SHOWN_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 # of the published figures: images of train, and of val, which the segmentation network is scored on
 PUBLISHED_ON = {'voc12': (1464, 1449), 'coco14': (82783, 40504)}
+MISSING = '–'
 WITHIN = 'within 3 points of the best'
 
 
@@ -54,35 +56,79 @@ def published(row: Row, line: dict[str, Any]) -> float | None:
     return row.published.get(line['data']) if comparable else None
 
 
-def table(path: str, rows: Sequence[Row], published: bool = False) -> str:
-    """Return the last score of each row of the scores file, as text.
+def main_score(line: dict[str, Any]) -> str:
+    """The name of a line's score: mean AP of instances, else mIoU."""
+    return 'map' if 'map' in line else 'miou'
 
+
+def written(lines: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """A score as the tables write it.
+
+    lines: its line in the scores file of each run; of several the mean and standard deviation.
+    Returns threshold, miou, best, at, within, where: a text each.
+    """
+    def each(name: str, place: int | None = None) -> list[float]:
+        found = [line[name] for line in lines if line.get(name) is not None]
+        return found if place is None else [value[place] for value in found]
+
+    thresholds = [name for name in ('threshold', 'fg_threshold', 'bg_threshold')
+                  if name in lines[0]]
+    within = [each('within_3_points', place) for place in (0, 1)]
+    return {
+        'threshold': ', '.join(two(each(name)) for name in thresholds) or MISSING,
+        'miou': percent(each(main_score(lines[0]))), 'best': percent(each('best_miou')),
+        'at': two(each('best_threshold')),
+        'within': ' to '.join(map(two, within)) if within[0] else MISSING,
+        'where': f'{lines[0]["split"]} ({lines[0].get("images", MISSING)})'}
+
+
+def percent(value: float | Sequence[float | None] | None, sign: str = '') -> str:
+    """Write a share as the evaluator prints it; of several runs mean and standard deviation.
+
+    sign: '+' for differences.
+    """
+    values = [each for each in (value if isinstance(value, Iterable) else [value])
+              if each is not None and not np.isnan(each)]
+    if not values:
+        return MISSING
+    mean = f'{100 * statistics.mean(values):{sign}.1f}'.replace('-', '−')
+    return mean if len(values) == 1 else f'{mean} ± {100 * statistics.stdev(values):.1f}'
+
+
+def two(value: float | Sequence[float]) -> str:
+    """Write a threshold with two digits; of several runs mean and standard deviation, where they
+    differ.
+    """
+    values = list(value) if isinstance(value, Iterable) else [value]
+    mean = f'{statistics.mean(values):.2f}' if values else MISSING
+    return mean if len(set(values)) < 2 else f'{mean} ± {statistics.stdev(values):.2f}'
+
+
+def table(paths: Sequence[str], rows: Sequence[Row], published: bool = False) -> str:
+    """Return the last score of each row of the scores files, as text.
+
+    paths: the file of each run; of several the mean and standard deviation.
     published: whether the published figures stand beside them.
     """
-    lines = last_lines(path, rows)
-    data = sorted({line['data'] for _, line in lines} & PUBLISHED_OF.keys()) if published else []
+    runs = [{row.title: (row, line) for row, line in last_lines(path, rows)} for path in paths]
+    found = [[run[title] for run in runs if title in run]
+             for title in dict.fromkeys(title for run in runs for title in run)]
+    of_all = [line for each in found for _, line in each]
+    data = sorted({line['data'] for line in of_all} & PUBLISHED_OF.keys()) if published else []
     cells = []
-    for row, line in lines:
-        within = line.get('within_3_points')
-        cell = [row.title, _thresholds(line), line.get('miou', line.get('map')),
-                line.get('best_miou', '-'),
-                f'{line["best_threshold"]:.2f}' if 'best_threshold' in line else '-',
-                f'{within[0]:.2f} to {within[1]:.2f}' if within else '-',
-                f'{line["split"]} ({line["images"]})']
-        cells.append(cell + ([row.published.get(line['data'], '-')] if published else []))
-    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', WITHIN,
-                'split (images)']
-    notes = (['refined seeds: of the labelled pixels alone']
-             if any('labelled' in line for _, line in lines) else [])
+    for each in found:
+        row, line = each[0]
+        texts = written([line for _, line in each]).values()
+        cells.append([row.title, *(text.replace(MISSING, '-') for text in texts)]
+                     + ([row.published.get(line['data'], '-')] if published else []))
+    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', WITHIN, 'split (images)']
+    notes = ([f'mean ± standard deviation of {len(paths)} runs'] if len(paths) > 1 else [])
+    notes += (['refined seeds: of the labelled pixels alone']
+              if any('labelled' in line for line in of_all) else [])
     notes += [f'published: {PUBLISHED_OF[name]}, the seeds at their best threshold (LPCAM paper, '
               f'table 2); segmentation: val, '
               'ResNet-101 (tables 3, 4)' for name in data]
     return '\n'.join([scores.table(headings + (['published'] if published else []), cells), *notes])
-
-
-def _thresholds(line: dict[str, Any]) -> str:
-    names = [name for name in ('threshold', 'fg_threshold', 'bg_threshold') if name in line]
-    return ', '.join(f'{line[name]:.2f}' for name in names) or '-'
 
 
 def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:
