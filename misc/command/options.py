@@ -266,6 +266,24 @@ def parser_of(stages: Stages, names: Collection[str], **options: Any) -> argpars
     return parser
 
 
+def from_python(stages: Stages, names: Collection[str], **flags: Any) -> argparse.Namespace:
+    """The flags `names`, given by name, as the command line would have them; every other one of
+    run_sample.py at its default. None is a flag that is not given.
+
+    Raises UserError for what the command line refuses.
+    """
+    def refuse(message: str) -> NoReturn:
+        raise UserError(message)
+
+    parser = parser_of(stages, names)
+    parser.error = refuse
+    words = []
+    for name, value in flags.items():
+        if value is not None:
+            words += [f'--{name}', *map(str, value if isinstance(value, list | tuple) else [value])]
+    return build_parser(stages).parse_args([], parser.parse_args(words))
+
+
 def stage_list(stages: Stages) -> str:
     """A line each: flag and title."""
     return '\n'.join(f'  {stage.flag}'.ljust(31) + stage.title for stage in stages)
