@@ -225,7 +225,8 @@ def test_a_file_system_without_chmod(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', [
-    'x' * 251 + '.png', '長' * 83 + '.png', 'a[1]*' * 20 + '.png', 'short.png', '長' * 33 + '.ckpt'])
+    'x' * 251 + '.png', '長' * 83 + '.png', 'a[1]*' * 20 + '.png', 'short.png',
+    '長' * 33 + '.ckpt'])
 def test_any_name_that_the_file_system_holds(tmp_path, name):
     with pyutils.atomic_path(tmp_path / name) as temporary:
         temporary.write_text('x')
