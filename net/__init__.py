@@ -35,8 +35,11 @@ A module named by --backbone has a class `Backbone`, a torch.nn.Module made with
     Backbone()(x) -> features (N, channels, h, w); channels, stride; freeze(layers): train no
     parameter of the first `layers` quarters (0: the stem alone), nor let a gradient reach them.
     torchvision_name: the torchvision network whose ImageNet weights fit; without it --pretrained is
-    none, or a file with its own names. fold_norms(), where there is one, puts norms into
+    none, or a file with its own names. own_names(state), where there is one, gives the tensors of
+    such a file by this backbone's names. fold_norms(), where there is one, puts norms into
     convolutions for inference.
+
+timm:NAME is the Backbone of net/timm_backbone.py, made of timm's network NAME.
 """
 from typing import Protocol
 

@@ -233,8 +233,9 @@ class CamTraining(Training):
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
     backbone: str | None = setting(None, "module with a class Backbone in the place of CAM's and "
-                                         "AMN's ResNet-50 (ours)",
-                                   later=True, flag='backbone', metavar='MODULE', module=True)
+                                         "AMN's ResNet-50, or timm:NAME, a network of timm (ours)",
+                                   later=True, flag='backbone', metavar='MODULE|timm:NAME',
+                                   module=True)
     loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
                                      'published loss (ours)', later=True,
                                metavar='MODULE', module=True)
