@@ -60,11 +60,11 @@ Labels = str | int | Sequence[str | int] | np.ndarray
 class Activations(NamedTuple):
     """What the stages make of one image of H x W pixels that shows K classes.
 
-    keys (K,) int64: each class's place in `Model.classes`, from 0; in a label map it is key + 1.
-    cam, amn (K, H, W) float32: the activations, 0 to 1. cam_seed, amn_seed (H, W) uint8: the
-    refined seeds, 0 background, 1 to C, 255 ignored. edge (1, h, w) float32 at stride 4: IRN's
-    class boundaries, 0 to 1; walked (K, H, W) float32: the activations after the random walk, 0 to
-    1; both None without IRN's weights.
+    keys: (K,) int64, each class's place in `Model.classes`, from 0; in a label map it is key + 1.
+    cam, amn: (K, H, W) float32, the activations, 0 to 1.
+    cam_seed, amn_seed: (H, W) uint8, the refined seeds: 0 background, 1 to C, 255 ignored.
+    edge: (1, h, w) float32 at stride 4, IRN's class boundaries, 0 to 1; None without its weights.
+    walked: (K, H, W) float32, the activations after the random walk, 0 to 1; None likewise.
     """
 
     keys: np.ndarray
@@ -77,9 +77,10 @@ class Activations(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """Label maps (H, W) uint8 of one image: 0 background, 1 to C the classes of `Model.classes`.
+    """Label maps (H, W) uint8 of one image: 0 background, 1 to C the classes.
 
-    cam, amn: of the activations; pseudo: the pseudo-mask, None without IRN's weights.
+    cam, amn: of the activations.
+    pseudo: the pseudo-mask, None without IRN's weights.
     """
 
     cam: np.ndarray
@@ -98,15 +99,15 @@ class Model:
     def __init__(self, args: argparse.Namespace):
         """args: flags that `resolve` has checked. Raises UserError for weights that do not fit."""
         self._args, self.classes = args, _class_names(args)
-        self._cam_told, self._amn_told, self._walk_told = (
+        self._cam_settings, self._amn_settings, self._walk_settings = (
             cls.of(args) for cls in (CamActivations, AmnActivations, Walk))
         n_classes = len(self.classes)
-        self._cam = self._trained('cam', self._cam_told, n_classes,
-                                  backbone=self._cam_told.backbone)
-        self._amn = self._trained('amn', self._amn_told, n_classes,
-                                  backbone=self._amn_told.backbone,
-                                  label_conditioning=self._amn_told.label_conditioning)
-        self._irn = self._trained('irn', self._walk_told) if has_irn(args) else None
+        self._cam = self._trained('cam', self._cam_settings, n_classes,
+                                  backbone=self._cam_settings.backbone)
+        self._amn = self._trained('amn', self._amn_settings, n_classes,
+                                  backbone=self._amn_settings.backbone,
+                                  label_conditioning=self._amn_settings.label_conditioning)
+        self._irn = self._trained('irn', self._walk_settings) if has_irn(args) else None
 
     def _trained(self, name: str, told: CamActivations | AmnActivations | Walk, *n_classes: int,
                  **more: Any) -> Any:
@@ -116,36 +117,38 @@ class Model:
                              precision=told.precision, **more)[0]
 
     def activations(self, image: Photograph, labels: Labels) -> Activations:
-        """Activations, refined seeds, boundaries and random walk of an image that shows `labels`.
+        """Compute activations, refined seeds, boundaries and random walk of an image.
 
         image: a file, a PIL image (both are turned as EXIF says), or uint8 (H, W, 3) RGB or (H, W)
-        grey. labels: names, or numbers as label maps have them, 1 to C. Raises UserError for an
-        image that cannot be read, and for labels that are not among the classes.
+        grey.
+        labels: the classes that it shows: names, or numbers as label maps have them, 1 to C.
+        Raises UserError for an image that cannot be read, and for labels that are not among the
+        classes.
         """
         pixels, present = _pixels(image), present_classes(labels, self.classes)
-        args, device, walk_told = self._args, self._args.device, self._walk_told
-        hw, scales = pixels.shape[:2], datasets.scaled_images(pixels, self._cam_told.scales)
+        args, device, walk_settings = self._args, self._args.device, self._walk_settings
+        hw, scales = pixels.shape[:2], datasets.scaled_images(pixels, self._cam_settings.scales)
         cam = activating.cam_of(self._cam, np.flatnonzero(present), hw, scales, device,
-                                self._cam_told.precision)
+                                self._cam_settings.precision)
         cam_seed = seeds.refined_seed(pixels, cam.keys, cam.high_res, args.cam_conf_fg_thres,
                                       args.cam_conf_bg_thres)
         amn = activating.amn_cam_of(self._amn, present, cam_seed, scales, device,
-                                    self._amn_told.precision).without_background()
+                                    self._amn_settings.precision).without_background()
         amn_seed = seeds.refined_seed(pixels, amn.keys, amn.high_res, args.amn_conf_fg_thres,
                                       args.amn_conf_bg_thres)
         edge = walked = None
         if self._irn is not None:
             whole = datasets.scaled_images(pixels, [1.0])[0].to(device)
-            edges = walking.edge_of(self._irn, whole, walk_told.precision, walk_told.canvas)
+            edges = walking.edge_of(self._irn, whole, walk_settings.precision, walk_settings.canvas)
             strided = walking.walk(torch.from_numpy(amn.strided).to(device), edges,
-                                   walk_told.power, walk_told.beta, walk_told.exp_times)
+                                   walk_settings.power, walk_settings.beta, walk_settings.exp_times)
             walked = walking.planes_of(activations.Walked(amn.keys, strided.cpu().numpy(),
                                                           np.array(hw)))
             edge = edges.cpu().numpy()
         return Activations(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
     def masks(self, image: Photograph, labels: Labels) -> Masks:
-        """The label maps of an image that shows `labels`, at the thresholds given to `load`.
+        """Make the label maps of an image, at the thresholds given to `load`.
 
         image, labels and what is raised: as `activations` has them.
         """
@@ -153,9 +156,9 @@ class Model:
 
 
 def load(work_dir: str | os.PathLike = '.', **flags: Any) -> Model:
-    """The model that a run left in `work_dir`, its --work_dir; without IRN's weights, one that
-    makes no pseudo-masks.
+    """Load what a run trained.
 
+    work_dir: the run's --work_dir. Without IRN's weights there will be no pseudo-masks.
     flags: those of `python -m step.show --help`, by their names: device, precision,
     cam_weights_name, thresholds, cam_scales and the others. Raises UserError, which names the
     remedy, for weights that are missing or do not fit, and for flags as the command line does.
@@ -166,8 +169,9 @@ def load(work_dir: str | os.PathLike = '.', **flags: Any) -> Model:
 
 
 def resolve(args: argparse.Namespace) -> None:
-    """Fill in what a flag that is not given stands for. Raises UserError for what can be known to
-    be wrong before weights are read.
+    """Fill in what a flag that is not given stands for.
+
+    Raises UserError for what can be known to be wrong before weights are read.
     """
     options.resolve_settings(STAGES, args)
     options.resolve_files(STAGES, args)
@@ -188,17 +192,17 @@ def resolve(args: argparse.Namespace) -> None:
 
 
 def has_irn(args: argparse.Namespace) -> bool:
-    """Whether there are IRN's weights."""
+    """Return whether there are IRN's weights."""
     return weights.existing(args.irn_weights_name) is not None
 
 
 def mask_of(keys: np.ndarray, planes: np.ndarray, threshold: float) -> np.ndarray:
-    """The label map (H, W) uint8 of planes (K, H, W) of the classes `keys` at a threshold."""
+    """Return the label map (H, W) of planes (K, H, W) of the classes `keys` at a threshold."""
     return seeds.class_ids(keys)[seeds.arg_max(planes, threshold)]
 
 
 def masks_of(found: Activations, args: argparse.Namespace) -> Masks:
-    """The label maps of an image's activations at the thresholds of `args`."""
+    """Return the label maps of an image's activations at the thresholds of `args`."""
     return Masks(mask_of(found.keys, found.cam, args.eval_cam_thres),
                  mask_of(found.keys, found.amn, args.eval_amn_cam_thres),
                  None if found.walked is None
@@ -206,8 +210,10 @@ def masks_of(found: Activations, args: argparse.Namespace) -> Masks:
 
 
 def present_classes(labels: Labels, classes: Sequence[str], what: str = 'labels') -> np.ndarray:
-    """Names, or numbers from 1 to C -> bool (C,). Raises UserError, which begins with `what`, for
-    none, and for those that are not among the classes.
+    """Turn names, or numbers from 1 to C, into bool (C,).
+
+    Raises UserError, which begins with `what`, for none, and for those that are not among the
+    classes.
     """
     known = {sources.spelling(name): number for number, name in enumerate(classes)}
     present, unknown = np.zeros(len(classes), bool), []
@@ -221,8 +227,8 @@ def present_classes(labels: Labels, classes: Sequence[str], what: str = 'labels'
         else:
             present[number] = True
     if unknown or not present.any():
-        told = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
-        raise UserError(f'{what} {told} the {len(classes)} classes of these weights: '
+        message = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
+        raise UserError(f'{what} {message} the {len(classes)} classes of these weights: '
                         f'{", ".join(classes)}')
     return present
 

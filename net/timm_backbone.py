@@ -13,7 +13,7 @@ ASKED = ({'output_stride': 16}, {'dynamic_img_size': True}, {'strict_img_size': 
 
 
 def check(name: str) -> None:
-    """Raises ImportError where timm cannot be imported, ValueError where it has no such network."""
+    """Raise ImportError where timm cannot be imported, ValueError for no network of it."""
     try:
         import timm
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision for another torch
@@ -26,9 +26,11 @@ def check(name: str) -> None:
 
 
 class Backbone(nn.Module):
-    """Features (N, channels, ceil(H/stride), ceil(W/stride)) of images (N, 3, H, W), which are
-    filled up with 0 to whole strides. Batch norms keep their stored mean and variance, as those of
-    the published backbone do.
+    """Features of images by a network of timm.
+
+    Images (N, 3, H, W) -> (N, channels, ceil(H/stride), ceil(W/stride)); they are filled up with 0
+    to whole strides. Batch norms keep their stored mean and variance, as those of the published
+    backbone do.
     """
 
     def __init__(self, name: str):
@@ -83,9 +85,7 @@ class Backbone(nn.Module):
         return self
 
     def freeze(self, layers: int = 0) -> None:
-        """Do not train the stem and the first `layers` quarters of the blocks, as timm groups
-        them.
-        """
+        """Do not train the stem and the first `layers` quarters of what timm groups."""
         from timm.models import group_parameters
         groups = group_parameters(self.body, self.body.group_matcher(coarse=True))
         frozen = {name for number in range(1 + (len(groups) - 1) * layers // 4)
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
                 parameter.requires_grad_(False)
 
     def own_names(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The tensors of a file of timm's, or of this backbone, by this backbone's names."""
+        """Return the tensors of a file, with timm's names or its own, by its own names."""
         state = {key.removeprefix('body.'): value for key, value in state.items()}
         return {f'body.{key}': value for key, value in state.items() if key not in self.head}
 

@@ -1,8 +1,7 @@
-"""Draw what the stages make of one photograph: CAM, AMN's activations, masks, refined seeds,
-boundaries, pseudo-mask.
+"""Draw what the stages make of one photograph: activations, masks, refined seeds, boundaries.
 
-    python -m step.show IMAGE --labels dog,person [--out FILE] [--mask_out FILE] [--work_dir DIR]
-    [flags of run_sample.py]
+    python -m step.show IMAGE --labels dog,person [--out FILE] [--mask_out FILE]
+        [--work_dir DIR] [flags of run_sample.py]
 
 Not a stage but a command: it reads the three weights below --work_dir and no data set, computes in
 memory, by amn.py, what the stages would write for this image, and leaves one PNG (--out) and, where
@@ -23,7 +22,7 @@ from misc import ending, imutils
 from misc.command import options
 from misc.contract import sources
 from misc.draw import drawing
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import maps
 from misc.pyutils import UserError
 from step.pipeline import STAGES
@@ -35,9 +34,7 @@ SCALE_HEIGHT = 20  # of the scale of colours
 
 
 class Column(NamedTuple):
-    """A method's part of the sheet: its planes, the mask that its threshold makes of them, and a
-    last picture.
-    """
+    """A method's part of the sheet: its planes, the mask at its threshold, and a last picture."""
 
     heading: str
     planes: np.ndarray
@@ -65,14 +62,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """This command's flags, and every other one of run_sample.py at its default."""
+    """Parse this command's flags; every other one of run_sample.py is at its default."""
     args = options.build_parser(STAGES).parse_args([], build_parser().parse_args(arguments))
     args.out = args.out or f'{Path(args.image).stem}_amn.png'
     return args
 
 
 def names_in(text: str, classes: Collection[str]) -> list[str]:
-    """'dog,person' -> names. Names with a comma are written in quotation marks, with a backslash
+    """Split 'dog,person' into names.
+
+    Names with a comma are written in quotation marks, with a backslash
     before it, or as they are: where one is not known, the longest known one that it begins with
     what follows it.
     """
@@ -93,14 +92,15 @@ def names_in(text: str, classes: Collection[str]) -> list[str]:
 
 
 def present_classes(text: str, classes: Sequence[str]) -> np.ndarray:
-    """'dog,person' -> bool (C,). Raises UserError for no name, and for names that are not among the
-    classes.
+    """Turn 'dog,person' into bool (C,).
+
+    Raises UserError for no name, and for names that are not among the classes.
     """
     return amn.present_classes(names_in(text, classes), classes, '--labels')
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises UserError for outputs that cannot be."""
+    """Raise UserError for outputs that cannot be."""
     if args.mask_out and not amn.has_irn(args):
         raise UserError(f'{args.irn_weights_name}: no such weights; --mask_out needs them: train '
                         f'IRN, or --irn_weights_name')
@@ -111,8 +111,9 @@ def check(args: argparse.Namespace) -> None:
 
 def draw(args: argparse.Namespace, image: np.ndarray, made: amn.Activations,
          classes: Sequence[str]) -> np.ndarray:
-    """The sheet: a row of masks, a row for each class present, a row of refined seeds and
-    boundaries; a column for the photograph and for each method.
+    """Draw the sheet: a column for the photograph and for each method.
+
+    Its rows are masks, one for each class present, and refined seeds and boundaries.
     """
     hw = imutils.scaled_hw(image.shape[:2], LONG_SIDE / max(image.shape[:2]))
     # drawn at the sheet's size, so that contours and hatching stay as they are
@@ -122,8 +123,8 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: amn.Activations,
         return drawing.overlay_activation(image,
                                           maps.resize(torch.from_numpy(plane)[None], hw)[0].numpy())
 
-    def label_map(labels_hw: np.ndarray) -> np.ndarray:
-        return drawing.overlay_labels(image, labels.resize(labels_hw, hw), PALETTE)
+    def label_map(label_map_hw: np.ndarray) -> np.ndarray:
+        return drawing.overlay_labels(image, label_maps.resize(label_map_hw, hw), PALETTE)
 
     masks = amn.masks_of(made, args)
     columns = [
@@ -182,7 +183,7 @@ def run(args: argparse.Namespace) -> None:
     drawing.save(args.out, draw(args, image, made, model.classes))
     print(f'written: {args.out}')
     if args.mask_out:
-        labels.save(args.mask_out, amn.masks_of(made, args).pseudo, PALETTE)
+        label_maps.save(args.mask_out, amn.masks_of(made, args).pseudo, PALETTE)
         print(f'written: {args.mask_out}')
     if made.walked is None:
         print(f'no pseudo-mask: {args.irn_weights_name}: no such weights; run --train_irn_pass '

@@ -10,7 +10,7 @@ from PIL import Image
 
 import amn
 from misc import imutils
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from tests.conftest import GOLDEN, Command
 from tests.test_show import IDS, SETTINGS, photograph, tiny_weights
 from voc12.dataloader import CLASSES, VOC12
@@ -48,7 +48,7 @@ def test_what_the_stages_write(trained, model, tmp_path):
             assert [model.classes[key] for key in found.keys] == names
         for folder, label_map in (('ir_label', found.cam_seed), ('amn_ir_label', found.amn_seed),
                                   ('sem_seg', masks.pseudo)):
-            assert np.array_equal(label_map, labels.load(tmp_path / folder / f'{image_id}.png'))
+            assert np.array_equal(label_map, label_maps.load(tmp_path / folder / f'{image_id}.png'))
         hw = imutils.read_image(path).shape[:2]
         assert found.walked.shape == (len(names), *hw)
         assert found.edge.shape == (1, *(-(-side // 4) for side in hw))
@@ -150,4 +150,4 @@ def test_the_page_runs(trained, tmp_path, monkeypatch):
     scope = {}
     for example in examples:
         exec(compile(example, 'docs/api.md', 'exec'), scope)
-    assert labels.load(tmp_path / 'yard_mask.png').shape == (40, 50)
+    assert label_maps.load(tmp_path / 'yard_mask.png').shape == (40, 50)
