@@ -256,7 +256,7 @@ class _PrintCompletion(argparse.Action):
                 action.complete = shtab.FILE
             elif action.metavar == 'True|False' and action.nargs != '?':
                 action.choices = ('True', 'False')
-        parser.prog = Path(parser.prog.split()[-1]).name  # 'python run_sample.py' since Python 3.14
+        parser.prog = 'run_sample.py'  # what the shell completes; by itself it may be python, too
         print(shtab.complete(parser, values))
         parser.exit()
 
