@@ -109,12 +109,12 @@ class Model:
                                   label_conditioning=self._amn_settings.label_conditioning)
         self._irn = self._trained('irn', self._walk_settings) if has_irn(args) else None
 
-    def _trained(self, name: str, told: CamActivations | AmnActivations | Walk, *n_classes: int,
+    def _trained(self, name: str, settings: CamActivations | AmnActivations | Walk, *n_classes: int,
                  **more: Any) -> Any:
-        return networks.load(told.network, *n_classes, device=self._args.device,
+        return networks.load(settings.network, *n_classes, device=self._args.device,
                              path=getattr(self._args, f'{name}_weights_name'),
                              remedy=f'run --train_{name}_pass True first',
-                             precision=told.precision, **more)[0]
+                             precision=settings.precision, **more)[0]
 
     def activations(self, image: Photograph, labels: Labels) -> Activations:
         """Compute activations, refined seeds, boundaries and random walk of an image.
