@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from misc import imutils, networks, torchutils
@@ -132,18 +131,22 @@ class Model:
                                 self._cam_settings.precision)
         cam_seed = seeds.refined_seed(pixels, cam.keys, cam.high_res, args.cam_conf_fg_thres,
                                       args.cam_conf_bg_thres)
-        amn = activating.amn_cam_of(self._amn, present, cam_seed, scales, device,
-                                    self._amn_settings.precision).without_background()
+        whole_amn = activating.amn_cam_of(self._amn, present, cam_seed, scales, device,
+                                          self._amn_settings.precision)
+        amn = whole_amn.without_background()
         amn_seed = seeds.refined_seed(pixels, amn.keys, amn.high_res, args.amn_conf_fg_thres,
                                       args.amn_conf_bg_thres)
         edge = walked = None
         if self._irn is not None:
             whole = datasets.scaled_images(pixels, [1.0])[0].to(device)
             edges = walking.edge_of(self._irn, whole, walk_settings.precision, walk_settings.canvas)
-            strided = walking.walk(torch.from_numpy(amn.strided).to(device), edges,
-                                   walk_settings.power, walk_settings.beta, walk_settings.exp_times)
-            walked = walking.planes_of(activations.Walked(amn.keys, strided.cpu().numpy(),
-                                                          np.array(hw)))
+            background = walk_settings.background
+            start = walking.start(walk_settings.foreground, background, whole_amn, cam)
+            strided = walking.class_scores(
+                walking.walk(start.to(device), edges, walk_settings.power, walk_settings.beta,
+                             walk_settings.exp_times), background).cpu().numpy()
+            walked = walking.planes_of(activations.Walked(amn.keys, strided, np.array(hw)),
+                                       background)
             edge = edges.cpu().numpy()
         return Activations(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
@@ -179,7 +182,8 @@ def resolve(args: argparse.Namespace) -> None:
     torchutils.check_precision(args.precision, args.device)
     for flag in ('cam_network', 'amn_network', 'irn_network'):
         networks.module_of(getattr(args, flag), flag)
-    chosen = [f'--{flag}' for flag in THRESHOLDS if getattr(args, flag) == AUTO]
+    chosen = [f'--{flag}' for flag in (*THRESHOLDS, *PseudoMasks.flags().values())
+              if getattr(args, flag) == AUTO]
     if chosen:
         raise UserError(f'{", ".join(chosen)}: {AUTO} takes the activations of many images; give a '
                         'number')
