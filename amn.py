@@ -9,9 +9,6 @@
 Reads the three weights and no data set, writes nothing. The command `step.show` draws what this
 module computes. docs/api.md tells more.
 """
-import misc  # noqa: F401 -- before torch
-
-# isort: split
 import argparse
 import difflib
 import os
