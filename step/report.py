@@ -16,7 +16,7 @@ import shlex
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import matplotlib
@@ -25,7 +25,7 @@ import torch
 from markupsafe import Markup
 
 from misc import inference, torchutils
-from misc.command import provenance
+from misc.command import options, provenance
 from misc.contract.settings import AUTO, Report
 from misc.contract.sources import Source
 from misc.contract.stages import Job, Output, Row, Stage
@@ -52,11 +52,20 @@ AGAINST = 'against_'  # before the names of the methods of the run that is compa
 Counts = dict[str, np.ndarray]  # by method, of all images
 
 
+class Run(NamedTuple):
+    """The methods of this run, or of one of its seeds (a threshold `auto` differs), and their
+    counts, both by name.
+    """
+
+    methods: dict[str, Method]
+    counts: Counts
+
+
 @dataclasses.dataclass
 class Shown:
     """What the page is made from. ids: every image, those of --seg_list last; listed: flag of a
     list -> its ids; measured: each on its own, in this order; there: the methods that made
-    something of one; runs: the counts of this run, or of that of each seed; against: those of the
+    something of one; runs: this run, or that of each seed; against: those of the
     run that is compared with.
     """
 
@@ -64,7 +73,7 @@ class Shown:
     listed: dict[str, dict[str, None]]
     measured: list[Measured]
     there: list[Method]
-    runs: list[Counts]
+    runs: list[Run]
     against: Counts
 
     @property
@@ -75,7 +84,7 @@ class Shown:
     @property
     def scored(self) -> list[Method]:
         """Those of them that have scores."""
-        return [method for method in self.own if method.name in self.runs[0]]
+        return [method for method in self.own if method.name in self.runs[0].counts]
 
     def number_scored(self, method: Method) -> int:
         return sum(method.name in image.miou for image in self.measured)
@@ -133,7 +142,7 @@ def files_against(job: Job, told: Report) -> dict[str, str | None]:
     """What the run that is compared with left in its --work_dir."""
     folder = Path(told.against)
     return {flag: str(folder / path) for flag, path in job.stages.files().items()} | {
-        'scores_file': str(folder / 'result' / 'scores.jsonl')}
+        'scores_file': str(folder / options.SCORES)}
 
 
 # What is measured
@@ -156,9 +165,12 @@ def look(job: Job, told: Report, split: str, methods: list[Method]) -> Shown:
     measured, totals = measure(job, ids, methods + other, listed)
     there = [method for method in methods + other
              if any(method.name in image.made for image in measured)]
-    runs = [{name: counts for name, counts in totals.items() if not name.startswith(AGAINST)}]
+    runs = [Run({method.name: method for method in methods}, {
+        name: counts for name, counts in totals.items() if not name.startswith(AGAINST)})]
     for files in list(job.repeats.values())[1:]:
-        runs.append(measure(job, ids, all_methods(job, list(listed['eval_set']), files), listed)[1])
+        of_seed = all_methods(job, list(listed['eval_set']), files)
+        runs.append(Run({method.name: method for method in of_seed},
+                        measure(job, ids, of_seed, listed)[1]))
     return Shown(ids, listed, measured, there, runs,
                  {name.removeprefix(AGAINST): counts for name, counts in totals.items()
                   if name.startswith(AGAINST)})
@@ -273,8 +285,8 @@ def content(job: Job, told: Report, split: str, shown: Shown, ranking: Method | 
     hues = colours.of_methods([*dict.fromkeys(method.base for method in shown.there), *figures])
     variables = {variable(name): pair for name, pair in hues.items()}
     trained = losses_of(job)
-    drawn = {name: draw for name, draw in (figures and {
-        name: functools.partial(draw, figures) for name, draw in plots.FIGURES.items()}).items()}
+    drawn = {name: functools.partial(draw, figures) for name, draw in plots.FIGURES.items()
+             if figures}
     if trained:
         drawn['losses'] = functools.partial(plots.losses, trained)
     return {
@@ -324,9 +336,18 @@ def confusion(method: Method, counts: np.ndarray) -> np.ndarray:
     return of_all.confusion(of_all.position(method.threshold))
 
 
-def over_runs(shown: Shown, method: Method, value: Callable[[np.ndarray], Any]) -> list[Any]:
-    """A value of the counts of each run."""
-    return [value(counts[method.name]) for counts in shown.runs if method.name in counts]
+def over_runs(shown: Shown, name: str, value: Callable[[Method, np.ndarray], Any]) -> list[Any]:
+    """A value of a method and its counts, of each run."""
+    return [value(run.methods[name], run.counts[name]) for run in shown.runs if name in run.counts]
+
+
+def miou_of(method: Method, counts: np.ndarray) -> float:
+    return score_of(method, counts).miou
+
+
+def best_of(method: Method, counts: np.ndarray) -> tuple[float, float]:
+    """The best threshold of activations, and the mIoU there."""
+    return scores.ThresholdScores(counts, method.thresholds, 0).best()
 
 
 def cards(job: Job, shown: Shown) -> list[dict[str, Any]]:
@@ -335,13 +356,7 @@ def cards(job: Job, shown: Shown) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     for method in shown.scored:
-        def miou(counts: np.ndarray, method: Method = method) -> float:
-            return score_of(method, counts).miou
-
-        def best(counts: np.ndarray, method: Method = method) -> tuple[float, float]:
-            return scores.ThresholdScores(counts, method.thresholds, 0).best()
-
-        values = over_runs(shown, method, miou)
+        values = over_runs(shown, method.name, miou_of)
         card = {'method': method, 'value': values, 'images': shown.number_scored(method),
                 'gain': None, 'best': None, 'published': published(job, method, shown),
                 'against': None}
@@ -352,11 +367,11 @@ def cards(job: Job, shown: Shown) -> list[dict[str, Any]]:
             card |= {'gain': [one - two for one, two in zip(values, before['value'], strict=True)],
                      'over': before['method'].title}
         if method.kind == 'activation':
-            at, highest = zip(*over_runs(shown, method, best), strict=True)
+            at, highest = zip(*over_runs(shown, method.name, best_of), strict=True)
             card |= {'best': list(highest), 'at': list(at)}
         if method.name in shown.against:
             counterpart = next(other for other in shown.there if other.of == method.name)
-            card['against'] = score_of(counterpart, shown.against[method.name]).miou
+            card['against'] = miou_of(counterpart, shown.against[method.name])
             card['change'] = change(values, card['against'])
         found.append(card)
     return found
@@ -461,9 +476,9 @@ def class_rows(source: Source, shown: Shown) -> list[dict[str, Any]]:
     does, where there is no truth), and the cells of `class_columns`, of background and each class
     that occurs.
     """
-    iou = {method.name: np.array(over_runs(shown, method, lambda counts, method=method:
-                                           score_of(method, counts).iou))  # (runs, C+1)
-           for method in shown.scored}
+    iou = {method.name: np.array(over_runs(  # (runs, C+1)
+        shown, method.name, lambda method, counts: score_of(method, counts).iou))
+        for method in shown.scored}
     other = {method.of: score_of(method, shown.against[method.of]).iou
              for method in shown.there if method.of in shown.against}
     counted = [image.true if image.truth else image.shown for image in shown.measured]
@@ -500,7 +515,7 @@ def page_data(job: Job, shown: Shown, images: list[tuple[int, str]]) -> dict[str
     source = job.source
     on_grid = {method.name: np.isin(method.thresholds, gallery.GRID) for method in shown.there
                if method.kind == 'activation'}
-    totals = shown.runs[0] | {AGAINST + name: counts for name, counts in shown.against.items()}
+    """(method, method) for its IoU, and (None, method) for what differs from the other run's."""
 
     def on_page(method: Method) -> dict[str, Any]:
         about = {'name': method.name, 'title': method.title, 'kind': method.kind,
@@ -525,8 +540,8 @@ def page_data(job: Job, shown: Shown, images: list[tuple[int, str]]) -> dict[str
         'plasma': np.rint(matplotlib.colormaps['plasma'](np.linspace(0, 1, 101))[:, :3]
                           * 255).astype(int).tolist(),
         'errors': {name: colours.rgb(colour) for name, colour in colours.ERRORS.items()},
-        'confusions': {method.name: confusion_data(sum(over_runs(
-            shown, method, functools.partial(confusion, method)))) for method in shown.scored},
+        'confusions': {method.name: confusion_data(sum(over_runs(shown, method.name, confusion)))
+                       for method in shown.scored},
         'images': [{
             'number': number, 'id': shown.ids[number], 'group': group, 'hw': image.hw,
             'list': next(flag for flag, ids in shown.listed.items() if shown.ids[number] in ids),

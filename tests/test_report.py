@@ -614,6 +614,25 @@ def test_of_several_seeds(made, tmp_path):
     assert np.abs(np.array(data['confusions']['cam']['shares']) / 10 - shares).max() < 0.051
 
 
+def test_each_seed_has_the_threshold_that_is_chosen_for_it(made, tmp_path):
+    other = other_run(made, tmp_path)
+    job = the_job(made, thresholds={'eval_cam_thres': 'auto'})
+    files = {seed: job.files | {'cam_out_dir': str(folder / 'cam'),
+                                'report_out_dir': str(tmp_path / 'report')}
+             for seed, folder in enumerate((made, other / 'result'))}
+    report.run(dataclasses.replace(job, files=files[0], repeats=files), Report(0))
+    miou, chosen = [], []
+    for folder in (made, other / 'result'):
+        def load(image_id, folder=folder):
+            activation = activations.load(folder / 'cam', image_id)
+            return activation.keys, activation.high_res
+        chosen.append(auto_threshold.threshold_of(folder / 'cam', IDS, '', 0))
+        miou.append(scores.score_activations(Source(made), IDS, load, chosen[-1], 0).at(
+            chosen[-1]).miou)
+    assert chosen[0] != chosen[1]
+    assert f'<p class="value">{results.percent(miou)}<small>' in page(tmp_path)[0]
+
+
 def test_confusions_by_hand():
     counts = np.zeros((4, 4), np.int64)
     counts[0, :3], counts[2, 2] = (6, 1, 3), 5
