@@ -515,7 +515,8 @@ def page_data(job: Job, shown: Shown, images: list[tuple[int, str]]) -> dict[str
     source = job.source
     on_grid = {method.name: np.isin(method.thresholds, gallery.GRID) for method in shown.there
                if method.kind == 'activation'}
-    """(method, method) for its IoU, and (None, method) for what differs from the other run's."""
+    totals = shown.runs[0].counts | {
+        AGAINST + name: counts for name, counts in shown.against.items()}
 
     def on_page(method: Method) -> dict[str, Any]:
         about = {'name': method.name, 'title': method.title, 'kind': method.kind,
