@@ -733,6 +733,21 @@ def test_what_a_folder_was_not_made_from_does_not_make_it_stale(made, tmp_path):
     assert stale.startswith(f'{folder}/sem_seg was made from another {folder}/cam than')
 
 
+def test_a_stage_of_ones_own_is_told_of_like_the_others(made, tmp_path):
+    """Its rows, whose published figures cannot be hashed, are in nobody's way."""
+    more = STAGES.with_more([importlib.import_module('tests.extending.smooth').STAGE])
+    job = dataclasses.replace(the_job(made), stages=more)
+    files = {name: {'smooth_out_dir': str(tmp_path / name)} for name in ('here', 'there')}
+    for name, size in (('here', 7), ('there', 9)):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / '_settings.json', {'stage': 'smooth', 'size': size})
+    job = dataclasses.replace(job, files=job.files | files['here'])
+    assert provenance.differences(job, files['there']) == [('Smooth mask', 'size', '7', '9')]
+    words = provenance.command(job)
+    assert words[words.index('--smooth_size') + 1] == '7'
+    assert 'smooth' in words[words.index('--stages') + 1]
+
+
 def test_the_report_reads_what_every_stage_shows():
     stage = importlib.import_module('tests.extending.smooth').STAGE
     shown = {'cam_out_dir', 'ir_label_out_dir', 'amn_cam_out_dir', 'amn_ir_label_out_dir',

@@ -4,7 +4,6 @@ defaults, the command, and what is there no longer as it was read.
 import argparse
 import collections
 import dataclasses
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,16 +58,17 @@ def command(job: Job) -> list[str]:
               if value not in (lists.get(flag), None) and flag in lists]
     words += ['--stages', _ranges(job.stages, [stage for stage in job.stages if stage in made
                                                or _scores(stage, made)])]
-    changed: dict[str, str] = {}
-    for each in told(job):
-        for flag, value, _ in each.changed:
-            changed.setdefault(flag, value)
+    changed: dict[str, Any] = {}
     defaults = _defaults(job.stages)
+    for stage, _, record in _records(job, job.files):
+        for flag, value in _settings(stage, record, defaults):
+            changed.setdefault(flag, value)
     for flag, value in (('pretrained', job.run.pretrained), *job.thresholds.items()):
         if value != getattr(defaults, flag):
-            changed.setdefault(flag, _text(value))
+            changed.setdefault(flag, value)
     return words + [word for flag, value in changed.items()
-                    for word in (f'--{flag}', *shlex.split(value))]
+                    for word in (f'--{flag}', *map(str, value if isinstance(value, list)
+                                                   else [value]))]
 
 
 def differences(job: Job, other: Mapping[str, str | None]) -> list[tuple[str, str, str, str]]:
@@ -76,9 +76,9 @@ def differences(job: Job, other: Mapping[str, str | None]) -> list[tuple[str, st
     there.
     """
     found = []
-    theirs = {each.stage: each for each in told(job, other)}
+    theirs = {each.stage.name: each for each in told(job, other)}
     for here in told(job):
-        there = theirs.get(here.stage)
+        there = theirs.get(here.stage.name)
         for name in sorted(here.record.keys() | there.record.keys()) if there else ():
             one, two = (each.record.get(name, 'not set') for each in (here, there))
             if one != two and name not in CONSEQUENCES:
