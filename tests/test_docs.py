@@ -40,8 +40,8 @@ def prose(text):
 
 
 def in_code(text):
-    """What stands in `code`, tables and all, outside code blocks."""
-    return re.findall(r'`([^`\n]+)`', prose(text))
+    """What stands in `code` outside code blocks."""
+    return re.findall(r'`([^`]+)`', prose(text))
 
 
 def code_lines(text):
@@ -64,7 +64,7 @@ def anchors(text):
 
 
 def links(text):
-    return re.findall(r'\]\(([^)\s]+)\)', re.sub(r'`[^`\n]*`', '', prose(text)))
+    return re.findall(r'\]\(([^)\s]+)\)', re.sub(r'`[^`]*`', '', prose(text)))
 
 
 @functools.cache
