@@ -248,7 +248,7 @@ def _lines(heading: str, lines: Sequence[str]) -> str:
 
 def memory(args: argparse.Namespace, hw: tuple[int, int]) -> str:
     """What memory the networks take, one line: drawn on through what was measured with ResNet-50 in
-    float32 on a CPU (docs/results.md, "Time and memory"). hw: size of the largest photograph.
+    float32 on a CPU (README, "Time and memory"). hw: size of the largest photograph.
     """
     start = 0.7  # GB of a process before its first image
     # GB, pixels of a batch
