@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc import ending, imutils  # noqa: E402
 from misc.command import options  # noqa: E402
-from misc.contract.sources import Source
+from misc.contract.sources import Source, renumbered
 from misc.draw import drawing  # noqa: E402
-from misc.files import activations, labels  # noqa: E402
+from misc.files import activations, label_maps  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
 
 SHOWN = [stage for stage in STAGES if stage.shown is not None and stage.shown.kind != 'seed']
@@ -34,10 +34,11 @@ def row(source: Source, image_id: str, args: argparse.Namespace) -> tuple[list[n
                                          remedy).without_background().high_res.max(0, initial=0)
             pictures.append(drawing.overlay_activation(image, strongest))
         else:
-            mask = labels.load(labels.label_path(folder, image_id), remedy)
+            mask = label_maps.load(label_maps.label_path(folder, image_id), remedy)
             pictures.append(drawing.overlay_labels(image, mask, source.palette))
     truth = source.mask_path(image_id)
-    pictures.append(drawing.overlay_labels(image, labels.load(truth), source.palette)
+    pictures.append(drawing.overlay_labels(image, renumbered(source, label_maps.load(truth)),
+                                           source.palette)
                     if truth.is_file() else None)
     return pictures, ', '.join(np.array(source.classes)[source.labels(image_id)])
 

@@ -14,7 +14,7 @@ FILES = sorted(path for path in (ROOT / 'misc').rglob('*.py') if path.parent.nam
 
 
 def room_of(module):
-    """'misc.files.labels' -> 'files'."""
+    """'misc.files.label_maps' -> 'files'."""
     return module.split('.')[1] if module.startswith('misc.') else None
 
 
