@@ -20,6 +20,7 @@ PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 README_BYTES = 9_000  # a page that is read, not searched
 OURS = ('step', 'net', 'misc', 'voc12', 'coco14', 'folder', 'script', 'tests', 'docs')
 FOREIGN = {'--shm-size', '--ipc', '--nproc_per_node'}  # docker's and torchrun's
+OUR_MODULE = rf'\bpython -m ((?:{"|".join(OURS)})\.[\w.]*\w)'
 PLACEHOLDER = re.compile(r'[A-Z]{2,}|\.\.\.|\*')
 
 
@@ -96,7 +97,7 @@ def command(line):
         rest = words[position + 1:]
         if word == 'run_sample.py':
             return word, run_sample_parser(), rest
-        if word == '-m' and rest and (ROOT / rest[0].split('.')[0]).is_dir():
+        if word == '-m' and rest[0].split('.')[0] in OURS:
             return rest[0], parser_of(f'{rest[0].replace(".", "/")}.py'), rest[1:]
         if re.fullmatch(r'script/\w+\.py', word):
             return word, parser_of(word), rest
@@ -148,12 +149,11 @@ def test_flags_are_there(page, flags):
 @pytest.fixture(scope='module')
 def flags():
     """Those of every command that the pages name."""
-    parsers = [run_sample_parser()]
-    parsers += [found[1] for page in PAGES for line in code_lines(read(page))
-                if (found := command(line))]
-    parsers += [parser_of(f'script/{name}.py') for name in ('benchmark', 'compare_thresholds',
-                                                            'contact_sheet', 'score_table')]
-    words = {flag for parser in parsers for flag in parser._option_string_actions}
+    text = '\n'.join(map(read, PAGES))
+    paths = set(re.findall(r'python (script/\w+\.py)', text))
+    paths |= {f'{name.replace(".", "/")}.py' for name in re.findall(OUR_MODULE, text)}
+    words = {flag for parser in (run_sample_parser(), *map(parser_of, sorted(paths)))
+             for flag in parser._option_string_actions}
     for path in (ROOT / 'script').glob('*.sh'):
         words |= set(re.findall(r'--\w+', read(path)))
     return words
@@ -162,7 +162,7 @@ def flags():
 @every_page
 def test_files_are_there(page):
     """Those of the checkout, modules that are run, and what stages write at its usual place."""
-    for module in re.findall(r'\bpython -m ([\w.]+)', read(page)):
+    for module in re.findall(OUR_MODULE, read(page)):
         assert (ROOT / f'{module.replace(".", "/")}.py').is_file(), module
     written = {output.path for _, output in STAGES.outputs().values()} | {options.SCORES}
     for word in ' '.join(in_code(read(page))).split():
