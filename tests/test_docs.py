@@ -149,7 +149,7 @@ def test_flags_are_there(page, flags):
 @pytest.fixture(scope='module')
 def flags():
     """Those of every command that the pages name."""
-    text = '\n'.join(map(read, PAGES))
+    text = ' '.join(' '.join(map(read, PAGES)).split())
     paths = set(re.findall(r'python (script/\w+\.py)', text))
     paths |= {f'{name.replace(".", "/")}.py' for name in re.findall(OUR_MODULE, text)}
     words = {flag for parser in (run_sample_parser(), *map(parser_of, sorted(paths)))
