@@ -52,7 +52,7 @@ def main() -> int:
     if not faults and (said := fault('torchvision', 'torchvision')):
         print(f'note: {said}: --pretrained imagenet will not run, give --pretrained resnet50.pth; '
               f'all else runs without it. '
-              'README: "Installing" has a pair that fits', file=sys.stderr)
+              'docs/install.md has a pair that fits', file=sys.stderr)
     return bool(faults)
 
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from misc.command import pages
 from misc.files import weights
 from misc.pyutils import UserError
 from step.pipeline import STAGES
@@ -202,11 +201,6 @@ def test_what_is_wrong_with_a_stage(mine):
     assert 'a stage make_cam is there already' in run(mine, '--stage_from', 'wrong').stderr
     assert 'no module with a STAGE' in run(mine, '--stage_from', 'json').stderr
     assert 'no module with a class Source' in run(mine, '--check_data', dataset='json').stderr
-
-
-def test_the_readme_has_the_stages():
-    """After a change: python -m misc.command.pages README.md."""
-    assert pages.section(STAGES) in (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
 def test_imagenet_weights_do_not_fit_a_backbone_that_names_none():

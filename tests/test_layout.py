@@ -1,5 +1,5 @@
-"""The layout that the README draws: each room of misc/ imports only those above it, and nothing of
-misc/ knows a stage.
+"""The layout that docs/layout.md draws: each room of misc/ imports only those above it, and nothing
+of misc/ knows a stage.
 """
 import ast
 from pathlib import Path

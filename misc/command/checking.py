@@ -251,8 +251,8 @@ def _lines(heading: str, lines: Sequence[str]) -> str:
 def memory(args: argparse.Namespace, hw: tuple[int, int]) -> str:
     """Estimate in one line what memory the networks take.
 
-    Extrapolated from what was measured with ResNet-50 in float32 on a CPU (README, "Time and
-    memory").
+    Extrapolated from what was measured with ResNet-50 in float32 on a CPU
+    (docs/results.md, "Time and memory").
     hw: size of the largest photograph.
     """
     start = 0.7  # GB of a process before its first image

@@ -1,8 +1,8 @@
-"""The README's table and diagram of the stages, made from what these say of themselves.
+"""The README's diagram and docs/stages.md's table of the stages, made from what these say.
 
-python -m misc.command.pages README.md
-puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
+python -m misc.command.pages puts them between marks, `<!-- stages -->` and `<!-- /stages -->`.
 """
+import argparse
 import sys
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from misc.contract.stages import Input, Stage, Stages
 from misc.pyutils import UserError
 from step.pipeline import STAGES
 
-BEGIN, END = '<!-- stages -->', '<!-- /stages -->'
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / 'README.md', ROOT / 'docs' / 'stages.md')
 
 
 def table(stages: Stages) -> str:
@@ -54,21 +55,32 @@ def _is_score(stage: Stage) -> bool:
     return bool(stage.rows) and not stage.writes
 
 
-def section(stages: Stages) -> str:
-    """What stands between the marks, these included."""
-    return f'{BEGIN}\n{diagram(stages)}\n\n{table(stages)}\n{END}'
+PARTS = {'diagram': diagram, 'stages': table}  # between the marks of that name
 
 
-def main(paths: list[str]) -> int:
-    for path in map(Path, paths):
-        text = path.read_text(encoding='utf-8')
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not (begin and end):
-            raise UserError(f'{path}: no {BEGIN} ... {END}')
-        path.write_text(before + section(STAGES) + after, encoding='utf-8')
+def renewed(text: str, stages: Stages) -> str:
+    """A page's text with what stands between its marks made anew. Raises UserError for a page
+    without any, and for one that opens and does not close.
+    """
+    there = {name: make for name, make in PARTS.items() if f'<!-- {name} -->' in text}
+    if not there:
+        raise UserError(f'no mark {" or ".join(f"<!-- {name} -->" for name in PARTS)}')
+    for name, make in there.items():
+        begin, end = f'<!-- {name} -->', f'<!-- /{name} -->'
+        before, _, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not closed:
+            raise UserError(f'no {end} after {begin}')
+        text = f'{before}{begin}\n{make(stages)}\n{end}{after}'
+    return text
+
+
+def main() -> int:
+    argparse.ArgumentParser(prog='python -m misc.command.pages', description=__doc__).parse_args()
+    for path in PAGES:
+        path.write_text(renewed(path.read_text(encoding='utf-8'), STAGES), encoding='utf-8')
     return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

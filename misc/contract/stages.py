@@ -1,6 +1,6 @@
 """What a stage says of itself, once, and what a run gives it.
 
-Flags, checks, remedies, scores, report and the README's table are made from this.
+Flags, checks, remedies, scores, report and the table in docs/stages.md are made from this.
 """
 import argparse
 import dataclasses

@@ -5,7 +5,7 @@ the classes present, over all pixels of all images. Its bin 0 counts the pixels 
 threshold of `scores.GRID` (activation 0), bin k those that pass k of them: (k-1)/100 < activation
 <= k/100. So the foreground at GRID[t] is the bins above t, exactly.
 
-Which way `auto` is, CHOSEN, was decided on two sets of images (README);
+Which way `auto` is, CHOSEN, was decided on two sets of images (docs/thresholds.md);
 script/compare_thresholds.py measures all of them on one's own. No constant of it was fitted.
 """
 import functools
