@@ -17,7 +17,6 @@ from PIL import Image
 
 from misc.files import weights
 from misc.pyutils import UserError
-from step.pipeline import STAGES
 from tests.conftest import GOLDEN
 from tests.tiny import QUICK
 
