@@ -24,6 +24,7 @@ from PIL import Image
 
 from coco14.dataloader import CATEGORY_IDS, CLASSES, id_of, image_name
 from misc import ending, imutils
+from misc.command.parsing import Parser
 from misc.files import labels
 from misc.pyutils import UserError
 from voc12 import sample
@@ -157,9 +158,9 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m coco14.sample',
-                                     description="Draw a small data set in MS-COCO 2014's layout.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(prog='python -m coco14.sample',
+                    description="Draw a small data set in MS-COCO 2014's layout.",
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('root', metavar='ROOT',
                         help='folder to make; left alone where the same sample is there')
     parser.add_argument('--n_train', type=int, default=24, help='images of train2014')

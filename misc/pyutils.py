@@ -190,6 +190,15 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+class _Screen(logging.StreamHandler):
+    """A screen that nobody reads any more (`| head`) ends the command, which is told of that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
+
+
 def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
     """Send the log to the screen, and to the end of the file `path`, if one is named, with times.
     Raises UserError when it cannot.
@@ -200,7 +209,7 @@ def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     stop_log()
-    screen = logging.StreamHandler(sys.stdout)
+    screen = _Screen(sys.stdout)
     screen.setFormatter(logging.Formatter('%(message)s'))
     screen.addFilter(lambda record: main and not _is_file_only(record))
     _opened.append(screen)

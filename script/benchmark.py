@@ -34,6 +34,7 @@ import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from misc import ending, imutils, indexing, inference, networks, torchutils, training  # noqa: E402
+from misc.command.parsing import Parser  # noqa: E402
 from misc.contract.settings import AmnTraining  # noqa: E402
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
@@ -450,8 +451,8 @@ def measure_case(name: str, args: argparse.Namespace, results: Any) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--stages', nargs='+', choices=CASES, default=list(CASES))
     parser.add_argument('--size', type=int, nargs=2, default=[375, 500], metavar=('H', 'W'),
                         help='of an image [375 500]')

@@ -36,6 +36,7 @@ import torch  # noqa: E402
 
 import run_sample  # noqa: E402
 from misc import ending, torchutils  # noqa: E402
+from misc.command.parsing import Parser  # noqa: E402
 from misc.files import activations, labels, weights  # noqa: E402
 from misc.method import instances  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
@@ -360,8 +361,8 @@ def first_line(error: BaseException) -> str:
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='auto',
                         help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),

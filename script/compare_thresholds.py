@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc import ending, imutils, torchutils  # noqa: E402
 from misc.command import options  # noqa: E402
+from misc.command.parsing import Parser  # noqa: E402
 from misc.contract.sources import Source
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
@@ -80,8 +81,8 @@ def compare(source: Source, folder: Path, args: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser.add_argument)
     parser.add_argument('--work_dir', type=Path, default=Path('.'),
                         help='as given to run_sample.py')

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc import ending, imutils  # noqa: E402
 from misc.command import options  # noqa: E402
+from misc.command.parsing import Parser  # noqa: E402
 from misc.contract.sources import Source
 from misc.draw import drawing  # noqa: E402
 from misc.files import activations, labels  # noqa: E402
@@ -43,8 +44,8 @@ def row(source: Source, image_id: str, args: argparse.Namespace) -> tuple[list[n
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser.add_argument)
     parser.add_argument('--out', required=True, help='the PNG')
     parser.add_argument('--images', nargs='+', help='ids of the rows')

@@ -4,6 +4,7 @@
 # page result/quickstart/result/report/index.html.
 # usage: bash script/quickstart.sh [--seed N] [further flags of run_sample.py]. It can be stopped and run again. Another seed
 # draws other scenes, starts from another backbone, and lies in result/quickstart_seed_N.
+. "$(dirname "$0")/help.sh"
 set -euo pipefail
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 seed=0 before=

@@ -8,12 +8,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc import ending  # noqa: E402
+from misc.command.parsing import Parser  # noqa: E402
 from misc.score import results  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('scores', help='a file that run_sample.py --scores_file wrote')
     parser.add_argument('--published', action='store_true',
                         help='beside them the published figures (VOC, COCO)')

@@ -187,7 +187,8 @@ def test_a_seed_of_the_quickstart_varies_everything(tmp_path, words, seed, folde
     """Scenes, backbone and stages have it, and a folder of their own."""
     for name in ('script', '.venv/bin'):
         (tmp_path / name).mkdir(parents=True)
-    shutil.copy(ROOT / 'script' / 'quickstart.sh', tmp_path / 'script')
+    for name in ('quickstart.sh', 'help.sh'):
+        shutil.copy(ROOT / 'script' / name, tmp_path / 'script')
     (tmp_path / 'script' / 'make_env.sh').write_text('')
     python = tmp_path / '.venv' / 'bin' / 'python'
     python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$*" >> "$0.calls"\n')
@@ -207,7 +208,7 @@ def test_a_seed_of_the_quickstart_varies_everything(tmp_path, words, seed, folde
 
 def test_a_browser_is_there_or_left_out_by_name(tmp_path):
     """Nothing but what the script needs on the path: no browser, no root, no apt-get."""
-    for name in ('bash', 'id', 'env'):
+    for name in ('bash', 'id', 'env', 'dirname'):
         (tmp_path / name).symlink_to(shutil.which(name))
     alone = script('need_browser.sh', PATH=str(tmp_path), AMN_NO_BROWSER='')
     assert alone.returncode == 1

@@ -2,19 +2,18 @@
 given stands for.
 """
 import argparse
-import difflib
 import importlib
 import importlib.util
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from coco14.dataloader import COCO14
 from folder.dataloader import Folder
+from misc.command.parsing import Parser, meant
 from misc.contract import settings
 from misc.contract.settings import boolean, boolean_or
 from misc.contract.sources import Source
@@ -61,9 +60,9 @@ def classes_of(stages: Stages) -> tuple[type[settings.Settings], ...]:
     return tuple(dict.fromkeys((*SHARED, *stages.settings())))
 
 
-def build_parser(stages: Stages) -> argparse.ArgumentParser:
+def build_parser(stages: Stages) -> Parser:
     """All flags: of the stages, the data, the settings by their groups, the files."""
-    parser = _Parser(
+    parser = Parser(
         description='AMN: pseudo-masks from image-level labels. Name at least one stage.',
         allow_abbrev=False, usage='python run_sample.py [--dataset NAME] --data_root ROOT '
                                   '--STAGE_pass True ... [flags]',
@@ -171,50 +170,6 @@ def _default_lists(flag: str) -> str:
     return '[' + ', '.join(f'{name}: {known.lists[flag]}' for name, known in DATASETS.items()) + ']'
 
 
-def meant(word: str, known: Collection[str]) -> str:
-    """' (cam_scales?)': what a mistyped word may stand for; nothing where nothing is near."""
-    near = difflib.get_close_matches(word, known, n=2, cutoff=0.75)
-    return f' ({" or ".join(near)}?)' if near else ''
-
-
-class _Parser(argparse.ArgumentParser):
-    """Tells of a wrong flag as every error is told: in one line, with the nearest flag or value.
-    Takes dashes in a flag for underscores.
-    """
-
-    def parse_known_args(self, args: Sequence[str] | None = None,
-                         namespace: argparse.Namespace | None = None) -> tuple:
-        words = [self._with_underscores(word) for word in (sys.argv[1:] if args is None else args)]
-        return super().parse_known_args(words, namespace)
-
-    def parse_args(self, args: Sequence[str] | None = None,
-                   namespace: argparse.Namespace | None = None) -> argparse.Namespace:
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            flags = [flag.lstrip('-') for flag in self._option_string_actions]
-            told = [word + meant(word.split('=')[0].lstrip('-'),
-                                 flags).replace('(', '(--').replace(' or ', ' or --')
-                    if word.startswith('--') else word for word in unknown]
-            self.error(f'unrecognized arguments: {" ".join(told)}')
-        return found
-
-    def _with_underscores(self, word: str) -> str:
-        flag, equals, value = word.partition('=')
-        changed = '--' + flag[2:].replace('-', '_')
-        return (changed + equals + value if flag.startswith('--')
-                and changed in self._option_string_actions else word)
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            error.message += meant(str(value), [str(choice) for choice in action.choices])
-            raise
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f'error: {message} (--help lists the flags)\n')
-
-
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Adds each default that the help does not already tell."""
 
@@ -256,9 +211,9 @@ def _stages_type(stages: Stages) -> Callable[[str], list[Stage]]:
     return parse
 
 
-def parser_of(stages: Stages, names: Collection[str], **options: Any) -> argparse.ArgumentParser:
+def parser_of(stages: Stages, names: Collection[str], **options: Any) -> Parser:
     """A parser of these flags alone, for another command: the same defaults, checks and help."""
-    parser = _Parser(allow_abbrev=False, formatter_class=_Help, **options)
+    parser = Parser(allow_abbrev=False, formatter_class=_Help, **options)
     group = parser.add_argument_group('as in run_sample.py')
     for action in build_parser(stages)._actions:
         if action.dest in names:

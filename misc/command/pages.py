@@ -2,8 +2,11 @@
 misc.command.pages README.md puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
 """
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from misc import ending
+from misc.command.parsing import Parser
 from misc.contract.stages import Stage, Stages
 from misc.pyutils import UserError
 from step.pipeline import STAGES
@@ -55,16 +58,24 @@ def section(stages: Stages) -> str:
     return f'{BEGIN}\n{diagram(stages)}\n\n{table(stages)}\n{END}'
 
 
-def main(paths: list[str]) -> int:
-    for path in map(Path, paths):
+def main(words: list[str] | None = None) -> int:
+    parser = Parser(prog='python -m misc.command.pages', description=__doc__)
+    parser.add_argument('pages', nargs='+', type=Path, metavar='PAGE', help='a file with the marks')
+    args = parser.parse_args(words)
+    return ending.run(lambda: renew(args.pages))
+
+
+def renew(pages: Sequence[Path]) -> None:
+    """Write each page anew, with the stages between its marks. Raises UserError where it has none.
+    """
+    for path in pages:
         text = path.read_text(encoding='utf-8')
         before, begin, rest = text.partition(BEGIN)
         _, end, after = rest.partition(END)
         if not (begin and end):
             raise UserError(f'{path}: no {BEGIN} ... {END}')
         path.write_text(before + section(STAGES) + after, encoding='utf-8')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
