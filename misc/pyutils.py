@@ -203,6 +203,7 @@ def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
     """Send the log to the screen, and to the end of the file `path`, if one is named, with times.
     Raises UserError when it cannot.
 
+    A record with `file_only` or `screen_only` goes to one of the two alone.
     main: False for the other processes of a run: they write down nothing but why they end (records
     with `file_only`).
     """
@@ -218,7 +219,8 @@ def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             file = _LogFile(path, encoding='utf-8')
         file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
-        file.addFilter(lambda record: main or _is_file_only(record))
+        file.addFilter(lambda record: (main or _is_file_only(record))
+                       and not getattr(record, 'screen_only', False))
         _opened.append(file)
     for handler in _opened:
         log.addHandler(handler)

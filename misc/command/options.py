@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coco14.dataloader import COCO14
 from folder.dataloader import Folder
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / 'script' / 'presets'
 SCORES = 'result/scores.jsonl'  # below --work_dir
 USUAL = ''  # a flag without a path: the usual place
+TOLD_ELSEWHERE = ('dataset', 'data_root', 'voc12_root', 'work_dir')  # on the first screen
 ALIASES = {'--from_released': 'released'}  # -> preset
 
 
@@ -129,7 +130,8 @@ def _add_files(parser: argparse.ArgumentParser, stages: Stages) -> None:
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.',
           help='the folder that holds sess/ and result/: every file below that is not named, the '
-          'log and the scores lie in it; a path below may begin with {work_dir} (ours)')
+          'log and the scores lie in it; {name} in it is the name of the folder --data_root; a '
+          'path below may begin with {work_dir} (ours)')
     for flag, (stage, output) in stages.outputs().items():
         help_text = output.help or (f'what {stage.name} writes '
                                     f'({"authors" if output.authors else "ours"}) [{output.path}]')
@@ -182,16 +184,22 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _ChooseStages(argparse.Action):
-    """--stages: turns on the flags of the stages that it names, and nothing off."""
+    """--stages: turns on the flags of the stages that it names, and nothing off; `ranged` are the
+    names of those that a range took in.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
-                 values: list[Stage], option_string: str | None = None) -> None:
-        for stage in values:
+                 values: list[tuple[Stage, bool]], option_string: str | None = None) -> None:
+        for stage, _ in values:
             setattr(namespace, stage.flag.lstrip('-'), True)
+        namespace.ranged = {stage.name for stage, ranged in values if ranged} - {
+            stage.name for stage, ranged in values if not ranged}
 
 
-def _stages_type(stages: Stages) -> Callable[[str], list[Stage]]:
-    """An argparse type: 'train_cam..make_sem_seg,report' -> the stages, ends included."""
+def _stages_type(stages: Stages) -> Callable[[str], list[tuple[Stage, bool]]]:
+    """An argparse type: 'train_cam..make_sem_seg,report' -> the stages, ends included, and whether
+    each is of a range.
+    """
     names = [stage.name for stage in stages]
 
     def position(name: str) -> int:
@@ -206,7 +214,7 @@ def _stages_type(stages: Stages) -> Callable[[str], list[Stage]]:
             low, high = position(first), position(last if dots else first)
             if low > high:
                 raise argparse.ArgumentTypeError(f'{part}: {last} comes before {first}')
-            chosen += stages[low:high + 1] if dots else [stages[low]]
+            chosen += [(stage, bool(dots)) for stage in stages[low:high + 1]]
         return chosen
     return parse
 
@@ -224,6 +232,51 @@ def parser_of(stages: Stages, names: Collection[str], **options: Any) -> Parser:
 def stage_list(stages: Stages) -> str:
     """A line each: flag and title."""
     return '\n'.join(f'  {stage.flag}'.ljust(31) + stage.title for stage in stages)
+
+
+class Given(NamedTuple):
+    """What the command line gives: its words; the flags that these, or a preset, name; and those
+    whose values are not the defaults, as words. Kept beside the flags, as `given`.
+    """
+
+    words: list[str]
+    named: frozenset[str]
+    changed: list[str]
+
+
+def given(parser: Parser, words: Sequence[str], with_preset: Sequence[str],
+          args: argparse.Namespace) -> Given:
+    """words, with_preset: of the command line, without and with those of its preset; args: these
+    parsed, and not resolved yet.
+    """
+    changed = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, action.default)
+        if value != action.default and not action.dest.endswith('_pass') \
+                and action.dest not in TOLD_ELSEWHERE:
+            values = value if isinstance(value, list) else [value]
+            changed += [f'--{action.dest}', *('='.join(each) if isinstance(each, tuple) else
+                                              str(each) for each in values)]
+    return Given(list(words), parser.named(with_preset), changed)
+
+
+def without_stages(words: Sequence[str]) -> list[str]:
+    """The words of a command line, but those that choose stages."""
+    kept: list[str] = []
+    skip: Callable[[str], bool] | None = None  # whether the next word belongs to what is left out
+    for word in words:
+        if skip is not None and skip(word):
+            skip = None
+            continue
+        flag = word.partition('=')[0].replace('-', '_')
+        skip = None
+        if flag == '__stages':
+            skip = (lambda word: True) if '=' not in word else None
+        elif flag.startswith('__') and flag.endswith('_pass'):
+            skip = (lambda word: not word.startswith('-')) if '=' not in word else None
+        else:
+            kept.append(word)
+    return kept
 
 
 def preset_names() -> list[str]:
@@ -250,8 +303,7 @@ def with_preset(words: Sequence[str]) -> list[str]:
         raise UserError(f'--preset {name}: neither one of '
                         f'{", ".join(preset_names())}{meant(name, preset_names())} nor a file '
                         'that can be read') from error
-    chosen = any(word.startswith('--stages') or word.partition('=')[0].endswith('_pass')
-                 for word in words)
+    chosen = len(without_stages(words)) < len(words)
     given = [word for line in lines for word in shlex.split(line, comments=True)
              # stages of the command line take the place of the preset's
              if not (chosen and line.startswith('--stages'))]
@@ -303,6 +355,9 @@ def resolve_settings(stages: Stages, args: argparse.Namespace) -> None:
 
 def resolve_files(stages: Stages, args: argparse.Namespace) -> None:
     """What is not named has its usual name, in --work_dir."""
+    if '{name}' in args.work_dir:
+        root = find_root(args.data_root or args.voc12_root, args.dataset)
+        args.work_dir = args.work_dir.replace('{name}', Path(root).resolve().name)
     for name, default in (stages.files() | {'scores_file': SCORES}).items():
         if getattr(args, name) is None:
             setattr(args, name, str(Path(args.work_dir) / default))

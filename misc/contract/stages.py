@@ -22,7 +22,8 @@ def _always(args: argparse.Namespace) -> bool:
 class Output:
     """A file or folder that a stage writes.
 
-    flag: names it; path: its usual place below --work_dir; kept: it is written without being asked
+    flag: names it; path: its usual place below --work_dir; opens: the file in it that a person
+    opens; kept: it is written without being asked
     for, else only where the flag is given, with a place or without; when: whether this run writes
     it; help: what it is, where the flag's help needs more than the stage; holds: the same in a word
     or two, for a message; exists(path, id): whether an image's file is there, of what holds one for
@@ -39,6 +40,7 @@ class Output:
     exists: Callable[[str, str], bool] | None = None
     megabytes: float = 0.0
     authors: bool = False
+    opens: str = ''
 
     def wanted(self, args: argparse.Namespace) -> bool:
         return getattr(args, self.flag) is not None and self.when(args)
