@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from misc import ending, torchutils
+from misc.command.parsing import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,3 +137,38 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     list(torchutils.progress([1, 2], 'epoch 1/5'))
     assert '\r' in told.getvalue()
     assert '100%|' in told.getvalue()
+
+
+def parser():
+    made = Parser(prog='x')
+    made.add_argument('--cam_scales', nargs='+', type=float)
+    made.add_argument('--precision', choices=('fp32', 'bf16'))
+    made.add_argument('--work_dir', '--out')
+    return made
+
+
+@pytest.mark.parametrize(('words', 'told'), [
+    ('--cam_scale 1', '--cam_scale (--cam_scales?)'), ('--cam-scale=1', '(--cam_scales?)'),
+    ('--precision bf61', "invalid choice: 'bf61'"), ('--precision bf61', '(bf16?)'),
+    ('--unlike 1', 'unrecognized arguments: --unlike 1 (--help')])
+def test_a_wrong_word_is_answered_with_the_nearest(words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(words.split())
+    assert ended.value.code == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert error.startswith('error: ')
+    assert told in error
+
+
+def test_dashes_are_taken_for_underscores():
+    args = parser().parse_args(['--cam-scales', '1', '2', '--work-dir=a-b'])
+    assert (args.cam_scales, args.work_dir) == ([1.0, 2.0], 'a-b')
+    assert parser().named(['--cam-scales', '1', '--out=a', 'precision']) == {'cam_scales',
+                                                                             'work_dir'}
+
+
+def test_every_command_reads_its_words_alike():
+    """But the one that runs where packages are missing."""
+    others = [path for path in MODULES if path.name != 'check_env.py'
+              and 'argparse.ArgumentParser(' in (ROOT / path).read_text(encoding='utf-8')]
+    assert others == []

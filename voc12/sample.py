@@ -669,6 +669,7 @@ def make_folder(root: Path, parameters: dict, write: Callable[[Path], None]) -> 
     unfinished = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
+        print(f'drawing the sample {root}', file=sys.stderr)
         unfinished = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part',
                                            dir=root.parent))
         write(unfinished)

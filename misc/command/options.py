@@ -65,8 +65,8 @@ def build_parser(stages: Stages) -> Parser:
     """All flags: of the stages, the data, the settings by their groups, the files."""
     parser = Parser(
         description='AMN: pseudo-masks from image-level labels. Name at least one stage.',
-        allow_abbrev=False, usage='python run_sample.py [--dataset NAME] --data_root ROOT '
-                                  '--STAGE_pass True ... [flags]',
+        usage='python run_sample.py [--dataset NAME] --data_root ROOT --STAGE_pass True ... [flags]'
+              '\n       python run_sample.py --preset own --data_root MINE [flags]',
         formatter_class=_Help, epilog='stages, in pipeline order:\n' + stage_list(stages))
     described = 'each False unless named; they run in this order'
     group = parser.add_argument_group('stages', described).add_argument
@@ -221,7 +221,7 @@ def _stages_type(stages: Stages) -> Callable[[str], list[tuple[Stage, bool]]]:
 
 def parser_of(stages: Stages, names: Collection[str], **options: Any) -> Parser:
     """A parser of these flags alone, for another command: the same defaults, checks and help."""
-    parser = Parser(allow_abbrev=False, formatter_class=_Help, **options)
+    parser = Parser(formatter_class=_Help, **options)
     group = parser.add_argument_group('as in run_sample.py')
     for action in build_parser(stages)._actions:
         if action.dest in names:

@@ -18,8 +18,11 @@ def meant(word: str, known: Collection[str]) -> str:
 
 class Parser(argparse.ArgumentParser):
     """A parser that tells of a wrong flag as every error is told, in one line, with the nearest
-    flag or value, and that takes dashes in a flag for underscores.
+    flag or value, and that takes dashes in a flag for underscores. Flags are written in full.
     """
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Sequence[str] | None = None,
                          namespace: argparse.Namespace | None = None) -> tuple:
