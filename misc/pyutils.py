@@ -141,7 +141,8 @@ def lock(path: str | os.PathLike, what: str) -> None:
     except BlockingIOError as error:
         handle.close()
         raise UserError(
-            f'{what} is in use by another run: wait for it, or write to another place') from error
+            f'{what} is in use by another run: wait for it, or write to another '
+            'place (--work_dir, or its own flag)') from error
     except OSError as error:  # some network file systems have no locks
         log.info('%s cannot be locked (%s): start no second run that writes to it', what,
                  error.strerror)

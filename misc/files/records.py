@@ -15,6 +15,7 @@ from misc import torchutils
 from misc.files.inputs import Inputs, Made
 from misc.pyutils import UserError, lock, lock_path, log, remove_unfinished, write_json, writing
 
+ELSEWHERE = 'name another folder (by its own flag, or --work_dir)'
 FOLDER_RECORD = '_settings.json'
 TOLD = 8  # entries of a list that an error tells
 
@@ -78,7 +79,7 @@ def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: 
     record = folder / FOLDER_RECORD
     old = _read(record)
     if old is not None and old.get('stage', settings['stage']) != settings['stage']:
-        raise UserError(f'{folder} holds what {old["stage"]} made: name another folder')
+        raise UserError(f'{folder} holds what {old["stage"]} made: {ELSEWHERE}')
     folders = made.folders()
     for each in folders:
         remove_unfinished(each)
@@ -88,7 +89,7 @@ def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: 
         if only_own and old is None:
             raise UserError(f'{folder} holds {len(there)} files without a record of their settings '
                             f'(made elsewhere), which '
-                            '--overwrite would delete: name another folder')
+                            f'--overwrite would delete: {ELSEWHERE}')
         for path in there:
             with writing(path):
                 # the record stays until all are gone: a run stopped here leaves nothing that looks
@@ -103,7 +104,7 @@ def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: 
         if with_later(old, settings) != settings:
             raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): '
                             f'--overwrite makes '
-                            'it anew, or name another folder')
+                            f'it anew, or {ELSEWHERE}')
         return True
     write_json(record, settings)
     return True
