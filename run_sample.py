@@ -1,11 +1,13 @@
-"""The command line: `python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg`, or
-the authors' way, with a
-flag a stage: `python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True
-...`
+"""The command line: it checks everything that can be checked, then runs the chosen stages.
 
-Checks everything that can be checked, then runs the chosen stages in pipeline order, whatever order
-they were named in. What a stage is stands in its file in step/; every setting, with its default, in
-misc/contract/settings.py.
+    python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg
+
+or the authors' way, with a flag a stage:
+
+    python run_sample.py --voc12_root ROOT --train_cam_pass True --make_cam_pass True ...
+
+Stages run in pipeline order, whatever order they were named in. What a stage is stands in its file
+in step/; every setting, with its default, in misc/contract/settings.py.
 """
 import argparse
 import functools
@@ -29,8 +31,9 @@ VERSION = '0.1.0'
 
 
 def check_data(job: Job, args: argparse.Namespace) -> int:
-    """Print what is there and what is wrong. Returns the exit code: 1 where something must be
-    mended.
+    """Print what is there and what is wrong.
+
+    Returns the exit code: 1 where something must be mended.
     """
     text, is_good = checking.page(job.source, {name: job.lists[name]
                                                for name in options.CHECKED_LISTS}, args.num_workers,
@@ -39,7 +42,7 @@ def check_data(job: Job, args: argparse.Namespace) -> int:
     print(text)
     if is_good:
         images = len(job.ids('train_list'))
-        steps = [images // told.batch_size * told.epochs for told in (
+        steps = [images // training.batch_size * training.epochs for training in (
             cls.of(args) for cls in (settings.CamTraining, settings.AmnTraining,
                                      settings.IrnTraining))]
         few = (' Smaller batches (--cam_batch_size) and more epochs (--cam_num_epoches) make more.'
@@ -146,7 +149,7 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
         since = time.monotonic()
         log.info('=== %s: %s', stage.name, stage.title)
         with ending.explained(ending.remedy_of(stage.name, args)):
-            stage.run(job, *stage.told(args))
+            stage.run(job, *stage.settings_of(args))
         torchutils.wait_for_all()
         log.info('=== %s took %s', stage.name, elapsed(since))
     if len(chosen) > 1:
@@ -158,8 +161,10 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
 
 
 def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argparse.Namespace:
-    """`args` with another seed: what the chosen stages write, and their scores, move to the folder
-    seed_N of --work_dir (of their own folder, where they lie elsewhere).
+    """Return `args` with another seed, and with places of its own for what is written.
+
+    What the chosen stages write, and their scores, move to the folder seed_N of --work_dir (of
+    their own folder, where they lie elsewhere).
     """
     def moved(path: str) -> str:
         # 'result/../..' is no part of it
@@ -170,7 +175,7 @@ def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argp
     outputs = {output.flag for stage in chosen for output in stage.writes
                if getattr(args, output.flag) is not None}
     outputs |= {read.flag for stage in chosen for read in stage.reads
-                if read.meant(args) in outputs} | {'scores_file'}
+                if read.output_flag(args) in outputs} | {'scores_file'}
     if preflight.trainings_of(chosen) and args.tensorboard is not None:
         outputs.add('tensorboard')
     return argparse.Namespace(**vars(args) | {'seed': seed} |
@@ -196,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         args = parser.parse_args(given, started)
         args.given = options.given(parser, words, given, args)
         return (run(args, stages) if args.gpus is None
-                else launch.share_among(args.gpus, __file__, given))
+                else launch.run_on_gpus(args.gpus, __file__, given))
 
     def tell(line: str) -> None:
         whose = '' if torchutils.is_main() else f'process {torchutils.world()[0]}: '

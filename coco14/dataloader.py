@@ -1,11 +1,16 @@
-"""MS-COCO 2014 as a source, with the interface of voc12.dataloader.VOC12. Below the root:
+"""MS-COCO 2014 as a source, with the interface of voc12.dataloader.VOC12.
 
-  JPEGImages/train2014/COCO_train2014_ID.jpg   val2014 likewise; train2014/ right below the root, as
-COCO unpacks, will do and, made by `python -m coco14.prepare`:
+Below the root:
+
+  JPEGImages/train2014/COCO_train2014_ID.jpg   val2014 likewise; train2014/ right below the root,
+                                               as COCO unpacks, will do
+
+and, made by `python -m coco14.prepare`:
+
   ImageSets/train2014.txt                      the ids, of 12 digits
-  ImageSets/train2014.npz                      image-level labels: ids int64 (N,), present uint8 (N,
-  10), a bit a class SegmentationClass/train2014/ID.png           label maps: 0..80, 255 for crowd
-  regions
+  ImageSets/train2014.npz                      image-level labels: ids int64 (N,), present uint8
+                                               (N, 10), a bit a class
+  SegmentationClass/train2014/ID.png           label maps: 0..80, 255 for crowd regions
 
 Nothing here looks at single files: a folder of 82,783 is listed once.
 """
@@ -17,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from misc.contract.sources import Check, Source, parse_list
-from misc.files.labels import PALETTE
+from misc.files.label_maps import PALETTE
 from misc.pyutils import UserError, atomic_path
 
 SPLITS = ('train2014', 'val2014')
@@ -68,7 +73,11 @@ def mask_folder(root: Path, split: str) -> Path:
 
 
 def save_labels(path: Path, numbers: np.ndarray, present: np.ndarray) -> None:
-    """numbers: the images' (N,); present: bool (N, C)."""
+    """Write the image-level labels of a split.
+
+    numbers: the images', (N,).
+    present: bool (N, C).
+    """
     with atomic_path(path) as temporary, open(temporary, 'wb') as stream:
         np.savez(stream, ids=numbers.astype(np.int64), present=np.packbits(present, 1))
 
@@ -121,11 +130,10 @@ class COCO14(Source):
         return mask_folder(self.root, SPLITS[self._split[self._row(image_id)]]) / f'{image_id}.png'
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file, or of a split (train2014, val2014). COCO_train2014_ID.jpg in a
-        list is ID.
+        """Return the ids of a list file, or of a split (train2014, val2014).
 
-        Raises UserError where there is neither, for ids that are not COCO's, and where images are
-        missing.
+        COCO_train2014_ID.jpg in a list is ID. Raises UserError where there is neither, for ids that
+        are not COCO's, and where images are missing.
         """
         path = Path(list_or_split)
         if not path.is_file():
@@ -157,22 +165,23 @@ class COCO14(Source):
         return np.unpackbits(self._bits[self._row(image_id)], count=self.n_classes).astype(bool)
 
     def check(self, ids: Iterable[str]) -> Check:
-        """What is there and what is missing for `ids`. An image that is in neither split counts as
-        without annotation.
+        """Return what is there and what is missing for `ids`.
+
+        An image that is in neither split counts as without annotation.
         """
         ids = list(ids)
         numbers = _numbers_of(ids)
-        known = np.isin(numbers, self._numbers)
-        bits = self._bits[self._numbers.searchsorted(numbers[known])]
+        listed = np.isin(numbers, self._numbers)
+        bits = self._bits[self._numbers.searchsorted(numbers[listed])]
         masks = [_numbers_in(mask_folder(self.root, split), '', '.png') for split in SPLITS]
 
         def named(wanted: np.ndarray) -> list[str]:
             return [id_of(number) for number in numbers[wanted]]
 
         has_class = np.ones(len(ids), bool)
-        has_class[known] = bits.any(1)
+        has_class[listed] = bits.any(1)
         return Check(images=len(ids), missing_image=named(~self._has_image(numbers)),
-                     missing_annotation=named(~known), no_class=named(~has_class),
+                     missing_annotation=named(~listed), no_class=named(~has_class),
                      missing_mask=named(~np.isin(numbers, np.concatenate(masks))),
                      per_class=np.unpackbits(bits, 1, count=self.n_classes).sum(0, dtype=np.int64),
                      notes=list(self._notes))

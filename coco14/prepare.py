@@ -1,5 +1,4 @@
-"""Make MS-COCO 2014 ready: image-level labels, lists of ids and label maps from the official
-annotations.
+"""Make MS-COCO 2014 ready: labels, lists of ids and label maps from the official annotations.
 
   python -m coco14.prepare --coco_root DIR [--annotations DIR] [--out DIR]
 
@@ -13,9 +12,8 @@ images without any.
 
 Stopped, the same command goes on with the label maps that are missing. Of the JSON only a piece is
 in memory; each worker reads the annotations of its images where they stand in the file. Says which
-images lack their JPEG and which entries are
-broken, by their id: all else is made. Exit code 0 when all is as it should be, 1 when not, 2 for a
-wrong flag.
+images lack their JPEG and which entries are broken, by their id: all else is made. Exit code 0 when
+all is as it should be, 1 when not, 2 for a wrong flag.
 """
 import argparse
 import dataclasses
@@ -48,14 +46,14 @@ from coco14.dataloader import (
     save_labels,
 )
 from misc import ending, inference, torchutils
-from misc.command.parsing import Parser
-from misc.files import labels, records
+from misc.files import label_maps, records
+from misc.parsing import Parser
 from misc.pyutils import UserError, atomic_path, writing
 from voc12.prepare import counted, named
 
 EXPECTED = {'train2014': 82783, 'val2014': 40504}
 LONGEST = 1 << 14  # side of an image in pixels; a larger one is no photograph of COCO
-TOLD = 100  # broken entries of a split; of more, their number
+NAMED = 100  # broken entries of a split; of more, their number
 PIECE = 1 << 20  # bytes of the JSON read at a time
 # of the way label maps are made: raise it when that changes, so that older ones are refused, not
 # mixed
@@ -126,9 +124,9 @@ class _Reader:
 
 
 def entries(stream: BinaryIO, names: Collection[str]) -> Iterator[tuple[str, Any, int, int]]:
-    """The entries of the arrays `names` of a JSON object: (name, entry, its first byte, the byte
-    after its last).
+    """Yield (name, entry, its first byte, the byte after its last) of arrays of a JSON object.
 
+    names: of the arrays.
     One entry at a time is in memory. Raises ValueError for what is not JSON of that form.
     """
     reader = _Reader(stream)
@@ -299,8 +297,9 @@ def _not_drawn(annotation: dict[str, Any], hw: tuple[int, int], notes: list[str]
 
 
 def whole(entry: Any, key: str) -> int:
-    """A whole number of an entry, which tools also write as 9.0 or "9". Raises ValueError, which
-    names it.
+    """Return a whole number of an entry, which tools also write as 9.0 or "9".
+
+    Raises ValueError, which names it.
     """
     if not isinstance(entry, dict):
         raise ValueError(f'not an entry of COCO ({_shown(entry)})')
@@ -347,11 +346,13 @@ def _by_image(path: Path, digest: str, images: np.ndarray, found: np.ndarray, br
 # ---- label maps ----
 
 def label_map(annotations: list[dict[str, Any]], hw: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W): labels 1..C of the categories, the smaller of two objects on top; below all of
-    them, 255 where a crowd region is. Of equal areas the later one is on top.
+    """Draw the label map of an image, uint8 (H, W), labels 1..C of the categories.
 
-    annotations: COCO's, with segmentation (polygons, or run lengths), category_id, iscrowd. Raises
-    UserError for a segmentation that is not one of these.
+    The smaller of two objects is on top, of equal areas the later one; below all of them, 255 where
+    a crowd region is.
+
+    annotations: COCO's, with segmentation (polygons, or run lengths), category_id, iscrowd.
+    Raises UserError for a segmentation that is not one of these.
     """
     mask = _pycocotools()
     encoded = [_encoded(mask, annotation, hw) for annotation in annotations]
@@ -361,7 +362,7 @@ def label_map(annotations: list[dict[str, Any]], hw: tuple[int, int]) -> np.ndar
     for number in sorted(range(len(encoded)),
                          key=lambda number: (not numbers[number][2], -areas[number])):
         _, category, crowd = numbers[number]
-        result[mask.decode(encoded[number]).view(bool)] = (labels.IGNORE if crowd
+        result[mask.decode(encoded[number]).view(bool)] = (label_maps.IGNORE if crowd
                                                            else CATEGORY_IDS.index(category) + 1)
     return result
 
@@ -384,9 +385,9 @@ def _encoded(mask: Any, annotation: dict[str, Any], hw: tuple[int, int]) -> dict
 
 def outlines_or_runs(annotation: dict[str, Any],
                      hw: tuple[int, int]) -> list[list[float]] | dict[str, Any]:
-    """The segmentation of an annotation in an image of size (H, W): outlines [x, y, x, y, ...], or
-    run lengths.
+    """Return the segmentation of an annotation: outlines [x, y, x, y, ...], or run lengths.
 
+    hw: size of the image.
     Outlines may also be lists of [x, y], or a single one. Raises ValueError, which says why, for
     everything that pycocotools would not draw as it is meant, or that would crash it.
     """
@@ -485,9 +486,9 @@ def make_label_maps(instances: Instances, folder: Path, num_workers: int, overwr
             annotations = [json.loads(os.pread(stream.fileno(), end - start, start))
                            for start, end in places]
             made = label_map(annotations, (int(instances.heights[row]), int(instances.widths[row])))
-            labels.save(labels.label_path(folder, image_id), made, COCO14.palette)
+            label_maps.save(label_maps.label_path(folder, image_id), made, COCO14.palette)
 
-        with inference.Images(instances.ids(), lambda image_id: labels.exists(folder, image_id),
+        with inference.Images(instances.ids(), lambda image_id: label_maps.exists(folder, image_id),
                               num_workers) as images:
             images.make(make)
 
@@ -530,16 +531,16 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f'{root}: no such folder; --coco_root is the one that holds '
                         f'JPEGImages/train2014')
     _pycocotools()
-    problems, told, made = [], [], {}
+    problems, shown, made = [], [], {}
     for split in args.splits:
         made[split] = instances = read_instances(annotations / f'instances_{split}.json', split)
         print(f'{split}: {counted(instances.numbers)}, {len(instances.places)} annotations; '
               f'{counted(np.flatnonzero(~instances.present.any(1)))} without a class, '
               f'{counted(np.flatnonzero(instances.crowd))} with crowd regions', flush=True)
-        told += [*_first(instances.broken), *_first(instances.notes)]
+        shown += [*_first(instances.broken), *_first(instances.notes)]
         if instances.broken:
             problems.append(f'{split}: {len(instances.broken)} broken entries in {instances.path}')
-    print(*told, sep='\n', end='\n' if told else '', flush=True)
+    print(*shown, sep='\n', end='\n' if shown else '', flush=True)
     others = [f'{split}: {len(instances.numbers)} images, not {EXPECTED[split]}'
               for split, instances in made.items()
               if len(instances.numbers) != EXPECTED[split]]
@@ -569,7 +570,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _first(lines: list[str]) -> list[str]:
-    return lines[:TOLD] + ([f'... and {len(lines) - TOLD} more'] if len(lines) > TOLD else [])
+    return lines[:NAMED] + ([f'... and {len(lines) - NAMED} more'] if len(lines) > NAMED else [])
 
 
 def _link_images(root: Path, out: Path, splits: list[str]) -> None:

@@ -1,19 +1,22 @@
-"""One's own photographs as a source: a folder that holds
+"""One's own photographs as a source.
+
+A folder that holds
 
   images/         photographs (the endings of imutils.PHOTOGRAPHS, any case); an image's id is its
-  file name without that ending
+                  file name without that ending
   labels.csv      a row an image: its file name or id, a comma, the names of the classes it shows,
-  separated by ';'
+                  separated by ';'
   classes.txt     may be missing: the classes, one a line, in the order of their numbers (else: the
-  names in labels.csv, sorted) masks/ID.png    may be missing, only scores need them: 8-bit label
-  maps, 0 background, 1, 2, ... the classes, 255 ignored lists/NAME.txt  may be missing: splits of
-  one's own, an image a line
+                  names in labels.csv, sorted)
+  masks/ID.png    may be missing, only scores need them: 8-bit label maps, 0 background, 1, 2, ...
+                  the classes, 255 ignored
+  lists/NAME.txt  may be missing: splits of one's own, an image a line
 
 Nothing after the comma: the image shows none of the classes. Images without a row are left alone.
-What table programs write instead is read, too (misc/data/tables.py): ; or a tab between columns, |
-between classes, lists as Python prints them, a column a class under its name with 0 or 1, headings,
-UTF-16. Splits that are always there: all (every image with a row), masked (those with a mask), some
-(at most 200 of them, evenly spread).
+  What table programs write instead is read, too (misc/data/tables.py): ; or a tab between columns,
+  | between classes, lists as Python prints them, a column a class under its name with 0 or 1,
+  headings, UTF-16. Splits that are always there: all (every image with a row), masked (those with a
+  mask), some (at most 200 of them, evenly spread).
 
 Without labels.csv, a folder a class, as torchvision's ImageFolder has it: images/CLASS/x.jpg or
 CLASS/x.jpg; that image's id is CLASS_x. Photographs are turned as their EXIF orientation says, and
@@ -42,11 +45,11 @@ from misc.contract.sources import (
     without_ending,
 )
 from misc.data import tables
-from misc.files import labels
+from misc.files import label_maps
 from misc.imutils import PHOTOGRAPHS
 from misc.pyutils import UserError
 
-MOST_CLASSES = labels.IGNORE - 1
+MOST_CLASSES = label_maps.IGNORE - 1
 MOST_OF_SOME = 200
 SPLITS = ('all', 'masked', 'some')
 LAYOUT = 'a row is the name of an image, a comma, and its classes with ; between them'
@@ -64,7 +67,7 @@ class Folder(Source):
     root_is = 'the folder that holds images/ and labels.csv, or a folder of photographs a class'
     lists = {'train_list': 'all', 'val_list': 'some', 'infer_list': 'all', 'eval_set': 'masked',
              'seg_list': 'all'}
-    palette = labels.PALETTE
+    palette = label_maps.PALETTE
     upright = True
 
     def __init__(self, root: str | os.PathLike):
@@ -118,10 +121,10 @@ class Folder(Source):
                         f'cannot be scored')
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a split (all, masked, some, or lists/NAME.txt) or of a list file, in the order
-        of labels.csv or of the list; none for `masked` where there are no masks.
+        """Return the ids of a split (all, masked, some, or lists/NAME.txt) or of a list file.
 
-        Raises UserError where there is no such list, and for a line that names no image of
+        They are in the order of labels.csv or of the list; none for `masked` where there are no
+        masks. Raises UserError where there is no such list, and for a line that names no image of
         labels.csv.
         """
         if list_or_split == 'all':

@@ -1,5 +1,6 @@
-"""What stages share. Its first import sets what OpenMP reads when torch loads it: import it before
-torch.
+"""What stages share.
+
+Its first import sets what OpenMP reads when torch loads it: import it before torch.
 """
 import os
 

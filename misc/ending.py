@@ -1,5 +1,6 @@
-"""How every command ends: what the user can mend, wants of the machine included, is one line on
-stderr, never a traceback.
+"""How every command ends: what the user can mend is one line on stderr, never a traceback.
+
+Wants of the machine (memory, open files) are among it.
 """
 import argparse
 import contextlib
@@ -58,9 +59,7 @@ class PeerEnded(UserError):
 
 
 def want_of(error: BaseException) -> str | None:
-    """What of the machine was wanting when `error` was raised (the right of WORDINGS), None where
-    nothing is known.
-    """
+    """Return what the machine lacked when `error` was raised (the right of WORDINGS), or None."""
     if isinstance(error, OutOfMemory):
         return error.of
     if isinstance(error, UserError):
@@ -93,9 +92,9 @@ def explained(remedy: Remedy | None = None) -> Iterator[None]:
             if remedy is None:
                 raise (OutOfGpuMemory if want == GPU
                        else OutOfMemory)(f'{want} is not enough') from error
-            told = str(error) if isinstance(error, OutOfMemory) else f'{want} is not enough'
-            raise UserError(f'{told}: {remedy(want)}') from error
-        raise TOLD[want](error) from error
+            message = str(error) if isinstance(error, OutOfMemory) else f'{want} is not enough'
+            raise UserError(f'{message}: {remedy(want)}') from error
+        raise ERROR_OF[want](error) from error
 
 
 def _shared_memory(error: Exception) -> UserError:
@@ -131,22 +130,24 @@ def _peer(error: Exception) -> UserError:
     return PeerEnded(f'process {torchutils.world()[0]} ends, because another one did')
 
 
-TOLD = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files, 'kernels': _kernels,
-        'peer': _peer}
+ERROR_OF = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files,
+            'kernels': _kernels,
+            'peer': _peer}
 
 
 def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
-    """What helps a stage (or step.show, step.segment) against want of memory: only what it has and
-    what is left to change.
+    """Return what helps a stage (or step.show, step.segment) where memory is not enough.
+
+    Only flags that it has, and that are left to change, are named.
     """
     def remedy(want: str) -> str:
         import torch
         ways, name = [], stage.removeprefix('train_')
         if stage.startswith('train_'):
             from misc import torchutils
-            share = getattr(args, f'{name}_batch_size') // torchutils.world()[1]
-            if args.accumulate < share:
-                ways.append(f'--accumulate {min(2 * args.accumulate, share)}')
+            per_process = getattr(args, f'{name}_batch_size') // torchutils.world()[1]
+            if args.accumulate < per_process:
+                ways.append(f'--accumulate {min(2 * args.accumulate, per_process)}')
             ways.append(f'--{name}_crop_size below {getattr(args, f"{name}_crop_size")}')
         elif stage in ('make_cam', 'make_amn_cam', 'show'):
             ways += (['--inference_batch_size 1'] if stage != 'show'
@@ -201,10 +202,11 @@ def _print(line: str) -> None:
 
 def run(work: Callable[[], int | None], remedy: Remedy = lambda want: 'free some', again: str = '',
         tell: Callable[[str], None] = _print) -> int:
-    """Call `work` and return the exit code: what it returns, or 1, or 130 after Ctrl-C, which
-    `tell` is given the line for.
+    """Call `work` and return the exit code: what it returns, 1, or 130 after Ctrl-C.
 
-    again: what the line of Ctrl-C adds. Logs and locks of this process end with it.
+    tell: given the line of an error.
+    again: what the line of Ctrl-C adds.
+    Logs and locks of this process end with it.
     """
     try:
         with to_reader():

@@ -48,9 +48,7 @@ def read_image(path: str | os.PathLike, upright: bool = False) -> np.ndarray:
 
 
 def read_of(source: Any, image_id: str) -> np.ndarray:
-    """The photograph of a data set (datasets.Source) as every stage sees it: `read_image`, upright
-    where the source's are.
-    """
+    """Read the photograph of an id as every stage sees it, upright where the source's are."""
     return read_image(source.image_path(image_id), source.upright)
 
 
@@ -85,7 +83,7 @@ def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarr
 
 
 def to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Numbers of any kind, (H, W) or (H, W, 3), as uint8 (H, W, 3).
+    """Bring numbers of any kind, (H, W) or (H, W, 3), to uint8 (H, W, 3).
 
     Integers from 0 to 255 stay. Others are divided by the power of two that makes the highest fit,
     and no lower one: 12 bits in 16 lose 4, all 16 lose 8, and of 0..1 the highest becomes 255.
@@ -120,8 +118,9 @@ def _read_deep(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_header(path: str | os.PathLike, upright: bool = False) -> tuple[tuple[int, int], bool]:
-    """Size (H, W) of a photograph, as `read_image` gives it, and whether viewers turn it (EXIF
-    orientation); nothing is decoded. Raises UserError as `read_image` does.
+    """Return the size (H, W) of a photograph, and whether viewers turn it (EXIF orientation).
+
+    The size is that of `read_image`; nothing is decoded. Raises UserError as `read_image` does.
     """
     with _opened(path) as picture:
         turn = _orientation(picture)
@@ -149,8 +148,9 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
 
 
 def resize(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """PIL bicubic, on 8 bits, to (H, W); it smooths where it shrinks. The same array where the size
-    stays.
+    """Resize to (H, W) as PIL's bicubic, on 8 bits; it smooths where it shrinks.
+
+    The same array where the size stays.
     """
     if image.shape[:2] == tuple(hw):
         return image
@@ -158,29 +158,27 @@ def resize(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 
 def resize_bilinear(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """Bilinear to (H, W), float32 and not rounded to 8 bits; it does not smooth where it shrinks
-    (OpenCV's).
-    """
+    """Resize to (H, W), bilinear, float32 and not rounded; it does not smooth where it shrinks."""
     return cv2.resize(image.astype(np.float32), (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def scaled_hw(hw: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(round(H*s), round(W*s)), half to even, at least 1."""
+    """Return (round(H*s), round(W*s)), half to even, at least 1."""
     return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))
 
 
 def rescale(image: np.ndarray, scale: float) -> np.ndarray:
-    """`resize` to `scaled_hw`."""
+    """Resize an image to `scaled_hw`."""
     return resize(image, scaled_hw(image.shape[:2], scale))
 
 
 def normalize(image: np.ndarray) -> np.ndarray:
-    """(v/255 - mean) / std, float32 (H, W, 3)."""
+    """Return (v/255 - mean) / std, float32 (H, W, 3)."""
     return (image / np.float32(255) - MEAN) / STD
 
 
 def subtract_caffe_mean(image: np.ndarray) -> np.ndarray:
-    """BGR, 0..255, minus Caffe's mean, float32 (H, W, 3): what weights made with Caffe want."""
+    """Return BGR, 0..255, minus Caffe's mean, float32 (H, W, 3): for weights made with Caffe."""
     return image[:, :, ::-1] - CAFFE_MEAN
 
 
@@ -189,18 +187,18 @@ INPUTS = {'torchvision': normalize, 'caffe': subtract_caffe_mean}
 
 
 def to_chw(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) -> contiguous (3, H, W)."""
+    """Turn (H, W, 3) into contiguous (3, H, W)."""
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def crop_window(hw: tuple[int, int], size: int,
                 rng: np.random.Generator) -> tuple[tuple[slice, slice],
                                                    tuple[slice, slice]]:
-    """Draw a random crop: (rows, columns) to take from the image, (rows, columns) to put them on a
-    size x size canvas.
+    """Draw a random crop of size x size.
 
     Each side apart: a longer side gives a window that starts anywhere in it, a shorter one is
-    placed whole, anywhere on the canvas.
+      placed whole, anywhere on the canvas.
+    Returns (rows, columns) to take from the image, and (rows, columns) to put them on the canvas.
     """
     taken, placed = [], []
     for side in hw:

@@ -1,13 +1,12 @@
-"""Pairs of positions and the paths between them: affinities to train on, and the random walk (IRN,
-sections 4 and 5).
+"""Pairs of positions and the paths between them: affinities, and the random walk (IRN, 4 and 5).
 
 A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that
 the line between both ends touches, and its affinity 1 - the largest edge on the path. Nothing here
-keeps indices of positions: for one step (y, x) of a path, the positions of all pairs are one
+keeps indices of positions: for one position (y, x) of a path, the positions of all pairs are one
 shifted view of the map.
 
 Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 for 5) or of the
-`part` of them that was asked for; S the sources, row by row.
+  `part` of them that was asked for; S the sources, row by row.
 """
 import functools
 import warnings
@@ -15,18 +14,18 @@ import warnings
 import torch
 from torch.nn import functional as F
 
-from misc.files.labels import IGNORE
+from misc.files.label_maps import IGNORE
 
 LOOK_EVERY = 4  # steps of the walk, for planes that may be given up
 
 
 @functools.lru_cache
-def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
-    """The path of a pair with offset (dy, dx), dy >= 0: positions (y, x) counted from the source,
-    both ends included.
+def pair_path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
+    """Return the path of a pair with offset (dy, dx), dy >= 0, both ends included.
 
-    They are the positions of the box between both ends that lie less than 1 from the line. The far
-    end comes first: of equal edges it is the first on the path that is trained (authors' code).
+    Positions (y, x) are counted from the source: those of the box between both ends that lie less
+    than 1 from the line. The far end comes first: of equal edges it is the first on the path that
+    is trained (authors' code).
     """
     box = [(y, x) for y in range(dy + 1) for x in range(min(dx, 0), max(dx, 0) + 1)]
     touched = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy ** 2 + dx ** 2]
@@ -35,21 +34,22 @@ def path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache
 def offsets(radius: int) -> tuple[tuple[int, int], ...]:
-    """The offsets (dy, dx) shorter than `radius` that point right or down: each pair of positions
-    is counted once.
+    """Return the offsets (dy, dx) shorter than `radius` that point right or down.
 
-    Ordered by the number of positions on the path, then dy, then dx (authors' code).
+    So each pair of positions is counted once. Ordered by the number of positions on the path, then
+    dy, then dx (authors' code).
     """
     half_plane = [(0, dx) for dx in range(1, radius)]
     half_plane += [(dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius)]
     near = [(dy, dx) for dy, dx in half_plane if dy ** 2 + dx ** 2 < radius ** 2]
-    return tuple(sorted(near, key=lambda offset: (len(path(*offset)), offset)))
+    return tuple(sorted(near, key=lambda offset: (len(pair_path(*offset)), offset)))
 
 
 @functools.lru_cache
 def offset_tensor(radius: int, device: torch.device) -> torch.Tensor:
-    """`offsets(radius)` as int64 (P, 2) on `device`. Kept, because each copy to a GPU would wait
-    for it.
+    """Return `offsets(radius)` as int64 (P, 2) on `device`.
+
+    Kept, because each copy to a GPU would wait for it.
     """
     return torch.tensor(offsets(radius), device=device)
 
@@ -57,20 +57,21 @@ def offset_tensor(radius: int, device: torch.device) -> torch.Tensor:
 @functools.lru_cache
 def _path_jumps(radius: int, width: int, device: torch.device) -> torch.Tensor:
     """y * width + x of the positions on every path: int64 (P, longest path), filled up with 0."""
-    jumps = [[y * width + x for y, x in path(*offset)] for offset in offsets(radius)]
+    jumps = [[y * width + x for y, x in pair_path(*offset)] for offset in offsets(radius)]
     longest = max(map(len, jumps))
     return torch.tensor([row + [0] * (longest - len(row)) for row in jumps], device=device)
 
 
-def shifted(x: torch.Tensor, radius: int, step: tuple[int, int] = (0, 0)) -> torch.Tensor:
-    """(..., h, w) -> (..., h - radius + 1, w - 2 * radius + 2): the values (y, x) = `step` away
-    from every source.
+def shifted(x: torch.Tensor, radius: int, position: tuple[int, int] = (0, 0)) -> torch.Tensor:
+    """Return the values that lie `position` = (y, x) away from every source, as a view.
 
+    x: (..., h, w).
+    Returns (..., h - radius + 1, w - 2 * radius + 2).
     Sources are the positions whose whole neighbourhood lies on the map: rows 0..h-radius, columns
-    radius-1..w-radius. A view; empty where the map is too small to have a source.
+    radius-1..w-radius. Empty where the map is too small to have a source.
     """
     rows, columns = max(x.shape[-2] - radius + 1, 0), max(x.shape[-1] - 2 * radius + 2, 0)
-    top, left = step[0], radius - 1 + step[1]
+    top, left = position[0], radius - 1 + position[1]
     return x[..., top:top + rows, left:left + columns]
 
 
@@ -92,7 +93,8 @@ class _PathAffinity(torch.autograd.Function):
         affinity = edge.new_empty(size)
         winner = torch.empty(size, dtype=torch.uint8, device=edge.device)
         for number, offset in enumerate(pairs):
-            edges = torch.stack([shifted(edge[:, 0], radius, step) for step in path(*offset)])
+            edges = torch.stack([shifted(edge[:, 0], radius, position)
+                                 for position in pair_path(*offset)])
             largest, first = edges.max(dim=0)  # torch promises the first of equal values
             torch.sub(1, largest.flatten(1), out=affinity[:, number])
             winner[:, number] = first.flatten(1)
@@ -113,20 +115,21 @@ class _PathAffinity(torch.autograd.Function):
 
 
 def pair_affinities(edge: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
-    """Affinity of every pair: 1 - the largest edge on its path.
+    """Return the affinity of every pair: 1 - the largest edge on its path.
 
-    edge: (N, 1, h, w) after the sigmoid. part: which of `offsets(radius)`. Returns (N, P, S); the
-    gradient goes to the first maximum of each path.
+    edge: (N, 1, h, w) after the sigmoid.
+    part: which of `offsets(radius)`.
+    Returns (N, P, S); the gradient goes to the first maximum of each path.
     """
     return _PathAffinity.apply(edge, radius, part)
 
 
 def pair_labels(label_map: torch.Tensor, radius: int,
                 part: slice = slice(None)) -> tuple[torch.Tensor, ...]:
-    """Which pairs are background (both 0), foreground (equal, not 0) and negative (different).
+    """Tell which pairs are background (both 0), foreground (equal, not 0) and negative (different).
 
-    label_map: (N, h, w) of integers 0..255. Returns three bool tensors (N, P, S); a pair with an
-    end 255 is in none.
+    label_map: (N, h, w) of integers 0..255.
+    Returns three bool tensors (N, P, S); a pair with an end 255 is in none.
     """
     label_map = label_map.to(torch.uint8)  # an eighth of int64's memory
     source = shifted(label_map, radius).flatten(-2).unsqueeze(1)
@@ -140,8 +143,10 @@ def pair_labels(label_map: torch.Tensor, radius: int,
 
 def pair_displacements(displacement: torch.Tensor, radius: int,
                        part: slice = slice(None)) -> torch.Tensor:
-    """(N, 2, h, w) -> (N, 2, P, S): displacement at the source - displacement at the far end, of
-    every pair.
+    """Return the displacement at the source - that at the far end, of every pair.
+
+    displacement: (N, 2, h, w).
+    Returns (N, 2, P, S).
     """
     return shifted(displacement, radius).flatten(-2).unsqueeze(2) - _destinations(displacement,
                                                                                   radius, part)
@@ -149,17 +154,18 @@ def pair_displacements(displacement: torch.Tensor, radius: int,
 
 def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
                       exp_times: int = 8) -> torch.Tensor:
-    """Random walk of `x` that does not cross edges: 2 ** exp_times steps (IRN, section 5).
+    """Walk 2 ** exp_times random steps from `x` without crossing edges (IRN, section 5).
 
-    x: (K, h, w) activations; edge: (1, h, w) after the sigmoid. Returns (K, 1, h, w), float64 where
-    one of them is, else float32. x is first multiplied by (1 - edge); then each step multiplies it
-    by the transition matrix.
+    x: (K, h, w) activations.
+    edge: (1, h, w) after the sigmoid.
+    Returns (K, 1, h, w), float64 where one of them is, else float32.
+    x is first multiplied by (1 - edge); then each step multiplies it by the transition matrix.
     """
     return RandomWalk(edge, radius, beta, exp_times)(x)
 
 
 class RandomWalk:
-    """`propagate_to_edge` along the edges of one image, for one set of planes after the other.
+    """The walk of `propagate_to_edge` along the edges of one image, for several sets of planes.
 
     The transition matrix holds 69 numbers a position (radius 5) and is never made dense nor
     squared, so memory is that and a few copies of the planes. The result does not depend on the
@@ -176,8 +182,10 @@ class RandomWalk:
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, least: float = 0.0) -> torch.Tensor:
-        """x: (K, h, w), not below 0 where `least` is given. Returns (K, 1, h, w).
+        """Walk from some planes.
 
+        x: (K, h, w), not below 0 where `least` is given.
+        Returns (K, 1, h, w).
         A plane that falls to `least` or below everywhere is given up, and is 0: each step takes
         weighted means, so it would not rise again.
         """
@@ -207,16 +215,16 @@ def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     frame weighs 0; its rows are empty.
     """
     h, w = edge.shape
-    weights, steps = _step_weights(edge, radius, beta)
+    weights, moves = _move_weights(edge, radius, beta)
     # the matrix is symmetric before: a column's sum is the row's
     weights /= weights.sum(dim=2, keepdim=True)
     frame, width = radius - 1, w + 2 * (radius - 1)
-    counted = F.pad(torch.full((h, w), len(steps), dtype=torch.int32, device=edge.device),
+    counted = F.pad(torch.full((h, w), len(moves), dtype=torch.int32, device=edge.device),
                     (frame,) * 4).flatten()
     rows = F.pad(counted.cumsum(0, dtype=torch.int32), (1, 0))
     on_map = torch.arange(counted.numel(), dtype=torch.int32, device=edge.device).view(-1, width)
     on_map = on_map[frame:frame + h, frame:frame + w].reshape(-1, 1)
-    down, right = _steps(radius, edge.device)
+    down, right = _moves(radius, edge.device)
     jumps = down * width + right
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta state',
@@ -225,7 +233,7 @@ def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
                                        size=(counted.numel(),) * 2, check_invariants=False)
 
 
-def _steps_of(radius: int) -> list[tuple[int, int]]:
+def _moves_of(radius: int) -> list[tuple[int, int]]:
     """The steps (dy, dx) of the walk, its staying included, in the order of the positions that they
     lead to.
     """
@@ -234,12 +242,12 @@ def _steps_of(radius: int) -> list[tuple[int, int]]:
 
 
 @functools.lru_cache
-def _steps(radius: int, device: torch.device) -> torch.Tensor:
+def _moves(radius: int, device: torch.device) -> torch.Tensor:
     """`_steps_of` as int32 (2, steps) on `device`. Kept, as `offset_tensor` is."""
-    return torch.tensor(_steps_of(radius), dtype=torch.int32, device=device).t()
+    return torch.tensor(_moves_of(radius), dtype=torch.int32, device=device).t()
 
 
-def _step_weights(edge: torch.Tensor, radius: int,
+def _move_weights(edge: torch.Tensor, radius: int,
                   beta: float) -> tuple[torch.Tensor, list[tuple[int, int]]]:
     """affinity ** beta of every position with its neighbours: (h, w) -> (h, w, steps), and the
     steps, row by row.
@@ -247,11 +255,11 @@ def _step_weights(edge: torch.Tensor, radius: int,
     0 where the neighbour is not on the map, 1 for the position itself.
     """
     h, w = edge.shape
-    ahead, steps = sorted(offsets(radius)), _steps_of(radius)
+    ahead, moves = sorted(offsets(radius)), _moves_of(radius)
     # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to
     # one thread each: how pow rounds depends on where a thread's share ends.
     passing = torch.cat([part.pow(beta) for part in (1 - edge).flatten().split(2 ** 14)]).view(h, w)
-    weights = edge.new_zeros(h, w, len(steps))
+    weights = edge.new_zeros(h, w, len(moves))
     weights[..., len(ahead)] = 1
     for number, (dy, dx) in enumerate(ahead, start=1):
         # of the sources whose neighbour is on the map
@@ -259,8 +267,8 @@ def _step_weights(edge: torch.Tensor, radius: int,
         if rows <= 0 or left >= right:
             continue
         weight = passing[:rows, left:right].clone()
-        for y, x in path(dy, dx):
+        for y, x in pair_path(dy, dx):
             torch.minimum(weight, passing[y:y + rows, left + x:right + x], out=weight)
         weights[:rows, left:right, len(ahead) + number] = weight
         weights[dy:, left + dx:right + dx, len(ahead) - number] = weight
-    return weights, steps
+    return weights, moves

@@ -1,6 +1,4 @@
-"""One loop for all stages that make a file an image: what is still to do, workers ahead, saving
-behind, what failed.
-"""
+"""One loop for all stages that make a file an image: workers ahead, saving behind, what failed."""
 import collections
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -58,7 +56,7 @@ class Images:
                  device: torch.device = torch.device('cpu'),  # noqa: B008 -- a constant
                  made: Sequence[Made] = ()):
         self.ids, self.num_workers, self.device, self.made = ids, num_workers, device, made
-        mine = torchutils.share(ids)
+        mine = torchutils.shard(ids)
         self._todo = [image_id for image_id in mine if not is_done(image_id)]
         done = sum(torchutils.gather([len(mine) - len(self._todo)]))
         if done:
@@ -84,7 +82,7 @@ class Images:
             self._tell_failed()
 
     def todo(self, read: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
-        """(id, read(id)) of each image that is still to be made and can be read."""
+        """Yield (id, read(id)) of each image that is still to be made and can be read."""
         items = datasets.read_ahead(_Read(read, self.made), self._todo, self.num_workers,
                                     pin_memory=self.device.type == 'cuda')
         for image_id, item in torchutils.progress(items, total=len(self._todo), unit='image'):
@@ -98,7 +96,7 @@ class Images:
 
     def batches(self, read: Callable[[str], Any], size: int,
                 like: Callable[[Any], Hashable]) -> Iterator[Batch]:
-        """The same for up to `size` images at a time whose like(item) is equal (their size)."""
+        """Yield up to `size` such images at a time whose like(item) is equal (their size)."""
         for batch in _batches(self.todo(read), size, like):
             yield Batch(*map(list, zip(*batch, strict=True)))
 
@@ -109,9 +107,7 @@ class Images:
 
     @contextlib.contextmanager
     def enough(self, ids: Sequence[str]) -> Iterator[None]:
-        """Where memory is not enough for what is done in this block, these images fail and the
-        stage goes on.
-        """
+        """Let these images fail, and the stage go on, where memory is not enough for this block."""
         try:
             with ending.explained():
                 yield
@@ -119,8 +115,7 @@ class Images:
             self._failed.update(dict.fromkeys(ids, type(error)(str(error))))  # likewise
 
     def save(self, image_id: str, write: Callable[..., None], *values: Any) -> None:
-        """write(*values), later: it may wait for the device, which then need not wait for the disk.
-        """
+        """Call write(*values) later: it may wait for the device, which waits for no disk."""
         self._saving.append(self._saver.submit(self._write, image_id, write, *values))
         while len(self._saving) > AHEAD or (self._saving and self._saving[0].done()):
             self._saving.popleft().result()
@@ -130,8 +125,9 @@ class Images:
             write(*values)
 
     def finish(self, makes: Iterable[Callable[[], Any]], finish: Callable[[Any], None]) -> None:
-        """For a stage with much to do behind its network: finish(make()) in further worker
-        processes, where each of `makes` is asked for what it gives when the next one is under way.
+        """Call finish(make()) in further workers, for a stage with much to do behind its network.
+
+        Each of `makes` is asked for what it gives when the next one is under way.
         """
         for done in datasets.read_ahead(finish, _one_behind(makes), self.num_workers):
             datasets.checked(done)

@@ -1,5 +1,4 @@
-"""What the machine allows, as the kernel's files tell it: the processor time of a container, the
-NVIDIA driver.
+"""What the machine allows, by the kernel's files: a container's processor time, the NVIDIA driver.
 
 root: where these files are looked for; tests give another.
 """
@@ -19,9 +18,10 @@ WHEELS = 'https://download.pytorch.org/whl'
 
 
 def quota(root: Path = ROOT) -> float:
-    """Processor cores' worth of time that the control groups of this process allow, inf where they
-    set no limit: the least of its own group and all above it, of version 1 (cpu.cfs_quota_us) and 2
-    (cpu.max).
+    """Return the processor cores' worth of time that control groups allow; inf without a limit.
+
+    That is the least of this process's own group and all above it, of version 1 (cpu.cfs_quota_us)
+    and 2 (cpu.max).
     """
     limits = [math.inf]
     for line in _read(root / 'proc/self/cgroup').splitlines():
@@ -62,25 +62,26 @@ def driver(root: Path = ROOT) -> str | None:
 
 
 def no_cuda(torch_version: str, cuda: str | None, root: Path = ROOT) -> str | None:
-    """Why torch finds no CUDA device although an NVIDIA driver is loaded, and the remedy; None
-    where that is as it should be.
+    """Return why torch finds no CUDA device although an NVIDIA driver is loaded, and the remedy.
 
-    cuda: torch.version.cuda. A driver that is too old, or cards that are not handed on to a
-    container, would else mean days on the CPU that nobody asked for.
+    cuda: torch.version.cuda.
+    None where that is as it should be. A driver that is too old, or cards that are not handed on to
+    a container, would else mean days on the CPU that nobody asked for.
     """
     version = driver(root)
     if cuda is None or version is None or os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
         return None
     needed = DRIVERS.get(int(cuda.split('.')[0]), (0, ''))[0]
-    told = f'torch {torch_version} finds no CUDA device, though an NVIDIA driver is there: '
+    message = f'torch {torch_version} finds no CUDA device, though an NVIDIA driver is there: '
     if int(version.split('.')[0]) >= needed:
-        return told + (f'{version}, which is new enough for CUDA {cuda}. Does nvidia-smi list a '
-                       f'card? A container is given '
-                       'them by docker run --gpus all')
+        return message + (f'{version}, which is new enough for CUDA {cuda}. Does nvidia-smi list a '
+                          f'card? A container is given '
+                          'them by docker run --gpus all')
     fitting = next((f', or install the build that fits: {install(wheel)}'
                     for oldest, wheel in DRIVERS.values()
                     if int(version.split('.')[0]) >= oldest), '')
-    return told + f'{version}, and CUDA {cuda} needs {needed} or newer. Update the driver{fitting}'
+    return (f'{message}{version}, and CUDA {cuda} needs {needed} or newer. '
+            f'Update the driver{fitting}')
 
 
 def install(wheel: str) -> str:

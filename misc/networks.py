@@ -1,12 +1,16 @@
-"""Networks by the name of their module: built, started from ImageNet weights, or loaded and made
-ready. What they must offer stands in net/__init__.py.
+"""Networks by the name of their module: built, started from ImageNet weights, or loaded.
+
+What they must offer stands in net/__init__.py.
 """
 import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,10 +23,15 @@ from misc.method.objectives import Objective
 from misc.pyutils import UserError
 from net import backbone_of
 
+SCHEME = 2  # of `code_of`; records of another one are not compared (records.completed)
+CONTENT = 'net.', 'misc.method.', 'misc.indexing.'
+DOCUMENTED = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+
 
 def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
-    """A module that has the class `wanted`. Raises UserError, which names the flag, where there is
-    none.
+    """Import a module that has the class `wanted`.
+
+    Raises UserError, which names the flag, where there is none.
     """
     try:
         module = importlib.import_module(name)
@@ -34,7 +43,7 @@ def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
 
 
 def build(name: str, *arguments: Any, backbone: str | None = None, **options: Any) -> nn.Module:
-    """The Net of a module; backbone: the module of another backbone than its own."""
+    """Make the Net of a module; backbone: the module of another backbone than its own."""
     net = importlib.import_module(name).Net
     if backbone is not None:
         taken = inspect.signature(net).parameters.values()
@@ -47,8 +56,9 @@ def build(name: str, *arguments: Any, backbone: str | None = None, **options: An
 
 def start(name: str, *arguments: Any, pretrained: str, seed: int,
           **options: Any) -> tuple[nn.Module, str]:
-    """A network to train, whose random weights come from `seed`; and what tells the weights of its
-    backbone apart.
+    """Make a network to train, whose random weights come from `seed`.
+
+    Returns it, and what tells the weights of its backbone apart.
     """
     torch.manual_seed(seed)
     net = build(name, *arguments, **options)
@@ -56,15 +66,16 @@ def start(name: str, *arguments: Any, pretrained: str, seed: int,
 
 
 def objective(name: str | None, flag: str, published: type[Objective]) -> type[Objective]:
-    """The paper's objective, or the class Objective of a module of one's own."""
+    """Return the paper's objective, or the class Objective of a module of one's own."""
     return published if name is None else module_of(name, flag, 'Objective').Objective
 
 
 def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, device: torch.device,
          precision: str, classes: Sequence[str] | None = None,
          **options: Any) -> tuple[nn.Module, str]:
-    """A trained network, ready for inference; and the digest of its weights. Raises UserError as
-    `weights.load_checkpoint`.
+    """Load a trained network, ready for inference, and return it with the digest of its weights.
+
+    Raises UserError as `weights.load_checkpoint`.
     """
     net = build(name, *arguments, **options)
     digest = weights.load_checkpoint(net, path, remedy, classes)
@@ -73,9 +84,10 @@ def load(name: str, *arguments: Any, path: str | os.PathLike, remedy: str, devic
 
 
 def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
-    """Make a network with loaded weights ready for inference, and for nothing else: on the device,
-    channels last, batch norms folded, the backbone's weights in `precision` once instead of at
-    every image.
+    """Make a network with loaded weights ready for inference, and for nothing else.
+
+    That is: on the device, channels last, batch norms folded, the backbone's weights in `precision`
+      once instead of at every image.
     """
     net.eval().requires_grad_(False)
     net.to(device, memory_format=torch.channels_last)
@@ -87,15 +99,49 @@ def prepare(net: nn.Module, device: torch.device, precision: str) -> None:
 
 
 def code_of(*names: str) -> str:
-    """16 hex digits that tell the code of modules apart; comments, docstrings and layout do not
-    count.
+    """Digest the code of modules, and of what they import for content, to 'SCHEME:' and 16 digits.
+
+    That is CONTENT and their own folder, transitively. Comments, docstrings and layout
+    do not count, nor the version of Python.
     """
-    total = hashlib.sha256()
-    for name in names:
-        tree = ast.parse(inspect.getsource(importlib.import_module(name)))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef,
-                                 ast.FunctionDef)) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        total.update(ast.dump(tree).encode())
-    return total.hexdigest()[:16]
+    modules, found = [importlib.import_module(name) for name in names], {}
+    while modules:
+        module = modules.pop()
+        if module.__name__ not in found:
+            found[module.__name__] = tree = ast.parse(
+                Path(module.__file__).read_text(encoding='utf-8'))
+            modules += _imported(module, tree)
+    total = hashlib.sha256(repr([_shape(found[name]) for name in sorted(found)]).encode())
+    return f'{SCHEME}:{total.hexdigest()[:16]}'
+
+
+def _imported(module: ModuleType, tree: ast.Module) -> list[ModuleType]:
+    """The modules that one imports whose code makes content, too."""
+    package = module.__name__ if hasattr(module, '__path__') else module.__package__
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name('.' * node.level + (node.module or ''), package)
+            names |= {base, *(f'{base}.{alias.name}' for alias in node.names)}
+    folder = os.path.dirname(module.__file__)
+    others = [sys.modules[name] for name in sorted(names & sys.modules.keys())]
+    return [other for other in others if (getattr(other, '__file__', None) or '').endswith('.py')
+            and (f'{other.__name__}.'.startswith(CONTENT)
+                 or os.path.dirname(other.__file__) == folder)]
+
+
+def _shape(node: Any) -> Any:
+    """A syntax tree as nested lists, without docstrings and what is empty: versions of Python
+    differ in the latter.
+    """
+    if isinstance(node, list):
+        return [_shape(each) for each in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+        fields['body'] = node.body[1:]
+    return [type(node).__name__, [(name, _shape(value)) for name, value in fields.items()
+                                  if value is not None and value != []]]

@@ -1,6 +1,4 @@
-"""What every part of the program needs from Python: errors for the user, whole files, the log,
-elapsed time.
-"""
+"""What every part of the program needs from Python: errors, whole files, the log, elapsed time."""
 import contextlib
 import errno
 import fcntl
@@ -28,8 +26,9 @@ _opened: list[logging.Handler] = []  # by start_log
 
 
 class UserError(Exception):
-    """Something the user can mend. Printed as one line that names the file and the remedy, never as
-    a traceback.
+    """Something the user can mend.
+
+    Printed as one line that names the file and the remedy, never as a traceback.
     """
 
     beginning = 'error: '  # of that line
@@ -41,9 +40,7 @@ class WriteError(UserError):
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Whatever the system has against changing `path` in this block becomes a WriteError that names
-    it.
-    """
+    """Turn whatever the system has against changing `path` in this block into a WriteError."""
     try:
         yield
     except OSError as error:
@@ -53,10 +50,10 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well: a file that is there
-    is whole.
+    """Yield a temporary path beside `path`, renamed to it when the block ends well.
 
-    Raises UserError when the disk refuses; whatever happens, nothing half-written stays behind.
+    So a file that is there is whole. Raises UserError when the disk refuses; whatever happens,
+    nothing half-written stays behind.
     """
     path = Path(path)
     temporary = None
@@ -94,7 +91,7 @@ def lock_path(path: str | os.PathLike) -> Path:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """`content` as indented JSON, keys sorted, written atomically."""
+    """Write `content` atomically as indented JSON, keys sorted."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n', encoding='utf-8')
 
@@ -113,8 +110,9 @@ def is_whole(path: Path) -> bool:
 
 
 def remove_unfinished(folder: str | os.PathLike, name: str = '') -> None:
-    """Remove what `atomic_path` could not tidy up in `folder` (for NAME... alone), because its
-    process was killed.
+    """Remove what `atomic_path` left in `folder` because its process was killed.
+
+    name: only files whose names begin with it.
     """
     for path in Path(folder).glob(f'.{glob.escape(_shortened(name))}*.part'):
         with writing(path):

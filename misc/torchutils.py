@@ -24,8 +24,9 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1' -> device. Raises UserError
-    for one not there, and for 'auto' where there is a GPU that torch cannot use.
+    """Return the device of 'auto' (the first GPU, else the CPU), 'cpu', 'cuda' or 'cuda:1'.
+
+    Raises UserError for one not there, and for 'auto' where there is a GPU that torch cannot use.
     """
     limit_threads()
     reason = (None if name == 'cpu' or torch.cuda.is_available()
@@ -59,7 +60,7 @@ def machine_line(device: torch.device) -> str:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises UserError where `device` cannot compute in `precision` ('fp32', 'bf16', 'fp16')."""
+    """Raise UserError where `device` cannot compute in `precision` ('fp32', 'bf16', 'fp16')."""
     if precision == 'fp16' and device.type == 'cpu':
         raise UserError('--precision fp16 needs a GPU; on the CPU use fp32 or bf16')
     if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(
@@ -68,8 +69,9 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context in which networks compute in `precision`; parameters, losses and sums stay
-    float32.
+    """Return the context in which networks compute in `precision`.
+
+    Parameters, losses and sums stay float32.
     """
     if precision == 'fp32':
         return contextlib.nullcontext()
@@ -77,8 +79,9 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Whether a GPU may use only kernels that give the same bits in every run. To be called before
-    anything is computed.
+    """Say whether a GPU may use only kernels that give the same bits in every run.
+
+    To be called before anything is computed.
     """
     if wanted:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # torch asks for it
@@ -86,8 +89,9 @@ def set_deterministic(wanted: bool) -> None:
 
 
 def cores() -> int:
-    """Processor cores that this process may use: what its affinity and its container's quota
-    (rounded up) allow.
+    """Return the processor cores that this process may use.
+
+    That is what its affinity and its container's quota (rounded up) allow.
     """
     allowed = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
                or 1)
@@ -95,8 +99,9 @@ def cores() -> int:
 
 
 def limit_threads() -> None:
-    """Compute with no more threads than there are cores for this process (torch knows of no quota),
-    unless the user says with how many.
+    """Compute with no more threads than there are cores, unless the user says with how many.
+
+    torch knows of no quota.
     """
     if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():
         mine = max(1, cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1')))
@@ -105,7 +110,7 @@ def limit_threads() -> None:
 
 
 def world() -> tuple[int, int]:
-    """(rank, number of processes); (0, 1) without torch.distributed, and within `alone`."""
+    """Return (rank, number of processes): (0, 1) without torch.distributed, and within `alone`."""
     if not _alone and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
@@ -113,9 +118,7 @@ def world() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within this block the process counts as the only one: nothing is summed over the others, nor
-    waited for.
-    """
+    """Count as the only process within this block: nothing is summed over or waits for others."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -125,8 +128,7 @@ def alone() -> Iterator[None]:
 
 
 def join_processes(device: torch.device) -> torch.device:
-    """Under torchrun, join its other processes and return this one's device; else `device`, as it
-    is.
+    """Join the other processes of torchrun and return this one's device; else `device`.
 
     Raises UserError where a machine has fewer GPUs than processes.
     """
@@ -163,16 +165,14 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
-def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of `items`: every world-size-th."""
+def shard(items: Sequence[T]) -> Sequence[T]:
+    """Return this process's shard of `items`: every world-size-th."""
     rank, size = world()
     return items[rank::size]
 
 
 def gather(mine: Sequence[T]) -> list[T]:
-    """The parts that `share` gave out, put together again in every process, in the order of the
-    whole.
-    """
+    """Put the shards of all processes together again, in every process and in the first order."""
     size = world()[1]
     if size == 1:
         return list(mine)
@@ -182,7 +182,9 @@ def gather(mine: Sequence[T]) -> list[T]:
 
 
 def progress(items: Iterable[T], description: str | None = None, **options: Any) -> Iterable[T]:
-    """A bar, in the main process only; where stderr is no terminal, a line every 30 s."""
+    """Wrap `items` in a bar, in the main process only; where stderr is no terminal, in lines, one
+    every 30 s.
+    """
     if sys.stderr.isatty():
         return tqdm(items, description, mininterval=1, dynamic_ncols=True, disable=not is_main(),
                     **options)
@@ -204,8 +206,9 @@ class _Lines(tqdm):
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor` there, images (four dimensions) in channels-last order, without waiting for the
-    copy.
+    """Return `tensor` on the device, without waiting for the copy.
+
+    Images (four dimensions) are in channels-last order there.
     """
     layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
     if device.type == 'cuda' and tensor.device.type == 'cpu' and not tensor.is_pinned():
@@ -215,8 +218,9 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 class ToHost:
-    """A copy of `tensor` to the host that is under way; `read` gives it. On the CPU it is the
-    tensor itself.
+    """A copy of `tensor` to the host that is under way; `read` gives it.
+
+    On the CPU it is the tensor itself.
     """
 
     def __init__(self, tensor: torch.Tensor):
@@ -227,8 +231,9 @@ class ToHost:
             self._landed.record()
 
     def read(self) -> torch.Tensor:
-        """The copy. Waits for what the GPU had to do before it, not for what it was given to do
-        since.
+        """Return the copy.
+
+        Waits for what the GPU had to do before it, not for what it was given to do since.
         """
         if self._landed is not None:
             self._landed.synchronize()
@@ -236,7 +241,7 @@ class ToHost:
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """`values` (counts; no gradient) summed over all processes; as it is with one process."""
+    """Sum `values` (counts; no gradient) over all processes."""
     values = values.detach()
     if world()[1] > 1:
         values = values.clone()
@@ -245,8 +250,10 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 
 def image_seed(seed: int, epoch: int, image_id: str, purpose: str = '') -> int:
-    """A 63-bit number from (seed, epoch, image, purpose): what is drawn for an image does not
-    depend on workers, processes, batches or the order of the list.
+    """Return a 63-bit number from (seed, epoch, image, purpose).
+
+    So what is drawn for an image does not depend on workers, processes, batches or the order of the
+    list.
     """
     sequence = np.random.SeedSequence([seed, epoch, zlib.crc32(image_id.encode()),
                                        zlib.crc32(purpose.encode())])

@@ -19,11 +19,18 @@ from misc.contract.sources import some
 from misc.contract.stages import Job
 from misc.data import datasets
 from misc.files import records, weights
-from misc.files.inputs import Inputs, Known, check_parts, digest_of, read_known, write_known
+from misc.files.inputs import (
+    Inputs,
+    Snapshot,
+    check_parts,
+    digest_of,
+    read_snapshot,
+    write_snapshot,
+)
 from misc.method.objectives import Batch, Learner, Objective
 from misc.pyutils import UserError, elapsed, lock, lock_path, log, remove_unfinished, writing
 
-TOLD = 20  # photographs that an error names
+NAMED = 20  # photographs that an error names
 # steps from one checkpoint and line of the log to the next, where a training is measured in steps
 ROUND = 1000
 
@@ -32,20 +39,24 @@ ROUND = 1000
 class Training:
     """What a training needs beside network, optimizer, data and objective.
 
-    name: of the stage; weights: where the trained network goes (NAME.pth; the checkpoint is
-    NAME.ckpt, the one before it NAME.ckpt.before, the record NAME.json); settings: what the weights
-    depend on; overwrite: train anew where such files are there; accumulate: parts that a batch is
-    cut into, one after the other, with the gradient of the whole;
-    save_every: minutes between checkpoints within an epoch; tensorboard: folder of its event files;
-    resume: go on from a checkpoint; steps: updates in all, in place of `epochs`: then a round of
-    ROUND steps takes the place of an epoch in the log and for checkpoints, and the last round may
-    be short; inputs: what is learnt from, of each of `ids` (NAME.inputs.jsonl); on_damaged: 'stop'
-    at a photograph that cannot be decoded, or 'skip' it.
+    name: of the stage.
+    weights: where the trained network goes (NAME.pth; the checkpoint is NAME.ckpt, the one before
+      it NAME.ckpt.before, the record NAME.json).
+    record: what the weights depend on.
+    overwrite: train anew where such files are there.
+    accumulate: parts that a batch is cut into, one after the other, with the gradient of the whole.
+    save_every: minutes between checkpoints within an epoch.
+    tensorboard: folder of its event files.
+    resume: go on from a checkpoint.
+    steps: updates in all, in place of `epochs`: then a round of ROUND steps takes the place of an
+      epoch in the log and for checkpoints, and the last round may be short.
+    inputs: what is learnt from, of each of `ids` (NAME.inputs.jsonl).
+    on_damaged: 'stop' at a photograph that cannot be decoded, or 'skip' it.
     """
 
     name: str
     weights: str
-    settings: dict[str, Any]
+    record: dict[str, Any]
     batch_size: int
     epochs: int | None
     seed: int
@@ -61,25 +72,30 @@ class Training:
     inputs: Inputs | None = None
     ids: Sequence[str] = ()
     on_damaged: str = 'stop'
-    now: Known = dataclasses.field(default_factory=Known)  # of `inputs`, in the main process
+    snapshot: Snapshot = dataclasses.field(default_factory=Snapshot)  # of the main process's inputs
 
     @classmethod
-    def of(cls, job: Job, stage: str, flag: str, told: Any, batch_size: int, ids: list[str],
+    def of(cls, job: Job, stage: str, flag: str, settings: Any, batch_size: int, ids: list[str],
            inputs: Inputs, **more: Any) -> 'Training':
-        """A stage's training. flag: names its weights; told: its settings, all of which go into the
-        record; ids, inputs: its images, and what they are made of; more: what else the weights
-        depend on.
+        """Make the training of a stage.
+
+        flag: names its weights.
+        settings: all of them go into the record.
+        ids, inputs: its images, and what they are made of.
+        more: what else the weights depend on.
         """
         run = job.run
-        record = {'stage': stage, **told.record(), 'code': networks.code_of(*told.modules()),
+        record = {'stage': stage, **settings.record(),
+                  'code': networks.code_of(*settings.modules()),
                   'images': records.fingerprint({'ids': ids}), **more}
-        return cls(stage, job.files[flag], record, batch_size, getattr(told, 'epochs', None),
-                   told.seed, job.device, told.precision, run.num_workers, run.overwrite,
+        return cls(stage, job.files[flag], record, batch_size, getattr(settings, 'epochs', None),
+                   settings.seed, job.device, settings.precision, run.num_workers, run.overwrite,
                    run.accumulate, run.save_every, run.tensorboard, run.resume,
-                   getattr(told, 'steps', None), inputs=inputs, ids=ids, on_damaged=run.on_damaged)
+                   getattr(settings, 'steps', None), inputs=inputs, ids=ids,
+                   on_damaged=run.on_damaged)
 
     def length(self, images: int) -> tuple[int, int]:
-        """(steps in all, steps of an epoch, or of a round where `steps` is given).
+        """Return (steps in all, steps of an epoch, or of a round where `steps` is given).
 
         Raises UserError for a batch larger than the data.
         """
@@ -96,11 +112,11 @@ class Training:
         return lock_path(self.checkpoint.with_suffix(''))
 
     @property
-    def made_from(self) -> Path:
+    def inputs_path(self) -> Path:
         return records.beside_weights(self.weights, '.inputs.jsonl')
 
     def already_done(self) -> bool:
-        """Whether these weights are there, made with these settings.
+        """Return whether these weights are there, made with these settings.
 
         Weights without a record (made elsewhere) are used. Raises UserError where they, or the
         checkpoint of an unfinished run, come from other settings or inputs.
@@ -108,25 +124,25 @@ class Training:
         if torchutils.is_main():
             lock(self.lock_path, f'{self.weights}')
             remove_unfinished(self.checkpoint.parent, self.checkpoint.stem)
-        self.settings = records.as_stored(self.settings)
-        known = Known()
+        self.record = records.as_stored(self.record)
+        stored = Snapshot()
         if self.inputs is not None:
             if torchutils.is_main():
-                known = read_known(self.made_from, self.lock_path)
-                self.now = known.now(self.inputs, self.ids)
+                stored = read_snapshot(self.inputs_path, self.lock_path)
+                self.snapshot = stored.current(self.inputs, self.ids)
                 check_parts(self.inputs, self.ids)
-                self.settings['inputs'] = digest_of(self.now.lines)
-            self.settings['inputs'] = torchutils.gather([self.settings.get('inputs')])[0]
-        return self._already_done(known)
+                self.record['inputs'] = digest_of(self.snapshot.lines)
+            self.record['inputs'] = torchutils.gather([self.record.get('inputs')])[0]
+        return self._already_done(stored)
 
-    def _already_done(self, known: Known) -> bool:
-        """known: what NAME.inputs.jsonl tells."""
+    def _already_done(self, stored: Snapshot) -> bool:
+        """stored: what NAME.inputs.jsonl holds."""
         if self.overwrite:
             return False
         unfinished = read_checkpoint(self.checkpoint) if self.resume else None
         if unfinished is not None:
             self._compare(unfinished['settings'], self.checkpoint, 'an unfinished training',
-                          Known(unfinished.get('made_from')))
+                          Snapshot(unfinished.get('made_from')))
             return False
         found = weights.existing(self.weights)
         if found is None:
@@ -137,8 +153,9 @@ class Training:
                      '(--overwrite trains it anew)',
                      found)
             return True
-        self._compare(old, found, 'trained', known)
-        if known.lines == self.now.lines and known.stats != self.now.stats and torchutils.is_main():
+        self._compare(old, found, 'trained', stored)
+        same_content = stored.lines == self.snapshot.lines
+        if same_content and stored.stats != self.snapshot.stats and torchutils.is_main():
             self.write_inputs()
         log.info('%s is already trained with these settings (--overwrite trains it anew)', found)
         return True
@@ -146,48 +163,49 @@ class Training:
     def write_inputs(self) -> None:
         """Write NAME.inputs.jsonl."""
         if self.inputs is not None:
-            write_known(self.made_from, self.lock_path, self.now)
+            write_snapshot(self.inputs_path, self.lock_path, self.snapshot)
 
-    def _compare(self, old: dict[str, Any], path: Path, what: str, known: Known) -> None:
-        """known: what the weights were made from, if `old` says the same."""
-        new = dict(self.settings)
-        old = records.with_later(old, new)
+    def _compare(self, old: dict[str, Any], path: Path, what: str, stored: Snapshot) -> None:
+        """stored: what the weights were made from, if `old` says the same."""
+        new = dict(self.record)
+        old = records.completed(old, new)
         if 'inputs' not in old:
-            # an earlier version told label maps without a record by their place
+            # an earlier version recorded label maps without a record by their place
             for name in ('inputs', 'label_maps'):
                 new.pop(name, None)
             old = {name: value for name, value in old.items() if name in new
                    or name != 'label_maps'}
             log.info('%s has no record of what it was made from (made by an earlier version) and '
                      'is used', path)
-        told = ''
+        difference = ''
         if torchutils.is_main() and old.get('inputs') != new.get('inputs'):
-            told = (_difference(known, self.now, self.inputs)
-                    if digest_of(known.lines) == old['inputs'] else 'not known which')
-            told = f'with other inputs ({told})'
-        told = torchutils.gather([told])[0]
-        for name in ('inputs', 'images') if told else ():  # told in words
+            changes = (_difference(stored, self.snapshot, self.inputs)
+                       if digest_of(stored.lines) == old['inputs'] else 'not known which')
+            difference = f'with other inputs ({changes})'
+        difference = torchutils.gather([difference])[0]
+        for name in ('inputs', 'images') if difference else ():  # these are told in words
             old, new = ({key: value for key, value in each.items() if key != name}
                         for each in (old, new))
         if old != new:
-            told = f'with other settings ({records.difference(old, new)})' + (f' and {told}' if told
-                                                                              else '')
-        if told:
-            raise UserError(f'{path}: {what} {told}: --overwrite starts anew, or name another file')
+            more = f' and {difference}' if difference else ''
+            difference = f'with other settings ({records.difference(old, new)}){more}'
+        if difference:
+            raise UserError(f'{path}: {what} {difference}: --overwrite starts anew, or name '
+                            f'another file')
 
 
-def _difference(old: Known, new: Known, of: Inputs) -> str:
+def _difference(old: Snapshot, new: Snapshot, of: Inputs) -> str:
     """How the inputs of a training differ, in words."""
     more = [image_id for image_id in new.lines if image_id not in old.lines]
     fewer = [image_id for image_id in old.lines if image_id not in new.lines]
-    told = [f'{len(ids)} images {how} in the list: {some(ids)}'
-            for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
-    changed = of.told(old.changed(new))
-    return '; '.join([*told, *([changed] if changed else [])]) or 'another order of the list'
+    parts = [f'{len(ids)} images {how} in the list: {some(ids)}'
+             for ids, how in ((more, 'more'), (fewer, 'fewer')) if ids]
+    changed = of.describe(old.changed(new))
+    return '; '.join([*parts, *([changed] if changed else [])]) or 'another order of the list'
 
 
 def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
-    """(images // batch) * epochs. Raises UserError for a batch larger than the data."""
+    """Return (images // batch) * epochs. Raises UserError for a batch larger than the data."""
     processes = torchutils.world()[1]
     if batch_size < processes:
         raise UserError(f'{name}: a batch of {batch_size} images cannot be shared by {processes} '
@@ -206,27 +224,26 @@ def _slower(stage: str) -> str:
 
 
 def polynomial(step: int, max_step: int, power: float = 0.9) -> float:
-    """(1 - step/max_step)^0.9 (authors' code)."""
+    """Return the factor (1 - step/max_step)^0.9 of the learning rate (authors' code)."""
     return (1 - step / max_step) ** power
 
 
 def polynomial_by_tens(step: int, max_step: int) -> float:
-    """`polynomial`, renewed at every tenth step only (kazuto1011/deeplab-pytorch)."""
+    """Return `polynomial`, renewed at every tenth step only (kazuto1011/deeplab-pytorch)."""
     return polynomial(step - step % 10, max_step)
 
 
 def constant(step: int, max_step: int) -> float:
-    """AMN's learning rate does not change."""
+    """Return 1: AMN's learning rate does not change."""
     return 1.0
 
 
 def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: float,
         weight_decay: float, momentum: float) -> torch.optim.Optimizer:
-    """The head learns ten times as fast as the rest (CAM), IRN's displacement head as its edge
-    head.
+    """Make SGD whose second group learns ten times as fast: CAM's head, IRN's displacement head.
 
     Not fused: under fp16 the fused form can begin with garbage for a momentum where the first step
-    is skipped.
+      is skipped.
     """
     rates = (learning_rate, 10 * learning_rate)
     return torch.optim.SGD([{'params': [p for p in group if p.requires_grad], 'lr': rate}
@@ -237,9 +254,10 @@ def sgd(groups: tuple[list[nn.Parameter], list[nn.Parameter]], learning_rate: fl
 def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
          batch: Batch, objective: Objective,
          training: Training) -> tuple[torch.Tensor, list[str]] | None:
-    """One update: the values of loss and parts, and their names; None for a batch that was skipped.
+    """Make one update of the weights.
 
-    Layers that the gradient does not reach keep grad None: not even weight decay moves them.
+    Returns the values of loss and parts, and their names; None for a batch that was skipped. Layers
+    that the gradient does not reach keep grad None: not even weight decay moves them.
     """
     with torchutils.autocast(training.precision, training.device):
         counts = objective.counts(batch)
@@ -299,11 +317,12 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
         warnings.filterwarnings('ignore', category=UserWarning,
                                 message=r'Grad strides do not match bucket view strides'
                                 r'[^=]*= \[\d+, \d+, 1, 1\]')
-    keys = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step, max_step)
+    sampler = datasets.Batches(len(dataset), training.batch_size, training.seed, state.step,
+                               max_step)
     if training.on_damaged == 'skip':
         dataset = datasets.WithoutDamaged(dataset)
     left_out: set[str] = set()
-    batches = datasets.read_ahead(dataset, keys, training.num_workers, batches=True,
+    batches = datasets.read_ahead(dataset, sampler, training.num_workers, batches=True,
                                   pin_memory=training.device.type == 'cuda')
     writer = _writer(training)
     for epoch in range(math.ceil(state.step / per_epoch) if state.step == max_step
@@ -344,7 +363,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     left_out = set(sum(torchutils.gather([sorted(left_out)]), []))
     if left_out:
         log.info('%d images were left out, because they cannot be decoded: %s', len(left_out),
-                 some(sorted(left_out), TOLD))
+                 some(sorted(left_out), NAMED))
     if state.skipped:
         log.info('%d batches without a labelled pixel were skipped', state.skipped)
     net.eval()
@@ -352,7 +371,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     state.check_finite()
     if torchutils.is_main():
         weights.save_state(net, training.weights)
-        records.write_json(records.weights_record(training.weights), training.settings)
+        records.write_json(records.weights_record(training.weights), training.record)
         training.write_inputs()
         state.remove()
     torchutils.wait_for_all()
@@ -369,7 +388,7 @@ def _next(batches: Iterator[Any], training: Training) -> Batch:
     log.info('%s: %s; now the others are looked at', training.name, batch)
     ids = datasets.damaged(training.inputs.source, list(training.ids), training.num_workers)
     raise UserError(f'{training.name}: {len(ids)} of {len(training.ids)} photographs cannot be '
-                    f'decoded: {some(ids, TOLD)} (the '
+                    f'decoded: {some(ids, NAMED)} (the '
                     f'first one met: {batch}); --on_damaged skip goes on without them')
 
 
@@ -381,7 +400,7 @@ def _writer(training: Training) -> Any:
 
 
 def summary_writer() -> Any:
-    """torch's SummaryWriter. Raises UserError where tensorboard is not installed."""
+    """Return torch's SummaryWriter. Raises UserError where tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -472,8 +491,8 @@ class _State:
         self.check_finite()
         if torchutils.is_main():
             path = self.training.checkpoint
-            content = {'settings': self.training.settings, 'step': self.step,
-                       'skipped': self.skipped, 'made_from': self.training.now.lines,
+            content = {'settings': self.training.record, 'step': self.step,
+                       'skipped': self.skipped, 'made_from': self.training.snapshot.lines,
                        **{name: part.state_dict() for name, part in self.parts.items()}}
             with writing(path):
                 if path.is_file():
@@ -514,10 +533,9 @@ def _before(path: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The checkpoint, else the one before it where it is missing or damaged (which the log says),
-    else None.
+    """Read the checkpoint, else the one before it where it is missing or damaged, else None.
 
-    Raises UserError where one is damaged and there is no other.
+    The log says that. Raises UserError where one is damaged and there is no other.
     """
     damaged = None
     for candidate in (path, _before(path)):

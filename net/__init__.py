@@ -1,5 +1,7 @@
-"""What a network must offer. Every module named by --cam_network, --amn_network, --irn_network and
---seg_network has a class `Net`, a torch.nn.Module; docs/extending.md walks through an example.
+"""What a network must offer.
+
+Every module named by --cam_network, --amn_network, --irn_network and --seg_network has a class
+`Net`, a torch.nn.Module; docs/extending.md walks through an example.
 
 Of every Net:
 
@@ -10,33 +12,37 @@ Of every Net:
     backbone                what ImageNet weights are loaded into, and what runs in --precision
                             (`resnet50` in the authors' networks, whose key names these are)
     parameter_groups()      the lists of parameters that the stage's learning rates apply to:
-    backbone, head (segmentation:
-                            backbone, weights of the head, its biases)
+                            backbone, head (segmentation: backbone, weights of the head, its biases)
     stride = 16             pixels of the image to one of what the network gives; where it does not
                             divide the image's side the network gives ceil(side / stride)
     aliases = {}            beginnings of other names for the same tensors, as older files may have
-    them -> ours class_key = None        (name of a tensor, its axis that has an entry a class,
-    planes there that are no class): lets weights
-                            of another number of classes be refused in words
+                            them -> ours
+    class_key = None        (name of a tensor, its axis that has an entry a class, planes there that
+                            are no class): lets weights of another number of classes be refused in
+                            words
 
 What it computes, from images x (N, 3, H, W), normalised:
 
-    CAM           Net(x) -> logits (N, C); activations(x) -> (N, C, h, w), not negative
-    AMN           Net(x, y, seeds) -> logits (N, C+1, h, w), background first; y (N, C) image-level
-                  labels as 0 and 1; seeds (N,) int64: where each image's dropout comes from in
-                  training, None else
-    IRN           Net(x) -> edge logits (N, 1, h, w) and displacements (N, 2, h, w) at stride 4; the
-                  same in parts as stages(x), edge(stages), displacement(stages);
-                  mean_shift.running_mean (2,), subtracted in evaluation
+    CAM           Net(x) -> logits (N, C)
+                  activations(x) -> (N, C, h, w), not negative
+    AMN           Net(x, y, dropout_seeds) -> logits (N, C+1, h, w), background first
+                  y: (N, C) image-level labels as 0 and 1
+                  dropout_seeds: (N,) int64, where each image's dropout comes from in training,
+                  None else
+    IRN           Net(x) -> edge logits (N, 1, h, w), displacements (N, 2, h, w), at stride 4
+                  the same in parts: stages(x), edge(stages), displacement(stages)
+                  mean_shift.running_mean: (2,), subtracted in evaluation
     segmentation  Net(x) -> logits (N, C+1, h, w)
 
 A module named by --backbone has a class `Backbone`, a torch.nn.Module made without arguments:
 
-    Backbone()(x) -> features (N, channels, h, w); channels, stride; freeze(layers): train no
-    parameter of the first `layers` quarters (0: the stem alone), nor let a gradient reach them.
-    torchvision_name: the torchvision network whose ImageNet weights fit; without it --pretrained is
-    none, or a file with its own names. fold_norms(), where there is one, puts norms into
-    convolutions for inference.
+    Backbone()(x) -> features (N, channels, h, w)
+    channels, stride
+    freeze(layers)          train no parameter of the first `layers` quarters (0: the stem alone),
+                            nor let a gradient reach them
+    torchvision_name        the torchvision network whose ImageNet weights fit; without it
+                            --pretrained is none, or a file with its own names
+    fold_norms()            where there is one: puts norms into convolutions for inference
 """
 from typing import Protocol
 
@@ -53,10 +59,10 @@ class HasBackbone(Protocol):
 
 
 def backbone_of(net: HasBackbone) -> nn.Module:
-    """What ImageNet weights are loaded into."""
+    """Return what ImageNet weights are loaded into."""
     return net.backbone if hasattr(net, 'backbone') else net.resnet50
 
 
 def stride_of(net: nn.Module) -> int:
-    """Pixels of the image to one of what the network gives."""
+    """Return the pixels of the image to one of what the network gives."""
     return getattr(net, 'stride', STRIDE)

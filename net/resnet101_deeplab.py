@@ -1,5 +1,6 @@
-"""DeepLab-V2 (Chen et al., TPAMI 2018) with ResNet-101, as kazuto1011/deeplab-pytorch has it: the
-segmentation network.
+"""DeepLab-V2 (Chen et al., TPAMI 2018) with ResNet-101: the segmentation network.
+
+As kazuto1011/deeplab-pytorch has it.
 """
 import torch
 from torch import nn
@@ -9,11 +10,12 @@ from net.resnet50_amn import ASPP
 
 
 class DeepLab(nn.Module):
-    """Net(x): logits (N, C+1, h, w) at stride 8, background first. Single scale:
-    `misc.method.segmentation` adds the others.
+    """DeepLab-V2 at a single scale: `misc.method.segmentation` adds the others.
 
-    stride_first, ceil_mode: the form of Caffe's weights, see `net.resnet50.ResNet`. Every batch
-    norm uses its stored statistics, and its weight and bias are not trained.
+    x: (N, 3, H, W).
+    Net(x): logits (N, C+1, h, w) at stride 8, background first.
+    stride_first, ceil_mode: the form of Caffe's weights, see `net.resnet50.ResNet`.
+    Every batch norm uses its stored statistics, and its weight and bias are not trained.
     """
 
     aliases: dict[str, str] = {}
@@ -33,8 +35,9 @@ class DeepLab(nn.Module):
         return self.classifier(self.backbone(x))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """(backbone's convolutions, head's weights, head's biases): what the three learning rates
-        apply to.
+        """Return what the three learning rates apply to.
+
+        These are the backbone's convolutions, the head's weights, the head's biases.
         """
         head = list(self.classifier.parameters())
         return ([p for p in self.backbone.parameters() if p.requires_grad],

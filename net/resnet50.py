@@ -1,5 +1,6 @@
-"""The ResNet-50 backbone that CAM, AMN and IRN share (torchvision's key names), and the general
-form that the segmentation network uses at other depths and with dilation.
+"""The ResNet-50 backbone that CAM, AMN and IRN share (torchvision's key names).
+
+Also the general form that the segmentation network uses at other depths and with dilation.
 
 Shapes: images (N, 3, H, W), normalised; features (N, 2048, ceil(H/16), ceil(W/16)).
 """
@@ -16,9 +17,7 @@ STRIDES = (1, 2, 2, 1)  # layer4 keeps its resolution: features have stride 16 (
 
 
 class FixedBatchNorm(nn.BatchNorm2d):
-    """Batch norm that always uses the stored mean and variance; weight and bias are learned
-    (authors' code).
-    """
+    """Batch norm that uses the stored statistics, always; it learns weight and bias (authors)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False,
@@ -26,9 +25,7 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 
 class MaxPool(nn.MaxPool2d):
-    """Max pooling that can be trained through on a GPU where only deterministic kernels may be
-    used: torch's refuses.
-    """
+    """Max pooling that trains with deterministic kernels on a GPU, which torch's refuses."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not (x.requires_grad and torch.are_deterministic_algorithms_enabled()):
@@ -40,7 +37,7 @@ class MaxPool(nn.MaxPool2d):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 to four times the planes, and the shortcut.
+    """A block: 1x1, 3x3, 1x1 to four times the planes, and the shortcut.
 
     The stride is in the 3x3, as torchvision has it, or in the first 1x1, as Caffe's weights want
     it.
@@ -76,11 +73,11 @@ class ResNet(nn.Module):
     """ResNet of bottlenecks without its classifier.
 
     blocks, strides, dilations: of layer1..layer4; a layer's dilation is that of each of its blocks,
-    its stride that of its
-    first. norm: makes the norm layer of a number of channels; `FixedBatchNorm` everywhere but in
-    pre-training.
-    stride_first, ceil_mode: the stride in a block's first 1x1, and pooling that rounds up (Caffe's
-    form).
+      its stride that of its first.
+    norm: makes the norm layer of a number of channels; `FixedBatchNorm` everywhere but in
+      pre-training.
+    stride_first: the stride is in a block's first 1x1 (Caffe's form).
+    ceil_mode: pooling rounds up (Caffe's form).
     """
 
     def __init__(self, blocks: tuple[int, ...], strides: tuple[int, ...] = STRIDES,
@@ -107,18 +104,25 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def stem(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 64, ceil(H/4), ceil(W/4))."""
+        """Return the features before layer1.
+
+        x: (N, 3, H, W).
+        Returns (N, 64, ceil(H/4), ceil(W/4)).
+        """
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 2048, h, w) at the stride that `strides` make: ceil(H/16), ceil(W/16)
-        by default.
+        """Return the features at the stride that `strides` make.
+
+        x: (N, 3, H, W).
+        Returns (N, 2048, h, w); ceil(H/16), ceil(W/16) by default.
         """
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
 
     def fold_norms(self) -> None:
-        """For inference alone: put every batch norm into the convolution before it. The same
-        function, but for rounding, with a third of the memory traffic.
+        """Put every batch norm into the convolution before it, for inference alone.
+
+        The same function, but for rounding, with a third of the memory traffic.
         """
         for block in [self, *(module for module in self.modules()
                               if isinstance(module, Bottleneck))]:

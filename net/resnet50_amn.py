@@ -1,6 +1,4 @@
-"""The activation manipulation network: backbone, label conditioning, dropout, ASPP (AMN, section
-3).
-"""
+"""The activation manipulation network: backbone, label conditioning, dropout, ASPP (AMN, 3)."""
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,16 +10,18 @@ DILATIONS = (6, 12, 18, 24)
 
 
 class SeededDropout(nn.Module):
-    """Dropout of single elements whose mask is drawn per image from `seeds`, so that it does not
-    depend on the batch.
-    """
+    """Dropout of single elements whose mask is drawn per image, whatever batch it is in."""
 
     def __init__(self, p: float):
         super().__init__()
         self.p = p
 
     def forward(self, x: torch.Tensor, seeds: torch.Tensor | None = None) -> torch.Tensor:
-        """x (N, ...); seeds (N,) int64, on the CPU, or None for torch's own dropout."""
+        """Drop elements in training.
+
+        x: (N, ...).
+        seeds: (N,) int64, on the CPU, or None for torch's own dropout.
+        """
         if not self.training or seeds is None:
             return F.dropout(x, self.p, self.training)
         keep = torch.empty(x.shape, dtype=torch.bool, device=x.device)
@@ -46,12 +46,14 @@ class ASPP(nn.Module):
 
 
 class Net(nn.Module):
-    """Net(x, y): logits (N, C+1, h, w) at the backbone's stride, 16, background first; y (N, C) the
-    image-level labels as 0 and 1.
+    """AMN's network; its output has the backbone's stride, 16.
 
-    seeds (N,) int64: where each image's dropout mask comes from in training. label_conditioning:
-    False leaves out the product with the encoded labels, to see what it does; y is then not looked
-    at.
+    x: (N, 3, H, W).
+    y: (N, C), the image-level labels as 0 and 1.
+    dropout_seeds: (N,) int64, where each image's dropout mask comes from in training.
+    Net(x, y): logits (N, C+1, h, w), background first.
+    label_conditioning: False leaves out the product with the encoded labels, to see what it does; y
+      is then not looked at.
     """
 
     aliases = ALIASES | {'newly_added.0.': 'classifier.', 'newly_added.1.': 'label_enc.'}
@@ -68,14 +70,14 @@ class Net(nn.Module):
         self.classifier = nn.Sequential(SeededDropout(0.1), ASPP(channels, n_classes + 1))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor,
-                seeds: torch.Tensor | None = None) -> torch.Tensor:
+                dropout_seeds: torch.Tensor | None = None) -> torch.Tensor:
         features = self.resnet50(x)
         if self.label_enc is not None:
             features = features * self.label_enc(y)[:, :, None, None]
         dropout, aspp = self.classifier
-        return aspp(dropout(features, seeds))
+        return aspp(dropout(features, dropout_seeds))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """(backbone, head): what the two learning rates apply to."""
+        """Return (backbone, head): what the two learning rates apply to."""
         conditioning = [] if self.label_enc is None else self.label_enc.parameters()
         return list(self.resnet50.parameters()), [*self.classifier.parameters(), *conditioning]

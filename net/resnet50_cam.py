@@ -1,5 +1,6 @@
-"""The CAM network: backbone, global average, 1x1 classifier (Zhou et al., CVPR 2016; IRN's
-ResNet-50 form).
+"""The CAM network: backbone, global average, 1x1 classifier (Zhou et al., CVPR 2016).
+
+In IRN's ResNet-50 form.
 """
 import torch
 from torch import nn
@@ -20,9 +21,11 @@ ALIASES = {
 
 
 class Net(nn.Module):
-    """Net(x): logits (N, C). Net.activations(x): relu(classifier(features)), (N, C, h, w) at the
-    backbone's stride, 16.
+    """CAM's network; its activations have the backbone's stride, 16.
 
+    x: (N, 3, H, W).
+    Net(x): logits (N, C).
+    Net.activations(x): relu(classifier(features)), (N, C, h, w).
     The gradient stops after layer2, so that conv1 to layer2 keep their ImageNet weights.
     """
 
@@ -37,7 +40,11 @@ class Net(nn.Module):
         self.classifier = nn.Conv2d(self.resnet50.channels, n_classes, 1, bias=False)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 2048, h, w)."""
+        """Return the backbone's features.
+
+        x: (N, 3, H, W).
+        Returns (N, 2048, h, w).
+        """
         return self.resnet50(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,5 +55,5 @@ class Net(nn.Module):
         return F.relu(self.classifier(self.features(x)))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """(backbone, head): what the two learning rates apply to."""
+        """Return (backbone, head): what the two learning rates apply to."""
         return list(self.resnet50.parameters()), list(self.classifier.parameters())

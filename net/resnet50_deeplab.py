@@ -4,4 +4,6 @@ from net.resnet101_deeplab import DeepLab
 
 
 class Net(DeepLab):
+    """DeepLab-V2 with ResNet-50."""
+
     blocks = BLOCKS

@@ -1,6 +1,4 @@
-"""IRN: where class boundaries lie, and where each pixel's object has its centre (Ahn et al., CVPR
-2019).
-"""
+"""IRN: where class boundaries and the centres of objects lie (Ahn et al., CVPR 2019)."""
 import torch
 from torch import nn
 
@@ -8,8 +6,9 @@ from net.resnet50 import ResNet50
 
 
 class MeanShift(nn.Module):
-    """Subtracts a stored mean (2,), outside of training; `train_irn` measures it after the last
-    epoch.
+    """Subtract a stored mean (2,), outside of training.
+
+    `train_irn` measures it after the last epoch.
     """
 
     def __init__(self):
@@ -33,9 +32,10 @@ def _cut(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 class Net(nn.Module):
-    """Net(x): edge logits (N, 1, h, w) and displacement (N, 2, h, w), rows then columns, both at
-    stride 4.
+    """IRN's network; both of its outputs have stride 4.
 
+    x: (N, 3, H, W).
+    Net(x): edge logits (N, 1, h, w) and displacement (N, 2, h, w), rows then columns.
     The backbone is never trained: only the heads are.
     """
 
@@ -72,8 +72,10 @@ class Net(nn.Module):
         self.mean_shift = MeanShift()
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The outputs of stem (stride 4), layer1 (4), layer2 (8), layer3 (16), layer4 (16), without
-        gradient.
+        """Return the outputs of stem, layer1, layer2, layer3, layer4, without gradient.
+
+        x: (N, 3, H, W).
+        Their strides are 4, 4, 8, 16, 16.
         """
         backbone = self.resnet50
         with torch.no_grad():
@@ -100,7 +102,7 @@ class Net(nn.Module):
         return self.mean_shift(self.fc_dp7(torch.cat([self.fc_dp1(x1), self.fc_dp2(x2), up], 1)))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """(edge head, displacement head): what the two learning rates apply to."""
+        """Return (edge head, displacement head): what the two learning rates apply to."""
         groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
         for name, parameter in self.named_parameters():
             if not name.startswith('resnet50.'):

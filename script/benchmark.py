@@ -34,7 +34,6 @@ import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from misc import ending, imutils, indexing, inference, networks, torchutils, training  # noqa: E402
-from misc.command.parsing import Parser  # noqa: E402
 from misc.contract.settings import AmnTraining  # noqa: E402
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
@@ -47,6 +46,7 @@ from misc.method import (
     seeds,  # noqa: E402
     walking,  # noqa: E402
 )
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError, write_json  # noqa: E402
 from misc.score import scores  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
@@ -192,7 +192,7 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
              'labels': torch.from_numpy(rng.integers(0, 2,
                                                      (args.batch, CLASSES)).astype(np.float32)),
              'label_map': torch.from_numpy(blocks[:, :side, :side].copy()),
-             'seed': torch.arange(args.batch)}
+             'dropout_seed': torch.arange(args.batch)}
     if args.device.type == 'cuda':
         # as the stages read them
         batch = {name: values.pin_memory() for name, values in batch.items()}
@@ -313,7 +313,7 @@ def walk_by_planes(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: f
     """The walk without a matrix: a plane of weights for each of the 69 steps. (K, h, w), float64.
     """
     h, w = edge.shape[1:]
-    weights, steps = indexing._step_weights(edge[0].double(), radius, beta)
+    weights, steps = indexing._move_weights(edge[0].double(), radius, beta)
     weights = (weights / weights.sum(2, keepdim=True)).permute(2, 0, 1).contiguous()
     x = x.double() * (1 - edge.double())
     for _ in range(2 ** exp_times):
@@ -358,7 +358,7 @@ def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float
     for dy, dx in indexing.offsets(radius):
         rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)
         largest = torch.stack([edge[0, y:y + rows, left + u:right + u]
-                               for y, u in indexing.path(dy, dx)]).amax(0)
+                               for y, u in indexing.pair_path(dy, dx)]).amax(0)
         source, end = position[:rows,
                                left:right].flatten(), position[dy:, left + dx:right + dx].flatten()
         affinity[source, end] = affinity[end, source] = 1 - largest.flatten()
@@ -399,7 +399,7 @@ def indexed_affinities(edge: torch.Tensor, radius: int = 10) -> torch.Tensor:
     positions = torch.arange(h * w, device=edge.device).view(h, w)
     tables: dict[int, list[torch.Tensor]] = {}
     for dy, dx in indexing.offsets(radius):
-        path = indexing.path(dy, dx)
+        path = indexing.pair_path(dy, dx)
         steps = [indexing.shifted(positions, radius, step).flatten() for step in path]
         tables.setdefault(len(path), []).append(torch.stack(steps))
     flat = edge.flatten(1)

@@ -36,9 +36,9 @@ import torch  # noqa: E402
 
 import run_sample  # noqa: E402
 from misc import ending, torchutils  # noqa: E402
-from misc.command.parsing import Parser  # noqa: E402
-from misc.files import activations, labels, weights  # noqa: E402
+from misc.files import activations, label_maps, weights  # noqa: E402
 from misc.method import instances  # noqa: E402
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 from net import resnet50_deeplab  # noqa: E402
 from tests import authors, tiny, tolerances  # noqa: E402
@@ -264,7 +264,7 @@ def read(name: str, folder: Path | None, image_id: str) -> np.ndarray | tuple[np
     if name == 'ins_seg':
         found = instances.load(folder / name, image_id)
         return found.instance_map
-    return labels.load((folder or authors.GOLDEN / 'expected') / name / f'{image_id}.png')
+    return label_maps.load((folder or authors.GOLDEN / 'expected') / name / f'{image_id}.png')
 
 
 # two processes

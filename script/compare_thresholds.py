@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc import ending, imutils, torchutils  # noqa: E402
 from misc.command import options  # noqa: E402
-from misc.command.parsing import Parser  # noqa: E402
 from misc.contract.sources import Source
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
 from misc.method import crf  # noqa: E402
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 from misc.score import auto_threshold, scores  # noqa: E402
 

@@ -26,8 +26,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from misc import ending, imutils, torchutils  # noqa: E402
-from misc.command.parsing import Parser  # noqa: E402
 from misc.files import weights  # noqa: E402
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError, elapsed  # noqa: E402
 from net.resnet50 import ResNet50  # noqa: E402
 from voc12 import sample  # noqa: E402

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from misc import ending  # noqa: E402
 from misc.command import options  # noqa: E402
-from misc.command.parsing import Parser  # noqa: E402
+from misc.parsing import Parser  # noqa: E402
 from misc.score import results  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
 

@@ -5,17 +5,17 @@ Only this stage: python run_sample.py --amn_cam_to_ir_label_pass True
 """
 from misc.contract.settings import AmnSeeds
 from misc.contract.stages import Input, Job, Output, Shown, Stage
-from misc.files import labels
+from misc.files import label_maps
 from step.cam_to_ir_label import refine_folder
 
 
-def run(job: Job, told: AmnSeeds) -> None:
-    refine_folder(job, 'amn_cam_to_ir_label', 'amn_cam_out_dir', 'amn_ir_label_out_dir', told)
+def run(job: Job, settings: AmnSeeds) -> None:
+    refine_folder(job, 'amn_cam_to_ir_label', 'amn_cam_out_dir', 'amn_ir_label_out_dir', settings)
 
 
 STAGE = Stage(
     'amn_cam_to_ir_label', "refine AMN's seeds by CRF", run, (AmnSeeds,),
     reads=(Input('amn_cam_out_dir'),),
-    writes=(Output('amn_ir_label_out_dir', 'result/amn_ir_label', exists=labels.exists,
+    writes=(Output('amn_ir_label_out_dir', 'result/amn_ir_label', exists=label_maps.exists,
                    megabytes=0.009, authors=True),),
     shown=Shown("AMN's refined seed", 'seed'))

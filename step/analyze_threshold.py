@@ -1,5 +1,4 @@
-"""What a global threshold costs: CAM, AMN's activations, pseudo-masks and further activations side
-by side.
+"""What a global threshold costs: CAM, AMN, pseudo-masks and further activations side by side.
 
 Reads --cam_out_dir, --amn_cam_out_dir (where they are there), --walked_out_dir and --analyze_dirs
 (where they are given) and the masks of --eval_set. Writes to --analysis_out_dir: analysis.json,
@@ -8,34 +7,38 @@ precision_recall, each as .png and .svg. Prints a table.
 Only this stage: python run_sample.py --analyze_threshold_pass True
 
 analysis.json: "split", "data", "images" (their number), "version", "commit", "thresholds"
-(scores.GRID) and "methods", an object for each of "cam", "amn_cam", "sem_seg" and the names of
---analyze_dirs. Scores are shares (0.45), null: not defined.
+  (scores.GRID) and "methods", an object for each of "cam", "amn_cam", "sem_seg" and the names of
+  --analyze_dirs. Scores are fractions (0.45), null: not defined.
 How each is defined: misc/score/analysis.py. Of a method:
-  title, images, made_by      for people; number of images; fingerprint of the folder's settings
+  title, images, made_by      for people; number of images; fingerprint of the folder's record
   threshold_used, miou_used   the threshold of the stage (--eval_cam_thres, for further folders too,
                               --eval_amn_cam_thres, --sem_seg_bg_thres), and the mIoU there
   threshold_from              'auto', where the threshold in use was chosen from the activations;
-  else not there threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold
-  published for VOC 2012, and loss_published              best_miou - the mIoU there best_threshold,
-  best_miou   the best global threshold, the lowest of equals; loss_used: best_miou - miou_used
+                              else not there
+  threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold published for
+  loss_published              VOC 2012, and best_miou - the mIoU there
+  best_threshold, best_miou   the best global threshold, the lowest of equals;
+                              loss_used: best_miou - miou_used
   within_1_point,             [lowest, highest] threshold of the stretch around the best that comes
-  within 0.01 within_5_points             and 0.05 of it curve, precision, recall    at each of
-  "thresholds": mIoU; precision and recall of the foreground's pixels oracle
-  image_mean_single (at image_mean_single_threshold) and image_mean_own: mean over images of
-                              the image's mIoU, at the one threshold that is best for it, and at
-                              each image's own;
-                              dataset_single and dataset_own: mIoU of the data set, likewise
+  within_5_points             within 0.01 and 0.05 of it
+  curve, precision, recall    at each of "thresholds": mIoU; precision and recall of the
+                              foreground's pixels
+  oracle                      image_mean_single (at image_mean_single_threshold) and image_mean_own:
+                              mean over images of the image's mIoU, at the one threshold that is
+                              best for it, and at each image's own; dataset_single and dataset_own:
+                              mIoU of the data set, likewise
   own_thresholds              of the images' own best thresholds: mean, std, quantiles (in %),
                               twentieths (images in [0, 0.05), ... [0.95, 1]), images (those with a
-                              known pixel)
+                              valid pixel)
   objects                     pairs of an image and a class in it, of two pixels or more and some
-  activation cv, top_tenth_ratio         imbalance within objects: mean and median over them
+                              activation
+  cv, top_tenth_ratio         imbalance within objects: mean and median over them
   foreground_mean,            the gap between foreground and background; gap is the difference of
-  both means, auc the area background_mean, gap, auc   under the ROC curve histograms
-  foreground, background: pixels in 50 even bins of activation classes                     for
-  background and each class iou, precision and recall at the used and the best threshold
-                              (iou_used, iou_best, ...), own_best_threshold and own_best_iou; for
-                              classes objects ... auc, too
+  background_mean, gap, auc   both means, auc the area under the ROC curve
+  histograms                  foreground, background: pixels in 50 even bins of activation
+  classes                     for background and each class iou, precision and recall at the used
+                              and the best threshold (iou_used, iou_best, ...), own_best_threshold
+                              and own_best_iou; for classes objects ... auc, too
 """
 import csv
 import dataclasses
@@ -63,8 +66,10 @@ PUBLISHED = {'cam': CamScore.threshold, 'amn_cam': AmnScore.threshold,
 
 @dataclasses.dataclass
 class Method:
-    """A folder of activations: load(id) gives keys (K,) and planes (K, H, W). is_auto: its
-    threshold was chosen from them.
+    """A folder of activations.
+
+    load: id -> keys (K,) and planes (K, H, W).
+    is_auto: whether its threshold was chosen from them.
     """
 
     title: str
@@ -74,13 +79,13 @@ class Method:
     is_auto: bool = False
 
 
-def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMasks) -> None:
+def run(job: Job, settings: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMasks) -> None:
     if torchutils.is_main():
         records.lock_folder(Path(job.files['analysis_out_dir']))
     torchutils.wait_for_all()
     ids, split = job.ids('eval_set'), job.lists['eval_set']
     summaries, images = {}, []
-    for name, method in methods_of(job, ids, told, cam, amn, masks).items():
+    for name, method in methods_of(job, ids, settings, cam, amn, masks).items():
         log.info('%s: %s', method.title, method.folder)
         results.tell_changes(job, method.folder, ids)
         result = analysis.analyse(job.source, ids, method.load, method.threshold,
@@ -100,10 +105,11 @@ def run(job: Job, told: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMas
     log.info('analysis: %s', job.files['analysis_out_dir'])
 
 
-def methods_of(job: Job, ids: list[str], told: Analysis, cam: CamScore, amn: AmnScore,
+def methods_of(job: Job, ids: list[str], settings: Analysis, cam: CamScore, amn: AmnScore,
                masks: PseudoMasks) -> dict[str, Method]:
-    """What is analysed. The log says what is left out; raises UserError where nothing is left, or
-    the walk is not whole.
+    """Return what is analysed; the log says what is left out.
+
+    Raises UserError where nothing is left, or the walk is not whole.
     """
     methods = {}
     for name, title, flag, threshold in (('cam', 'CAM', 'cam_out_dir', cam.threshold),
@@ -117,7 +123,7 @@ def methods_of(job: Job, ids: list[str], told: Analysis, cam: CamScore, amn: Amn
                                 job.remedy(flag, 'with a --train_list that holds it'))
     if job.files['walked_out_dir'] is not None:
         methods['sem_seg'] = _pseudo_masks(job, ids, masks)
-    for name, folder in told.dirs:
+    for name, folder in settings.dirs:
         methods[name] = _method(job, ids, name, folder, cam.threshold,
                                 'an analysis needs every image of --eval_set')
     if not methods:
@@ -138,13 +144,14 @@ def _method(job: Job, ids: list[str], title: str, folder: str, threshold: float 
                                                               remedy=remedy), is_auto)
 
 
-def check(job: Job, chosen: Sequence[str], told: Analysis,
+def check(job: Job, chosen: Sequence[str], settings: Analysis,
           *scored: CamScore | AmnScore | PseudoMasks) -> None:
-    """Raises UserError where a name of --analyze_dirs is taken, or a folder is missing or was made
-    for other classes.
+    """Raise UserError where a name of --analyze_dirs is taken, or a folder does not fit.
+
+    That is: it is missing, or was made for other classes.
     """
     taken = set(PUBLISHED)
-    for name, folder in told.dirs:
+    for name, folder in settings.dirs:
         if name in taken:
             raise UserError(f'--analyze_dirs {name}={folder}: the name {name} is taken; give '
                             f'another one')
@@ -159,7 +166,7 @@ def check(job: Job, chosen: Sequence[str], told: Analysis,
 
 
 def published(name: str, result: analysis.Analysis) -> dict[str, float]:
-    """What the published threshold costs; nothing for further folders."""
+    """Return what the published threshold costs; nothing for further folders."""
     if name not in PUBLISHED:
         return {}
     return {'threshold_published': PUBLISHED[name],
@@ -234,20 +241,20 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     def two(key: str, *outer: str) -> Callable[[dict], str]:
         return lambda method: _two(functools.reduce(dict.__getitem__, outer, method)[key])
 
-    def share(key: str, *outer: str) -> Callable[[dict], float]:
-        return lambda method: _share(functools.reduce(dict.__getitem__, outer, method)[key])
+    def percent(key: str, *outer: str) -> Callable[[dict], float]:
+        return lambda method: _fraction(functools.reduce(dict.__getitem__, outer, method)[key])
 
-    rows = (('threshold in use', two('threshold_used')), ('  mIoU %', share('miou_used')),
+    rows = (('threshold in use', two('threshold_used')), ('  mIoU %', percent('miou_used')),
             ('best threshold for all images', two('best_threshold')),
-            ('  mIoU %', share('best_miou')),
-            ('  points lost by the one in use', share('loss_used')),
+            ('  mIoU %', percent('best_miou')),
+            ('  points lost by the one in use', percent('loss_used')),
             ('  within 1 point of the best', span('within_1_point')),
             ('  within 5 points', span('within_5_points')),
             ('each image its own best threshold', lambda method: '{:.2f} +- {:.2f}'.format(
                 method['own_thresholds']['mean'], method['own_thresholds']['std'])),
-            ('  mIoU % of the data set', share('dataset_own', 'oracle')),
-            ("  mean of the images' mIoU %", share('image_mean_own', 'oracle')),
-            ('  the same at one threshold', share('image_mean_single', 'oracle')),
+            ('  mIoU % of the data set', percent('dataset_own', 'oracle')),
+            ("  mean of the images' mIoU %", percent('image_mean_own', 'oracle')),
+            ('  the same at one threshold', percent('image_mean_single', 'oracle')),
             ('objects: coefficient of variation', two('cv')),
             ('  top tenth / rest (median)', two('top_tenth_ratio')),
             ('mean activation of foreground', two('foreground_mean')),
@@ -260,10 +267,10 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
 
 def class_table(summary: dict[str, Any]) -> str:
     """A line for each class that is in truth or prediction."""
-    rows = ((name, _share(values['iou_used']), _share(values['iou_best']),
-             _share(values['own_best_iou']),
-             _two(values['own_best_threshold']), _share(values['precision_used']),
-             _share(values['recall_used']),
+    rows = ((name, _fraction(values['iou_used']), _fraction(values['iou_best']),
+             _fraction(values['own_best_iou']),
+             _two(values['own_best_threshold']), _fraction(values['precision_used']),
+             _fraction(values['recall_used']),
              *(_two(values.get(key)) for key in ('cv', 'top_tenth_ratio', 'gap', 'auc')))
             for name, values in summary['classes'].items() if values['own_best_iou'] is not None)
     return scores.table(('class', 'IoU', 'at best', 'at own', 'own', 'precision', 'recall', 'CV',
@@ -274,7 +281,7 @@ def _two(value: float | None) -> str:
     return '-' if value is None else f'{value:.2f}'
 
 
-def _share(value: float | None) -> float:
+def _fraction(value: float | None) -> float:
     return math.nan if value is None else value
 
 

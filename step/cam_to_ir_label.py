@@ -6,25 +6,25 @@ Only this stage: python run_sample.py --cam_to_ir_label_pass True
 from misc import imutils, inference
 from misc.contract.settings import AUTO, CamSeeds, Seeds
 from misc.contract.stages import Input, Job, Output, Shown, Stage
-from misc.files import activations, labels, records
+from misc.files import activations, label_maps, records
 from misc.files.inputs import Inputs, Part
 from misc.method import crf, seeds
 from misc.pyutils import UserError, log
 from misc.score import auto_threshold
 
 
-def run(job: Job, told: CamSeeds) -> None:
-    refine_folder(job, 'cam_to_ir_label', 'cam_out_dir', 'ir_label_out_dir', told)
+def run(job: Job, settings: CamSeeds) -> None:
+    refine_folder(job, 'cam_to_ir_label', 'cam_out_dir', 'ir_label_out_dir', settings)
 
 
-def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, told: Seeds) -> None:
+def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: Seeds) -> None:
     """Refine a folder of activations (CAM's or AMN's) at two thresholds, each a number or 'auto'.
     """
     source, cam_dir, folder, remedy = (job.source, job.files[cam_flag], job.files[out_flag],
                                        job.remedy(cam_flag))
-    record = {'stage': stage, **told.record(), 'classes': source.classes,
+    record = {'stage': stage, **settings.record(), 'classes': source.classes,
               'activations': records.made_by(cam_dir)}
-    if AUTO in (told.fg_thres, told.bg_thres):
+    if AUTO in (settings.fg_thres, settings.bg_thres):
         record |= chosen_thresholds(job, record, cam_dir, folder, remedy)
     made = records.open_folder(folder, record, ('.png',), job.run.overwrite,
                                ids=job.ids('train_list'), inputs=Inputs(
@@ -33,13 +33,14 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, told: Seed
     def refine(image_id: str) -> None:
         image = imutils.read_of(source, image_id)
         activation = activations.of_image(cam_dir, image_id, image.shape[:2], remedy)
-        seed = seeds.refined_seed(image, activation.keys, activation.high_res, record['fg_thres'],
-                                  record['bg_thres'])
-        labels.save(labels.label_path(folder, image_id), seed, source.palette)
+        refined = seeds.refined_seed(image, activation.keys, activation.high_res,
+                                     record['fg_thres'],
+                                     record['bg_thres'])
+        label_maps.save(label_maps.label_path(folder, image_id), refined, source.palette)
 
     crf.prepare()
-    with inference.Images.of(job, 'train_list', lambda image_id: labels.exists(folder, image_id),
-                             made) as images:
+    with inference.Images.of(job, 'train_list',
+                             lambda image_id: label_maps.exists(folder, image_id), made) as images:
         images.make(refine)
 
 
@@ -52,9 +53,9 @@ def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy:
     chosen = [name for name in ('fg_thres', 'bg_thres') if record[name] == AUTO]
     origin = {f'{name}_from': AUTO for name in chosen}
     same = origin | {'activations': record['activations']}
-    if not job.run.overwrite and all(records.setting(folder, name, None) == value
+    if not job.run.overwrite and all(records.recorded(folder, name, None) == value
                                      for name, value in same.items()):
-        numbers = {name: records.setting(folder, name, None) for name in chosen}
+        numbers = {name: records.recorded(folder, name, None) for name in chosen}
         log.info('%s was begun with chosen thresholds, which stay', folder)
     else:
         numbers = dict(zip(('fg_thres', 'bg_thres'), auto_threshold.seed_thresholds_of(
@@ -72,6 +73,6 @@ def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy:
 STAGE = Stage(
     'cam_to_ir_label', "refine CAM's seeds by CRF", run, (CamSeeds,),
     reads=(Input('cam_out_dir'),),
-    writes=(Output('ir_label_out_dir', 'result/ir_label', exists=labels.exists, megabytes=0.009,
+    writes=(Output('ir_label_out_dir', 'result/ir_label', exists=label_maps.exists, megabytes=0.009,
                    authors=True),),
     shown=Shown("CAM's refined seed", 'seed'))

@@ -1,8 +1,7 @@
-"""Score AMN's refined seeds: labelled share, precision and recall of each class, mIoU of the
-labelled pixels.
+"""Score AMN's refined seeds: labelled fraction, precision and recall of each class, mIoU.
 
 Reads --amn_ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the
-scores file.
+scores file. mIoU is that of the labelled pixels.
 Only this stage: python run_sample.py --eval_amn_ir_label_pass True
 """
 from misc.contract.settings import AmnSeeds

@@ -1,7 +1,7 @@
-"""Score CAM's activations at --eval_cam_thres (auto: chosen without their masks), and find their
-best global threshold.
+"""Score CAM's activations at --eval_cam_thres, and find their best global threshold.
 
 Reads --cam_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores file.
+The threshold auto is chosen without the masks.
 Only this stage: python run_sample.py --eval_cam_pass True
 """
 from misc.contract.settings import CamScore

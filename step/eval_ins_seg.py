@@ -22,13 +22,11 @@ def run(job: Job, settings: InstanceMasks) -> None:
     load = functools.partial(instances.load, folder, remedy=job.remedy('ins_seg_out_dir'))
     score = average_precision.score(job.source, ids, load, job.run.num_workers)
     results.report_instances(job, 'eval_ins_seg', score,
-                             threshold=records.setting(folder, 'bg_thres', settings.bg_thres))
+                             threshold=records.recorded(folder, 'bg_thres', settings.bg_thres))
 
 
 def check(job: Job, chosen: Sequence[str], settings: InstanceMasks) -> None:
-    """Raises UserError where masks of single objects are missing that a score of instance masks
-    needs.
-    """
+    """Raise UserError where masks of single objects are missing, which the score needs."""
     where = getattr(job.source, 'object_mask_path', None)
     if where is None:
         raise UserError(f'eval_ins_seg: {job.source.name} has no masks of single objects to score '

@@ -1,8 +1,7 @@
-"""Score CAM's refined seeds: labelled share, precision and recall of each class, mIoU of the
-labelled pixels.
+"""Score CAM's refined seeds: labelled fraction, precision and recall of each class, mIoU.
 
 Reads --ir_label_out_dir and the masks of --eval_set. Prints the scores, adds a line to the scores
-file.
+file. mIoU is that of the labelled pixels.
 Only this stage: python run_sample.py --eval_ir_label_pass True
 """
 from misc.contract.settings import CamSeeds

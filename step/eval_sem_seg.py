@@ -13,7 +13,7 @@ from misc.score import folders
 def run(job: Job, settings: PseudoMasks) -> None:
     folder = job.files['sem_seg_out_dir']
     folders.score_label_maps(job, 'eval_sem_seg', folder, job.remedy('sem_seg_out_dir'),
-                             threshold=records.setting(folder, 'bg_thres', settings.bg_thres))
+                             threshold=records.recorded(folder, 'bg_thres', settings.bg_thres))
 
 
 STAGE = Stage(

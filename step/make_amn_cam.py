@@ -15,45 +15,52 @@ from misc import imutils, inference, networks
 from misc.contract.settings import AmnActivations
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
-from misc.files import activations, labels, records
+from misc.files import activations, label_maps, records
 from misc.files.inputs import Inputs, Part
 from misc.method import activating, maps
 
 
 class Scales(NamedTuple):
-    """An image at each scale, normalised (1, 3, h, w), the classes present, bool (C,), and its
-    refined seed (H, W); no scale where it shows no class.
+    """An image at each scale; no scale where it shows no class.
+
+    present: bool (C,), the classes that it shows.
+    refined_seed: CAM's, (H, W).
+    images: each normalised, (1, 3, h, w).
     """
 
     present: np.ndarray
-    seed: np.ndarray
+    refined_seed: np.ndarray
     images: list[torch.Tensor]
 
     def kind(self) -> tuple:
-        """Equal for images that can go through the network together."""
-        return (*self.seed.shape, len(self.images))
+        """Return what is equal for images that can go through the network together."""
+        return (*self.refined_seed.shape, len(self.images))
 
 
-def run(job: Job, told: AmnActivations) -> None:
-    source, folder, seeds = job.source, job.files['amn_cam_out_dir'], job.files['ir_label_out_dir']
+def run(job: Job, settings: AmnActivations) -> None:
+    source, folder, seed_dir = (job.source, job.files['amn_cam_out_dir'],
+                                job.files['ir_label_out_dir'])
     net, digest = networks.load(
-        told.network, source.n_classes, label_conditioning=told.label_conditioning,
-        backbone=told.backbone, path=job.files['amn_weights_name'],
+        settings.network, source.n_classes, label_conditioning=settings.label_conditioning,
+        backbone=settings.backbone, path=job.files['amn_weights_name'],
         remedy=job.remedy('amn_weights_name'), classes=source.classes, device=job.device,
-        precision=told.precision)
-    code = networks.code_of(*told.modules())
-    record = {'stage': 'make_amn_cam', **told.record(), 'code': code, 'weights': digest,
-              'classes': source.classes, 'seeds': records.made_by(seeds)}
-    inputs = Inputs(source, seed=Part(seeds, labels.label_path, job.remedy('ir_label_out_dir')))
+        precision=settings.precision)
+    code = networks.code_of(*settings.modules())
+    record = {'stage': 'make_amn_cam', **settings.record(), 'code': code, 'weights': digest,
+              'classes': source.classes, 'seeds': records.made_by(seed_dir)}
+    inputs = Inputs(source, seed=Part(seed_dir, label_maps.label_path,
+                                      job.remedy('ir_label_out_dir')))
     made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite,
                                inputs=inputs, ids=job.ids('train_list'))
 
     def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
         present = source.labels(image_id)
-        seed = datasets.read_seed(seeds, image_id, image.shape[:2], source.n_classes,
-                                  job.remedy('ir_label_out_dir'))
-        return Scales(present, seed, datasets.scaled_images(image, told.scales) if present.any()
+        refined_seed = datasets.read_refined_seed(seed_dir, image_id, image.shape[:2],
+                                                  source.n_classes,
+                                                  job.remedy('ir_label_out_dir'))
+        return Scales(present, refined_seed, datasets.scaled_images(image, settings.scales)
+                      if present.any()
                       else [])
 
     with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder),
@@ -62,11 +69,11 @@ def run(job: Job, told: AmnActivations) -> None:
             with images.enough(ids):
                 scales = maps.together([item.images for item in items], job.device)
                 found = activating.amn_cams_of(net, [item.present for item in items],
-                                               [item.seed for item in items], scales, job.device,
-                                               told.precision)
+                                               [item.refined_seed for item in items], scales,
+                                               job.device, settings.precision)
                 for image_id, activation in zip(ids, found, strict=True):
                     images.save(image_id, activations.save, folder, image_id, activation,
-                                told.dtype)
+                                settings.dtype)
 
 
 STAGE = Stage(

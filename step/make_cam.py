@@ -19,8 +19,11 @@ from misc.method import activating, maps
 
 
 class Scales(NamedTuple):
-    """An image of size `hw` at each scale, normalised (1, 3, h, w), and the classes that it shows,
-    keys (K,); no scale where it shows none.
+    """An image at each scale; no scale where it shows no class.
+
+    keys: (K,), the classes that it shows.
+    hw: its size.
+    images: each normalised, (1, 3, h, w).
     """
 
     keys: np.ndarray
@@ -28,18 +31,18 @@ class Scales(NamedTuple):
     images: list[torch.Tensor]
 
     def kind(self) -> tuple:
-        """Equal for images that can go through the network together."""
+        """Return what is equal for images that can go through the network together."""
         return (*self.hw, len(self.images))
 
 
-def run(job: Job, told: CamActivations) -> None:
+def run(job: Job, settings: CamActivations) -> None:
     source, folder = job.source, job.files['cam_out_dir']
     net, digest = networks.load(
-        told.network, source.n_classes, backbone=told.backbone, path=job.files['cam_weights_name'],
-        remedy=job.remedy('cam_weights_name'), classes=source.classes, device=job.device,
-        precision=told.precision)
-    code = networks.code_of(*told.modules())
-    record = {'stage': 'make_cam', **told.record(), 'code': code, 'weights': digest,
+        settings.network, source.n_classes, backbone=settings.backbone,
+        path=job.files['cam_weights_name'], remedy=job.remedy('cam_weights_name'),
+        classes=source.classes, device=job.device, precision=settings.precision)
+    code = networks.code_of(*settings.modules())
+    record = {'stage': 'make_cam', **settings.record(), 'code': code, 'weights': digest,
               'classes': source.classes}
     made = records.open_folder(folder, record, activations.SUFFIXES, job.run.overwrite,
                                inputs=Inputs(source), ids=job.ids('train_list'))
@@ -47,7 +50,8 @@ def run(job: Job, told: CamActivations) -> None:
     def read(image_id: str) -> Scales:
         image = imutils.read_of(source, image_id)
         keys = np.flatnonzero(source.labels(image_id))
-        return Scales(keys, image.shape[:2], datasets.scaled_images(image, told.scales) if len(keys)
+        return Scales(keys, image.shape[:2], datasets.scaled_images(image, settings.scales)
+                      if len(keys)
                       else [])
 
     with inference.Images.of(job, 'train_list', functools.partial(activations.exists, folder),
@@ -57,10 +61,10 @@ def run(job: Job, told: CamActivations) -> None:
                 scales = maps.together([item.images for item in items], job.device)
                 keys = [item.keys for item in items]
                 found = activating.cams_of(net, keys, items[0].hw, scales, job.device,
-                                           told.precision)
+                                           settings.precision)
                 for image_id, activation in zip(ids, found, strict=True):
                     images.save(image_id, activations.save, folder, image_id, activation,
-                                told.dtype)
+                                settings.dtype)
 
 
 STAGE = Stage(

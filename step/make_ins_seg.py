@@ -1,5 +1,6 @@
-"""Instance masks: CAM's activations, cut where displacements part objects, spread by a random walk
-to IRN's boundaries.
+"""Instance masks: CAM's activations, parted by displacements, spread by a random walk.
+
+The activations are cut where displacements part objects, and spread to IRN's boundaries.
 
 Reads --irn_weights_name, --cam_out_dir, images of --mask_list. Writes --ins_seg_out_dir/ID.npz, and
 all of them to --ins_seg_coco_json, if that is given.
@@ -24,8 +25,11 @@ from step.make_sem_seg import LISTED, Unwalked
 
 
 class Fields(NamedTuple):
-    """What instances are found from: activations (K, h, w), boundaries (1, h, w) and displacements
-    (2, h, w), none where the image shows no class.
+    """What instances are found from; no boundaries where the image shows no class.
+
+    strided: activations (K, h, w).
+    edge: boundaries (1, h, w).
+    displacement: (2, h, w).
     """
 
     image_id: str
@@ -36,17 +40,17 @@ class Fields(NamedTuple):
     displacement: np.ndarray | None = None
 
 
-def run(job: Job, told: InstanceMasks) -> None:
+def run(job: Job, settings: InstanceMasks) -> None:
     source, folder, cam, ids = (job.source, job.files['ins_seg_out_dir'], job.files['cam_out_dir'],
                                 job.ids('mask_list'))
-    net, digest = networks.load(told.network, path=job.files['irn_weights_name'],
+    net, digest = networks.load(settings.network, path=job.files['irn_weights_name'],
                                 remedy=job.remedy('irn_weights_name'), device=job.device,
-                                precision=told.precision)
+                                precision=settings.precision)
     if not hasattr(net, 'displacement'):
-        raise UserError(f'--irn_network {told.network}: instance masks need its method '
+        raise UserError(f'--irn_network {settings.network}: instance masks need its method '
                         f'displacement(stages)')
-    code = networks.code_of(*told.modules())
-    record = {'stage': 'make_ins_seg', **told.record(), 'code': code, 'weights': digest,
+    code = networks.code_of(*settings.modules())
+    record = {'stage': 'make_ins_seg', **settings.record(), 'code': code, 'weights': digest,
               'classes': source.classes, 'activations': records.made_by(cam)}
     remedy = job.remedy('cam_out_dir', LISTED)
     made = records.open_folder(folder, record, ('.npz',), job.run.overwrite, ids=ids,
@@ -65,13 +69,13 @@ def run(job: Job, told: InstanceMasks) -> None:
         image_id, keys, hw, *maps = fields
         found = instances.nothing(hw)
         if len(keys):
-            found = instances.find(keys, *map(torch.from_numpy, maps), told.bg_thres, told.beta,
-                                   told.exp_times, hw)
+            found = instances.find(keys, *map(torch.from_numpy, maps), settings.bg_thres,
+                                   settings.beta, settings.exp_times, hw)
         instances.save(folder, image_id, found)
 
     with inference.Images.of(job, 'mask_list', functools.partial(instances.exists, folder),
                              made) as images:
-        images.finish(fields_of(net, images, read, told, job.device), find_and_save)
+        images.finish(fields_of(net, images, read, settings, job.device), find_and_save)
     path = job.files['ins_seg_coco_json']
     if path is not None and torchutils.is_main():
         content = instances.to_coco(source, ids, functools.partial(instances.load, folder))
@@ -80,14 +84,14 @@ def run(job: Job, told: InstanceMasks) -> None:
 
 
 def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[str], Unwalked],
-              told: InstanceMasks, device: torch.device) -> Iterator[Callable[[], Fields]]:
-    """What gives the fields of each image on the host, once they are there."""
+              settings: InstanceMasks, device: torch.device) -> Iterator[Callable[[], Fields]]:
+    """Yield what gives the fields of each image on the host, once they are there."""
     for image_id, item in images.todo(read):
         with images.enough([image_id]):
             made = ()
             if len(item.keys):
                 made = walking.edge_and_displacement(net, torchutils.to_device(item.image, device),
-                                                     told.precision, told.canvas)
+                                                     settings.precision, settings.canvas)
             yield functools.partial(_on_host, image_id, item,
                                     [torchutils.ToHost(field) for field in made])
 

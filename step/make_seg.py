@@ -1,11 +1,12 @@
-"""The segmentation network's label maps, of images without labels; with --seg_crf also refined by a
-dense CRF.
+"""The segmentation network's label maps, of images without labels; with --seg_crf also refined.
 
 Reads --seg_weights_name, images of --seg_list. Writes --seg_out_dir/ID.png and, with --seg_crf,
---seg_crf_out_dir/ID.png; for --seg_list test in the evaluation server's layout below these folders.
-Between network and CRF the logits lie in --seg_crf_out_dir/logits.
+those refined by a dense CRF, --seg_crf_out_dir/ID.png; for --seg_list test in the evaluation
+server's layout below these folders. Between network and CRF the logits lie in
+--seg_crf_out_dir/logits.
 Only this stage: python run_sample.py --make_seg_pass True
 """
+import argparse
 import os
 import zipfile
 from pathlib import Path
@@ -17,32 +18,32 @@ import torch
 from misc import imutils, inference, networks
 from misc.contract.settings import SegForm, SegMaps
 from misc.contract.stages import Input, Job, Output, Stage
-from misc.files import labels, records
+from misc.files import label_maps, records
 from misc.files.inputs import Inputs, Made
 from misc.method import crf, segmentation
 from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 
 class Pixels(NamedTuple):
-    """An image's size and its pixels in the form that the network takes, (1, 3, H, W)."""
+    """The size of an image, and its pixels in the form that the network takes, (1, 3, H, W)."""
 
     hw: tuple[int, int]
     x: torch.Tensor
 
 
-def run(job: Job, form: SegForm, told: SegMaps) -> None:
+def run(job: Job, form: SegForm, settings: SegMaps) -> None:
     source, ids = job.source, job.ids('seg_list')
     form, net, digest = load_network(job.files['seg_weights_name'], form, source.n_classes,
-                                     job.remedy('seg_weights_name'), job.device, told.precision)
+                                     job.remedy('seg_weights_name'), job.device, settings.precision)
     folder, crf_folder = (server_folder(job, job.files[flag])
                           for flag in ('seg_out_dir', 'seg_crf_out_dir'))
     logits = Path(job.files['seg_crf_out_dir']) / 'logits'
     code = networks.code_of(*form.modules())
-    record = {'stage': 'make_seg', **form.record(), **told.record(), 'code': code,
+    record = {'stage': 'make_seg', **form.record(), **settings.record(), 'code': code,
               'classes': source.classes, 'weights': digest}
     inputs = Inputs(source, labelled=False)
     made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids)
-    if told.crf:
+    if settings.crf:
         refined = records.open_folder(crf_folder, {
             'stage': 'make_seg', 'crf': True, 'classes': source.classes,
             'logits': records.made_by(folder)}, ('.png',),
@@ -59,29 +60,31 @@ def run(job: Job, form: SegForm, told: SegMaps) -> None:
     def save(image_id: str, label_map: torch.Tensor, made: torch.Tensor | None) -> None:
         if made is not None:
             save_logits(logits_path(logits, image_id), made.cpu().numpy())
-        labels.save(labels.label_path(folder, image_id), label_map.cpu().numpy(), source.palette)
+        label_maps.save(label_maps.label_path(folder, image_id), label_map.cpu().numpy(),
+                        source.palette)
 
     def is_done(image_id: str) -> bool:
-        return labels.exists(folder,
-                             image_id) and (not told.crf or labels.exists(crf_folder, image_id)
-                                            or is_whole(logits_path(logits, image_id)))
+        return label_maps.exists(folder, image_id) and (
+            not settings.crf or label_maps.exists(crf_folder, image_id)
+            or is_whole(logits_path(logits, image_id)))
 
     with inference.Images(ids, is_done, job.run.num_workers, job.device, [made]) as images:
         for image_id, (hw, x) in images.todo(read):
             with images.enough([image_id]):
-                predicted = segmentation.predict(net, x, told.scales, told.flip, job.device,
-                                                 told.precision)
+                predicted = segmentation.predict(net, x, settings.scales, settings.flip, job.device,
+                                                 settings.precision)
                 label_map = segmentation.label_map(predicted, tuple(hw))
                 images.save(image_id, save, image_id, label_map,
-                            predicted.half() if told.crf else None)
-    if told.crf:
+                            predicted.half() if settings.crf else None)
+    if settings.crf:
         refine(job, ids, logits, crf_folder, refined)
 
 
 def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: torch.device,
                  precision: str) -> tuple[SegForm, torch.nn.Module, str]:
-    """The trained network and the digest of its weights; and its form, which is what the record
-    beside the weights tells, else the flags.
+    """Load the trained network; returns its form, it, and the digest of its weights.
+
+    The form is what the record beside the weights tells, else the flags.
     """
     form = form.as_trained(records.read_weights_record(path) or {})
     net, digest = networks.load(form.network, n_classes, stride_first=form.stride_first,
@@ -91,8 +94,9 @@ def load_network(path: str, form: SegForm, n_classes: int, remedy: str, device: 
 
 
 def server_folder(job: Job, folder: str | os.PathLike) -> Path:
-    """Where the label maps of --seg_list go: the folder, or below it where the data set's
-    evaluation server wants them.
+    """Return where the label maps of --seg_list go.
+
+    That is the folder, or below it where the data set's evaluation server wants them.
     """
     return Path(folder) / job.source.server_layout.get(Path(job.lists['seg_list']).stem, '')
 
@@ -116,19 +120,20 @@ def load_logits(path: Path) -> torch.Tensor:
 
 
 def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> None:
-    """The CRF of the stored logits, in the worker processes; logits go when their refined label map
-    is there.
+    """Refine the stored logits by CRF, in the worker processes.
+
+    Logits are removed when their refined label map is there.
     """
     def is_done(image_id: str) -> bool:
-        return labels.exists(folder, image_id) and not logits_path(logits, image_id).exists()
+        return label_maps.exists(folder, image_id) and not logits_path(logits, image_id).exists()
 
     def make(image_id: str) -> None:
         path = logits_path(logits, image_id)
-        if not labels.exists(folder, image_id):
+        if not label_maps.exists(folder, image_id):
             image = imutils.read_of(job.source, image_id)
             probabilities = segmentation.probabilities(load_logits(path), image.shape[:2]).numpy()
-            labels.save(labels.label_path(folder, image_id),
-                        crf.refine_probabilities(image, probabilities), job.source.palette)
+            label_maps.save(label_maps.label_path(folder, image_id),
+                            crf.refine_probabilities(image, probabilities), job.source.palette)
         with writing(path):
             path.unlink()
 
@@ -136,9 +141,14 @@ def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> 
         images.make(make)
 
 
+def with_crf(args: argparse.Namespace) -> bool:
+    """Tell whether this run refines the label maps by CRF too."""
+    return args.seg_crf
+
+
 STAGE = Stage(
     'make_seg', "the segmentation network's label maps", run, (SegForm, SegMaps),
     reads=(Input('seg_weights_name'),),
-    writes=(Output('seg_out_dir', 'result/seg', exists=labels.exists, megabytes=0.009),
-            Output('seg_crf_out_dir', 'result/seg_crf', when=lambda args: args.seg_crf)),
+    writes=(Output('seg_out_dir', 'result/seg', exists=label_maps.exists, megabytes=0.009),
+            Output('seg_crf_out_dir', 'result/seg_crf', when=with_crf)),
     lists=('seg_list',), labelled=False)

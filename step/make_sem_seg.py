@@ -14,7 +14,7 @@ from misc import imutils, inference, networks, torchutils
 from misc.contract.settings import PseudoMasks, Walk
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
-from misc.files import activations, labels, records
+from misc.files import activations, label_maps, records
 from misc.files.activations import Walked
 from misc.files.inputs import Inputs, Part
 from misc.method import seeds, walking
@@ -31,14 +31,14 @@ class Unwalked(NamedTuple):
     image: torch.Tensor
 
 
-def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
+def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
     source, folder, kept, amn = (job.source, *(job.files[flag] for flag in (
         'sem_seg_out_dir', 'walked_out_dir', 'amn_cam_out_dir')))
-    net, digest = networks.load(told.network, path=job.files['irn_weights_name'],
+    net, digest = networks.load(settings.network, path=job.files['irn_weights_name'],
                                 remedy=job.remedy('irn_weights_name'), device=job.device,
-                                precision=told.precision)
-    code = networks.code_of(*told.modules())
-    record = {'stage': 'walk', **told.record(), 'code': code, 'weights': digest,
+                                precision=settings.precision)
+    code = networks.code_of(*settings.modules())
+    record = {'stage': 'walk', **settings.record(), 'code': code, 'weights': digest,
               'classes': source.classes, 'activations': records.made_by(amn)}
     ids, remedy, made = job.ids('mask_list'), job.remedy('amn_cam_out_dir', LISTED), []
     inputs = Inputs(source, activation=Part(amn, activations.existing_path, remedy))
@@ -53,7 +53,7 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
         return kept is not None and activations.exists(kept, image_id)
 
     def is_done(image_id: str) -> bool:
-        return labels.exists(folder, image_id) and (kept is None or is_walked(image_id))
+        return label_maps.exists(folder, image_id) and (kept is None or is_walked(image_id))
 
     def read(image_id: str) -> Walked | Unwalked:
         image = imutils.read_of(source, image_id)
@@ -72,31 +72,31 @@ def run(job: Job, told: Walk, masks: PseudoMasks) -> None:
             activations.save_walked(kept, image_id, walked)
         label_map = seeds.class_ids(walked.keys)[seeds.arg_max(walking.planes_of(walked),
                                                                masks.bg_thres)]
-        labels.save(labels.label_path(folder, image_id), label_map, source.palette)
+        label_maps.save(label_maps.label_path(folder, image_id), label_map, source.palette)
 
     with inference.Images.of(job, 'mask_list', is_done, *made) as images:
         for image_id, item in images.todo(read):
             with images.enough([image_id]):
                 walked = (None if isinstance(item, Walked)
-                          else walked_of(net, item, told, job.device))
+                          else walked_of(net, item, settings, job.device))
                 images.save(image_id, save, image_id, item, walked)
 
 
-def walked_of(net: torch.nn.Module, item: Unwalked, told: Walk,
+def walked_of(net: torch.nn.Module, item: Unwalked, settings: Walk,
               device: torch.device) -> torch.Tensor:
-    """The walk of an image, (K, h, w). Without a class there is nothing to spread."""
+    """Return the walk of an image, (K, h, w); without a class there is nothing to spread."""
     if not len(item.keys):
         return item.strided
-    edge = walking.edge_of(net, torchutils.to_device(item.image, device), told.precision,
-                           told.canvas)
-    return walking.walk(torchutils.to_device(item.strided, device), edge, told.power, told.beta,
-                        told.exp_times)
+    edge = walking.edge_of(net, torchutils.to_device(item.image, device), settings.precision,
+                           settings.canvas)
+    return walking.walk(torchutils.to_device(item.strided, device), edge, settings.power,
+                        settings.beta, settings.exp_times)
 
 
 STAGE = Stage(
     'make_sem_seg', "pseudo-masks: random walk over AMN's activations", run, (Walk, PseudoMasks),
     reads=(Input('irn_weights_name'), Input('amn_cam_out_dir')),
-    writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=labels.exists, megabytes=0.009,
+    writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=label_maps.exists, megabytes=0.009,
                    authors=True),
             Output('walked_out_dir', 'result/walked', kept=False, help='keep the walk of each '
                                                                        'image there (0.05 MB '

@@ -1,6 +1,4 @@
-"""All stages, in pipeline order: to add one, write its file, end it with its STAGE, and name it
-here.
-"""
+"""All stages, in pipeline order: to add one, end its file with its STAGE, and name it here."""
 from misc.contract.stages import Stages
 from step import (
     amn_cam_to_ir_label,

@@ -124,7 +124,7 @@ def measure(job: Job, ids: list[str],
     totals = {method.name: np.zeros(gallery.shape(method, n_classes), np.int64)
               for method in methods
               if method.kind != 'seed'}
-    mine, part = torchutils.share(ids), []
+    mine, part = torchutils.shard(ids), []
     results = datasets.read_ahead(lambda image_id: gallery.measure(job.source, image_id, methods),
                                   mine, job.run.num_workers)
     for result in torchutils.progress(results, total=len(mine), unit='image'):

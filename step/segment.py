@@ -21,7 +21,7 @@ from misc.command import options
 from misc.contract import sources
 from misc.contract.settings import SegForm, SegMaps
 from misc.draw import drawing
-from misc.files import labels, records, weights
+from misc.files import label_maps, records, weights
 from misc.files.inputs import Inputs
 from misc.method import crf, segmentation
 from misc.pyutils import UserError, is_whole, start_log
@@ -33,7 +33,7 @@ UNTOLD = ('torchvision', '3x3', False)  # the form of weights without a record
 
 
 class Photograph(NamedTuple):
-    """uint8 (H, W, 3), and its pixels in the form that the network takes, (1, 3, H, W)."""
+    """A photograph, uint8 (H, W, 3), and its pixels in the network's form, (1, 3, H, W)."""
 
     image: np.ndarray
     x: torch.Tensor
@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> None:
         print(f'written: {args.export}, the same label maps for {1 + len(shown)} images')
         return
     segment(args, paths, net, form, digest)
-    told = f'; not looked at: {len(others)} ({sources.some(others)})' if others else ''
+    message = f'; not looked at: {len(others)} ({sources.some(others)})' if others else ''
     out = Path(args.out)
-    print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{told}')
+    print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{message}')
 
 
 class _Photographs:
@@ -103,8 +103,9 @@ class _Photographs:
 
 
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
-    """Name without ending -> path; what else lies in the folder. Raises UserError where there is no
-    photograph, or two have one name.
+    """Return name without ending -> path, and what else lies in the folder.
+
+    Raises UserError where there is no photograph, or two have one name.
     """
     path = Path(given)
     if not path.exists():
@@ -123,7 +124,7 @@ def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
 
 
 def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, SegForm, str]:
-    """The network with its weights, its form, the digest of its weights."""
+    """Return the network with its weights, its form, and the digest of its weights."""
     found = weights.existing(args.seg_weights_name)
     if found is None:
         raise UserError(f'{args.seg_weights_name}: no such weights; run --train_seg_pass True '
@@ -143,19 +144,19 @@ def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, SegForm, str]:
 
 def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, form: SegForm,
             digest: str) -> None:
-    """Label maps and overlays of all photographs."""
-    out, device, told = Path(args.out), torchutils.choose_device(args.device), SegMaps.of(args)
+    """Write label maps and overlays of all photographs."""
+    out, device, settings = Path(args.out), torchutils.choose_device(args.device), SegMaps.of(args)
     if out.resolve() == next(iter(paths.values())).parent.resolve():
         raise UserError(f'--out {out}: the photographs lie there; name another folder')
-    torchutils.check_precision(told.precision, device)
-    networks.prepare(net, device, told.precision)
+    torchutils.check_precision(settings.precision, device)
+    networks.prepare(net, device, settings.precision)
     start_log(None)  # nothing is written to a folder before it is known to be ours
-    made = records.open_folder(out, {'stage': 'segment', **told.record(), 'crf': told.crf,
+    made = records.open_folder(out, {'stage': 'segment', **settings.record(), 'crf': settings.crf,
                                      'weights': digest}, ('.png',),
                                args.overwrite, inputs=Inputs(Photographs(paths), labelled=False),
                                ids=list(paths))
     start_log(out / 'segment.log')
-    if told.crf:
+    if settings.crf:
         crf.prepare()
 
     def read(name: str) -> Photograph:
@@ -165,20 +166,18 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
                                imutils.to_chw(imutils.INPUTS[form.input](image)))[None]))
 
     def is_done(name: str) -> bool:
-        return labels.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
+        return label_maps.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
     with inference.Images(list(paths), is_done, args.num_workers, device, [made]) as images:
         for name, (image, x) in images.todo(read):
             with images.enough([name]):
-                logits = segmentation.predict(net, x, told.scales, told.flip, device,
-                                              told.precision)
-                images.save(name, save, out, name, image, logits, told.crf)
+                logits = segmentation.predict(net, x, settings.scales, settings.flip, device,
+                                              settings.precision)
+                images.save(name, save, out, name, image, logits, settings.crf)
 
 
 def save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: bool) -> None:
-    """The label map and its overlay, which is the first of the two: the label map tells that both
-    are there.
-    """
+    """Write the label map and, before it, its overlay: the label map tells that both are there."""
     hw, logits = image.shape[:2], logits.cpu()  # behind: need not wait for a GPU
     if refine:
         label_map = crf.refine_probabilities(image,
@@ -187,8 +186,8 @@ def save(out: Path, name: str, image: np.ndarray, logits: torch.Tensor, refine: 
     else:
         label_map = segmentation.label_map(logits, hw).numpy()
     drawing.save(out / 'overlay' / f'{name}.png',
-                 drawing.overlay_labels(image, label_map, labels.PALETTE))
-    labels.save(labels.label_path(out, name), label_map, labels.PALETTE)
+                 drawing.overlay_labels(image, label_map, label_maps.PALETTE))
+    label_maps.save(label_maps.label_path(out, name), label_map, label_maps.PALETTE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,12 +1,11 @@
-"""Draw what the stages make of one photograph: CAM, AMN's activations, masks, refined seeds,
-boundaries, pseudo-mask.
+"""Draw what the stages make of one photograph: activations, masks, refined seeds, boundaries.
 
-    python -m step.show IMAGE --labels dog,person [--out FILE] [--mask_out FILE] [--work_dir DIR]
-    [flags of run_sample.py]
+    python -m step.show IMAGE --labels dog,person [--out FILE] [--mask_out FILE]
+        [--work_dir DIR] [flags of run_sample.py]
 
 Not a stage but a command: it reads the three weights below --work_dir and no data set, computes in
-memory, with the stages' functions, what they would write for this image, and leaves one PNG (--out)
-and, where asked for, the pseudo-mask (--mask_out).
+  memory, with the stages' functions, what they would write for this image, and leaves one PNG
+  (--out) and, where asked for, the pseudo-mask (--mask_out).
 """
 import argparse
 import csv
@@ -36,7 +35,7 @@ from misc.contract.settings import (
 )
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import activations, labels, records, weights
+from misc.files import activations, label_maps, records, weights
 from misc.method import activating, maps, seeds, walking
 from misc.pyutils import UserError
 from step.pipeline import STAGES
@@ -55,10 +54,13 @@ SCALE_HEIGHT = 20  # of the scale of colours
 
 
 class Made(NamedTuple):
-    """What the stages make of one image: planes (K, H, W) of the classes `keys` (K,), label maps
-    (H, W).
+    """What the stages make of one image.
 
-    edge (1, h, w) at stride 4 and walked (K, H, W) are None without IRN's weights.
+    keys: (K,), the classes present.
+    cam, amn: planes (K, H, W).
+    cam_seed, amn_seed: label maps (H, W).
+    edge: (1, h, w) at stride 4; None without IRN's weights.
+    walked: (K, H, W); None without IRN's weights.
     """
 
     keys: np.ndarray
@@ -71,9 +73,7 @@ class Made(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A method's part of the sheet: its planes, the mask that its threshold makes of them, and a
-    last picture.
-    """
+    """A method's part of the sheet: its planes, the mask at its threshold, and a last picture."""
 
     heading: str
     planes: np.ndarray
@@ -101,15 +101,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """This command's flags, and every other one of run_sample.py at its default."""
+    """Parse this command's flags; every other one of run_sample.py is at its default."""
     args = options.build_parser(STAGES).parse_args([], build_parser().parse_args(arguments))
     args.out = args.out or f'{Path(args.image).stem}_amn.png'
     return args
 
 
 def class_names(args: argparse.Namespace) -> tuple[str, ...]:
-    """The classes that CAM's and AMN's weights were trained for, from the records beside them;
-    VOC's where there is none (the authors' files). Raises UserError where the two differ.
+    """Return the classes that CAM's and AMN's weights were trained for.
+
+    The records beside them tell; VOC's where there is none (the authors' files). Raises UserError
+    where the two differ.
     """
     found = {}
     for path in (args.cam_weights_name, args.amn_weights_name):
@@ -123,21 +125,22 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def present_classes(text: str, classes: Sequence[str]) -> np.ndarray:
-    """'dog,person' -> bool (C,). Names with a comma are written in quotation marks, with a
-    backslash before it, or as they are. Raises UserError for no name, and for names that are not
-    among the classes.
+    """Turn 'dog,person' into bool (C,).
+
+    Names with a comma are written in quotation marks, with a backslash before it, or as they are.
+    Raises UserError for no name, and for names that are not among the classes.
     """
-    known = {sources.spelling(name): name for name in classes}
-    names = [known.get(name, name) for name in _names_in(text, known)]
+    by_spelling = {sources.spelling(name): name for name in classes}
+    names = [by_spelling.get(name, name) for name in _names_in(text, by_spelling)]
     unknown = [_with_matches(name, classes) for name in names if name not in classes]
     if unknown or not names:
-        told = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
-        raise UserError(f'--labels {told} the {len(classes)} classes of these weights: '
+        message = f'{", ".join(unknown)}: not among' if unknown else 'names none of'
+        raise UserError(f'--labels {message} the {len(classes)} classes of these weights: '
                         f'{", ".join(classes)}')
     return np.isin(classes, names)
 
 
-def _names_in(text: str, known: Collection[str]) -> list[str]:
+def _names_in(text: str, classes: Collection[str]) -> list[str]:
     """The names between commas; where one is not known, the longest known one that it begins with
     what follows it.
     """
@@ -149,8 +152,8 @@ def _names_in(text: str, known: Collection[str]) -> list[str]:
     while left:
         longer = [(mark.join(left[:end]), end) for end in range(len(left), 1, -1)
                   for mark in (', ', ',')]
-        name, used = next(((name, end) for name, end in longer if name in known
-                           and left[0] not in known), (left[0], 1))
+        name, used = next(((name, end) for name, end in longer if name in classes
+                           and left[0] not in classes), (left[0], 1))
         names.append(name)
         left = left[used:]
     return names
@@ -158,13 +161,13 @@ def _names_in(text: str, known: Collection[str]) -> list[str]:
 
 def _with_matches(name: str, classes: Sequence[str]) -> str:
     """The name, and those that may be meant."""
-    by_lower = {known.lower(): known for known in classes}
+    by_lower = {name.lower(): name for name in classes}
     matches = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower)]
     return f'{name!r} ({" or ".join(matches)}?)' if matches else repr(name)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises UserError for what can be known to be wrong before anything is computed."""
+    """Raise UserError for what can be known to be wrong before anything is computed."""
     for flag in ('cam_network', 'amn_network', 'irn_network'):
         networks.module_of(getattr(args, flag), flag)
     chosen = [f'--{flag}' for flag in THRESHOLDS if getattr(args, flag) == AUTO]
@@ -191,51 +194,56 @@ def has_irn(args: argparse.Namespace) -> bool:
 
 
 def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) -> Made:
-    """What the stages make of an image, uint8 (H, W, 3), that shows the classes `present`, bool
-    (C,).
+    """Compute what the stages make of an image.
+
+    image: uint8 (H, W, 3).
+    present: bool (C,), the classes that it shows.
     """
-    cam_told, amn_told, walk_told = (cls.of(args) for cls in (CamActivations, AmnActivations, Walk))
+    cam_settings, amn_settings, walk_settings = (cls.of(args)
+                                                 for cls in (CamActivations, AmnActivations, Walk))
     device, hw, images = args.device, image.shape[:2], datasets.scaled_images(image,
-                                                                              cam_told.scales)
+                                                                              cam_settings.scales)
 
-    def trained(name: str, told: CamActivations | AmnActivations | Walk, *n_classes: int,
+    def trained(name: str, settings: CamActivations | AmnActivations | Walk, *n_classes: int,
                 **options: Any) -> torch.nn.Module:
-        return networks.load(told.network, *n_classes, path=getattr(args, f'{name}_weights_name'),
-                             device=device, remedy=f'run --train_{name}_pass True first',
-                             precision=told.precision, **options)[0]
+        return networks.load(settings.network, *n_classes,
+                             path=getattr(args, f'{name}_weights_name'), device=device,
+                             remedy=f'run --train_{name}_pass True first',
+                             precision=settings.precision, **options)[0]
 
-    cam = activating.cam_of(trained('cam', cam_told, len(present), backbone=cam_told.backbone),
+    cam = activating.cam_of(trained('cam', cam_settings, len(present),
+                                    backbone=cam_settings.backbone),
                             np.flatnonzero(present), hw,
-                          images, device, cam_told.precision)
+                            images, device, cam_settings.precision)
     cam_seed = seeds.refined_seed(image, cam.keys, cam.high_res, args.cam_conf_fg_thres,
                                   args.cam_conf_bg_thres)
-    amn_net = trained('amn', amn_told, len(present), backbone=amn_told.backbone,
-                      label_conditioning=amn_told.label_conditioning)
+    amn_net = trained('amn', amn_settings, len(present), backbone=amn_settings.backbone,
+                      label_conditioning=amn_settings.label_conditioning)
     amn = activating.amn_cam_of(amn_net, present, cam_seed, images, device,
-                                amn_told.precision).without_background()
+                                amn_settings.precision).without_background()
     amn_seed = seeds.refined_seed(image, amn.keys, amn.high_res, args.amn_conf_fg_thres,
                                   args.amn_conf_bg_thres)
     edge = walked = None
     if has_irn(args):
         whole = datasets.scaled_images(image, [1.0])[0].to(device)
-        edge = walking.edge_of(trained('irn', walk_told), whole, walk_told.precision,
-                               walk_told.canvas)
-        strided = walking.walk(torch.from_numpy(amn.strided).to(device), edge, walk_told.power,
-                               walk_told.beta,
-                                    walk_told.exp_times).cpu().numpy()
+        edge = walking.edge_of(trained('irn', walk_settings), whole, walk_settings.precision,
+                               walk_settings.canvas)
+        strided = walking.walk(torch.from_numpy(amn.strided).to(device), edge, walk_settings.power,
+                               walk_settings.beta, walk_settings.exp_times).cpu().numpy()
         walked = walking.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
     return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
 
 def mask_of(made: Made, planes: np.ndarray, threshold: float) -> np.ndarray:
-    """The label map (H, W) of planes (K, H, W) at a threshold."""
+    """Return the label map (H, W) of planes (K, H, W) at a threshold."""
     return seeds.class_ids(made.keys)[seeds.arg_max(planes, threshold)]
 
 
 def draw(args: argparse.Namespace, image: np.ndarray, made: Made,
          classes: Sequence[str]) -> np.ndarray:
-    """The sheet: a row of masks, a row for each class present, a row of refined seeds and
-    boundaries; a column for the photograph and for each method.
+    """Draw the sheet: a column for the photograph and for each method.
+
+    Its rows are masks, one for each class present, and refined seeds and boundaries.
     """
     hw = imutils.scaled_hw(image.shape[:2], LONG_SIDE / max(image.shape[:2]))
     # drawn at the sheet's size, so that contours and hatching stay as they are
@@ -245,8 +253,8 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: Made,
         return drawing.overlay_activation(image,
                                           maps.resize(torch.from_numpy(plane)[None], hw)[0].numpy())
 
-    def label_map(labels_hw: np.ndarray) -> np.ndarray:
-        return drawing.overlay_labels(image, labels.resize(labels_hw, hw), PALETTE)
+    def label_map(label_map_hw: np.ndarray) -> np.ndarray:
+        return drawing.overlay_labels(image, label_maps.resize(label_map_hw, hw), PALETTE)
 
     def seed_column(heading: str, planes: np.ndarray, seed: np.ndarray, at: float, fg: float,
                     bg: float) -> Column:
@@ -310,7 +318,7 @@ def run(args: argparse.Namespace) -> None:
     drawing.save(args.out, draw(args, image, made, classes))
     print(f'written: {args.out}')
     if args.mask_out:
-        labels.save(args.mask_out, mask_of(made, made.walked, args.sem_seg_bg_thres), PALETTE)
+        label_maps.save(args.mask_out, mask_of(made, made.walked, args.sem_seg_bg_thres), PALETTE)
         print(f'written: {args.mask_out}')
     if made.walked is None:
         print(f'no pseudo-mask: {args.irn_weights_name}: no such weights; run --train_irn_pass '

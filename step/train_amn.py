@@ -14,7 +14,7 @@ from misc.contract.settings import AmnTraining
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import labels, records
+from misc.files import label_maps, records
 from misc.files.inputs import Inputs, Part
 from misc.method import maps, objectives
 from misc.pyutils import log
@@ -25,44 +25,47 @@ SCALE = (0.5, 1.5)  # of the training images (authors' code)
 PICTURES = 4  # an epoch, for TensorBoard
 
 
-def run(job: Job, told: AmnTraining) -> None:
-    source, ids, seeds = job.source, job.ids('train_list'), job.files['ir_label_out_dir']
-    net, started_from = networks.start(told.network, source.n_classes,
-                                       label_conditioning=told.label_conditioning,
-                                       backbone=told.backbone, pretrained=told.pretrained,
-                                       seed=told.seed)
-    train = training.Training.of(job, 'train_amn', 'amn_weights_name', told, told.batch_size,
-                                 pretrained=started_from, ids=ids, inputs=Inputs(source, seed=Part(
-                                     seeds, labels.label_path, job.remedy('ir_label_out_dir'))),
-                                 classes=source.classes, seeds=records.made_by(seeds))
+def run(job: Job, settings: AmnTraining) -> None:
+    source, ids, seed_dir = job.source, job.ids('train_list'), job.files['ir_label_out_dir']
+    net, started_from = networks.start(settings.network, source.n_classes,
+                                       label_conditioning=settings.label_conditioning,
+                                       backbone=settings.backbone, pretrained=settings.pretrained,
+                                       seed=settings.seed)
+    train = training.Training.of(job, 'train_amn', 'amn_weights_name', settings,
+                                 settings.batch_size, pretrained=started_from, ids=ids,
+                                 inputs=Inputs(source, seed=Part(
+                                     seed_dir, label_maps.label_path,
+                                     job.remedy('ir_label_out_dir'))),
+                                 classes=source.classes, seeds=records.made_by(seed_dir))
     if train.already_done():
         return
-    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed, scale=SCALE,
-                                   label_dir=seeds, label_stride=stride_of(net),
+    crops = datasets.TrainingCrops(source, ids, settings.crop_size, settings.seed, scale=SCALE,
+                                   label_dir=seed_dir, label_stride=stride_of(net),
                                    label_remedy=job.remedy('ir_label_out_dir'))
-    optimizer = adam(net, told)
-    objective = networks.objective(told.loss, 'amn_loss',
-                                   objectives.PixelClassification)(told, job.device)
+    optimizer = adam(net, settings)
+    objective = networks.objective(settings.loss, 'amn_loss',
+                                   objectives.PixelClassification)(settings, job.device)
 
     def after_epoch(epoch: int) -> dict[str, np.ndarray]:
-        log_score(job, told, net)
-        return dict(pictures(job, told, net)) if train.tensorboard else {}
+        log_score(job, settings, net)
+        return dict(pictures(job, settings, net)) if train.tensorboard else {}
 
     training.fit(train, net, optimizer, crops, objective, training.constant, after_epoch)
 
 
-def adam(net: torch.nn.Module, told: AmnTraining) -> torch.optim.Optimizer:
+def adam(net: torch.nn.Module, settings: AmnTraining) -> torch.optim.Optimizer:
     """Adam, not AdamW: weight decay is added to the gradient (authors' code)."""
     backbone, head = net.parameter_groups()
     return torch.optim.Adam([{'params': [p for p in backbone if p.requires_grad],
-                              'lr': told.learning_rate[0]},
-                             {'params': head, 'lr': told.learning_rate[1]}],
-                            weight_decay=told.weight_decay, fused=True)
+                              'lr': settings.learning_rate[0]},
+                             {'params': head, 'lr': settings.learning_rate[1]}],
+                            weight_decay=settings.weight_decay, fused=True)
 
 
-def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
-    """mIoU on the infer list: whole images at scale 1, arg max over background and the classes
-    present.
+def log_score(job: Job, settings: AmnTraining, net: torch.nn.Module) -> None:
+    """Log mIoU on the infer list: whole images at scale 1, without a threshold.
+
+    The arg max is over background and the classes present.
     """
     source, ids, name = job.source, job.ids('infer_list'), job.lists['infer_list']
     missing = [image_id for image_id in ids if not source.mask_path(image_id).is_file()]
@@ -80,9 +83,9 @@ def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
         return datasets.scaled_images(image, [1.0])[0], source.labels(image_id), truth
 
     confusion = np.zeros((source.n_classes + 1, source.n_classes + 2), np.int64)
-    for item in datasets.read_ahead(read, torchutils.share(ids), job.run.num_workers):
+    for item in datasets.read_ahead(read, torchutils.shard(ids), job.run.num_workers):
         image, present, truth = datasets.checked(item)
-        prediction = predict(net, image, present, truth.shape, job.device, told.precision)
+        prediction = predict(net, image, present, truth.shape, job.device, settings.precision)
         index, count = scores.truth_and_map(truth, prediction, source.n_classes)
         confusion.flat[index] += count
     confusion = torchutils.sum_over_processes(torch.from_numpy(confusion)).numpy()
@@ -90,20 +93,21 @@ def log_score(job: Job, told: AmnTraining, net: torch.nn.Module) -> None:
              100 * scores.score(confusion[:, :-1], len(ids)).miou, name, len(ids))
 
 
-def pictures(job: Job, told: AmnTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """AMN's label map, without a threshold, of some images of the infer list."""
+def pictures(job: Job, settings: AmnTraining,
+             net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield AMN's label map, without a threshold, of some images of the infer list."""
     for image_id in job.ids('infer_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         label_map = predict(net, datasets.scaled_images(image, [1.0])[0],
                             job.source.labels(image_id), image.shape[:2],
-                            job.device, told.precision)
+                            job.device, settings.precision)
         yield image_id, drawing.overlay_labels(image, label_map, job.source.palette)
 
 
 @torch.inference_mode()
 def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int],
             device: torch.device, precision: str) -> np.ndarray:
-    """Label map (H, W) of a normalised image (1, 3, H, W) with the classes `present` (C,)."""
+    """Return the label map (H, W) of a normalised image (1, 3, H, W) that shows `present` (C,)."""
     shown = torch.from_numpy(present.astype(np.float32))[None]
     with torchutils.autocast(precision, device):
         logits = net(image.to(device, memory_format=torch.channels_last),

@@ -23,26 +23,27 @@ PICTURES = 4  # an epoch, for TensorBoard
 BATCH = 16  # of the validation (authors' code)
 
 
-def run(job: Job, told: CamTraining) -> None:
+def run(job: Job, settings: CamTraining) -> None:
     source, ids = job.source, job.ids('train_list')
-    net, started_from = networks.start(told.network, source.n_classes, backbone=told.backbone,
-                                       pretrained=told.pretrained, seed=told.seed)
-    train = training.Training.of(job, 'train_cam', 'cam_weights_name', told, told.batch_size,
-                                 pretrained=started_from, inputs=Inputs(source), ids=ids,
-                                 classes=source.classes)
+    net, started_from = networks.start(settings.network, source.n_classes,
+                                       backbone=settings.backbone, pretrained=settings.pretrained,
+                                       seed=settings.seed)
+    train = training.Training.of(job, 'train_cam', 'cam_weights_name', settings,
+                                 settings.batch_size, pretrained=started_from,
+                                 inputs=Inputs(source), ids=ids, classes=source.classes)
     if train.already_done():
         return
-    crops = datasets.TrainingCrops(source, ids, told.crop_size, told.seed,
-                                   resize_long=told.resize_long)
-    optimizer = training.sgd(net.parameter_groups(), told.learning_rate, told.weight_decay,
-                             told.momentum)
-    objective = networks.objective(told.loss, 'cam_loss',
-                                   objectives.ImageClassification)(told, job.device)
+    crops = datasets.TrainingCrops(source, ids, settings.crop_size, settings.seed,
+                                   resize_long=settings.resize_long)
+    optimizer = training.sgd(net.parameter_groups(), settings.learning_rate, settings.weight_decay,
+                             settings.momentum)
+    objective = networks.objective(settings.loss, 'cam_loss',
+                                   objectives.ImageClassification)(settings, job.device)
 
     def after_epoch(epoch: int) -> dict[str, np.ndarray]:
         if is_validated(job):
-            log_validation_loss(job, told, net, objective)
-        return dict(pictures(job, told, net)) if train.tensorboard else {}
+            log_validation_loss(job, settings, net, objective)
+        return dict(pictures(job, settings, net)) if train.tensorboard else {}
 
     training.fit(train, net, optimizer, crops, objective, training.polynomial, after_epoch)
 
@@ -55,10 +56,11 @@ def is_validated(job: Job) -> bool:
 
 
 @torch.inference_mode()
-def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module,
+def log_validation_loss(job: Job, settings: CamTraining, net: torch.nn.Module,
                         objective: Objective) -> None:
-    """Mean of the batches' losses over the val list: top-left crops, short last batch dropped
-    unless it is the only one.
+    """Log the mean of the batches' losses over the val list, on top-left crops.
+
+    A short last batch is dropped unless it is the only one.
     """
     ids = datasets.decodable(job.source, job.ids('val_list'), job.run.on_damaged,
                              job.run.num_workers)
@@ -66,14 +68,14 @@ def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module,
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
 
     def read(image_id: str) -> dict:
-        return datasets.top_left_crop(job.source, image_id, told.crop_size)
+        return datasets.top_left_crop(job.source, image_id, settings.crop_size)
 
     values = []
-    for batch in datasets.read_ahead(read, torchutils.share(batches), job.run.num_workers,
+    for batch in datasets.read_ahead(read, torchutils.shard(batches), job.run.num_workers,
                                      batches=True):
         datasets.checked(batch)
         batch = batch | {'index': torch.arange(size)}
-        with torchutils.alone(), torchutils.autocast(told.precision, job.device):
+        with torchutils.alone(), torchutils.autocast(settings.precision, job.device):
             counts = objective.counts(batch)
             if counts is not None:  # else there is nothing to learn in it
                 values.append(objective.loss(net, batch, counts)[0].item())
@@ -83,11 +85,12 @@ def log_validation_loss(job: Job, told: CamTraining, net: torch.nn.Module,
 
 
 @torch.inference_mode()
-def pictures(job: Job, told: CamTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """The strongest activation of some images of the val list, at scale 1 and without mirror."""
+def pictures(job: Job, settings: CamTraining,
+             net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the strongest activation of some images of the val list, at scale 1, without mirror."""
     for image_id in job.ids('val_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
-        with torchutils.autocast(told.precision, job.device):
+        with torchutils.autocast(settings.precision, job.device):
             planes = net.activations(torchutils.to_device(datasets.scaled_images(image, [1.0])[0],
                                                           job.device))
         strongest = planes[0, job.source.labels(image_id)].float().sum(0, keepdim=True)

@@ -1,7 +1,7 @@
-"""Train the segmentation network, DeepLab-V2, on the pseudo-masks: what the published last column
-is measured with.
+"""Train the segmentation network, DeepLab-V2, on the pseudo-masks.
 
-Reads --seg_label_dir (the pseudo-masks), images of --train_list. Writes --seg_weights_name.
+Reads --seg_label_dir (the pseudo-masks), images of --train_list. Writes --seg_weights_name. The
+published last column is measured with it.
 Only this stage: python run_sample.py --train_seg_pass True
 """
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from misc.contract.settings import SegTraining
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import labels, records, weights
+from misc.files import label_maps, records, weights
 from misc.files.inputs import Inputs, Part
 from misc.method import objectives, segmentation
 from misc.pyutils import UserError
@@ -25,74 +25,81 @@ PICTURES = 4  # a round, for TensorBoard
 HEAD, BIAS = 10, 20  # times the learning rate of the backbone (kazuto1011/deeplab-pytorch)
 
 
-def run(job: Job, told: SegTraining) -> None:
+def run(job: Job, settings: SegTraining) -> None:
     source, ids, label_dir = job.source, job.ids('train_list'), job.files['seg_label_dir']
-    net, started_from = networks.start(told.network, source.n_classes,
-                                       stride_first=told.stride_first, ceil_mode=told.ceil_mode,
-                                       pretrained=told.pretrained, seed=told.seed)
+    net, started_from = networks.start(settings.network, source.n_classes,
+                                       stride_first=settings.stride_first,
+                                       ceil_mode=settings.ceil_mode, pretrained=settings.pretrained,
+                                       seed=settings.seed)
     remedy = job.remedy('sem_seg_out_dir', f'--infer_list {job.lists["train_list"]}')
-    train = training.Training.of(job, 'train_seg', 'seg_weights_name', told, told.batch_size,
-                                 pretrained=started_from, ids=ids, inputs=Inputs(
+    train = training.Training.of(job, 'train_seg', 'seg_weights_name', settings,
+                                 settings.batch_size, pretrained=started_from, ids=ids,
+                                 inputs=Inputs(
                                      source, labelled=False, label_map=Part(
-                                         label_dir, labels.label_path, remedy)),
+                                         label_dir, label_maps.label_path, remedy)),
                                  classes=source.classes, label_maps=records.made_by(label_dir))
     if train.already_done():
         return
     crops = datasets.SegmentationCrops(
-        source, ids, told.crop_size, told.seed, scales=told.resize,
-        normalize=imutils.INPUTS[told.input], label_dir=label_dir,
+        source, ids, settings.crop_size, settings.seed, scales=settings.resize,
+        normalize=imutils.INPUTS[settings.input], label_dir=label_dir,
         label_remedy=f'train_seg needs one for each image of --train_list: {remedy}')
-    sizes = segmentation.output_sizes(net, told.crop_size, told.scales)
-    objective = objectives.Segmentation(told, job.device, sizes)
+    sizes = segmentation.output_sizes(net, settings.crop_size, settings.scales)
+    objective = objectives.Segmentation(settings, job.device, sizes)
 
-    training.fit(train, net, sgd(net, told), crops, objective, training.polynomial_by_tens,
-                 after_epoch=lambda number: dict(pictures(job, told, net)) if train.tensorboard
+    training.fit(train, net, sgd(net, settings), crops, objective, training.polynomial_by_tens,
+                 after_epoch=lambda number: dict(pictures(job, settings, net)) if train.tensorboard
                  else {})
 
 
-def sgd(net: torch.nn.Module, told: SegTraining) -> torch.optim.Optimizer:
-    """Head weights ten times, head biases twenty times as fast as the backbone; no weight decay for
-    the biases.
+def sgd(net: torch.nn.Module, settings: SegTraining) -> torch.optim.Optimizer:
+    """Make SGD: head weights ten times, head biases twenty times as fast as the backbone.
+
+    No weight decay for the biases.
     """
     backbone, head_weights, head_biases = net.parameter_groups()
-    rate, decay = told.learning_rate, told.weight_decay
+    rate, decay = settings.learning_rate, settings.weight_decay
     return torch.optim.SGD([{'params': backbone, 'lr': rate, 'weight_decay': decay},
                             {'params': head_weights, 'lr': HEAD * rate, 'weight_decay': decay},
                             {'params': head_biases, 'lr': BIAS * rate, 'weight_decay': 0.0}],
-                           lr=rate, momentum=told.momentum)
+                           lr=rate, momentum=settings.momentum)
 
 
-def pictures(job: Job, told: SegTraining, net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-    """The label map of some images of the train list."""
+def pictures(job: Job, settings: SegTraining,
+             net: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the label map of some images of the train list."""
     for image_id in job.ids('train_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
-        x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[told.input](image)))[None]
-        logits = segmentation.predict(net, x, told.scales, False, job.device, told.precision)
+        x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[settings.input](image)))[None]
+        logits = segmentation.predict(net, x, settings.scales, False, job.device,
+                                      settings.precision)
         label_map = segmentation.label_map(logits, image.shape[:2]).cpu().numpy()
         yield image_id, drawing.overlay_labels(image, label_map, job.source.palette)
 
 
-def check(job: Job, chosen: Sequence[str], told: SegTraining) -> None:
-    """Raises UserError for ImageNet weights of another form or depth than the network's, and where
-    label maps of the train list are missing that no chosen stage will make.
+def check(job: Job, chosen: Sequence[str], settings: SegTraining) -> None:
+    """Raise UserError for ImageNet weights that do not fit, and where label maps are missing.
+
+    Those of another form or depth than the network's do not fit; label maps of the train list are
+    missing where no chosen stage will make them.
     """
-    if told.pretrained == 'imagenet' and (told.input, told.stride,
-                                          told.ceil_mode) != ('torchvision', '3x3', False):
+    if settings.pretrained == 'imagenet' and (settings.input, settings.stride,
+                                              settings.ceil_mode) != ('torchvision', '3x3', False):
         raise UserError("train_seg: torchvision's ImageNet weights need --seg_input torchvision "
                         "--seg_stride 3x3 "
                         "--seg_ceil_mode False; for Caffe's form give a file with its weights: "
                         "--seg_pretrained FILE")
-    if told.pretrained not in ('imagenet', 'none'):
+    if settings.pretrained not in ('imagenet', 'none'):
         # a ResNet-50's file is not noticed hours later to be of the wrong depth
         with torch.device('meta'):
-            net = networks.build(told.network, job.source.n_classes)
-        weights.pretrained_state(backbone_of(net), told.pretrained)
+            net = networks.build(settings.network, job.source.n_classes)
+        weights.pretrained_state(backbone_of(net), settings.pretrained)
     folder = job.files['seg_label_dir']
     by_default = folder == job.files['sem_seg_out_dir']
     if by_default and ('make_sem_seg' in chosen or not Path(folder).is_dir()):
         return  # the checks of every stage's inputs tell of these
     ids, name = job.ids('train_list'), job.lists['train_list']
-    missing = [image_id for image_id in ids if not labels.exists(folder, image_id)]
+    missing = [image_id for image_id in ids if not label_maps.exists(folder, image_id)]
     if missing:
         raise UserError(f'{folder}: label maps of {len(missing)} of the {len(ids)} images of '
                         f'{name} are missing '
@@ -104,8 +111,7 @@ def check(job: Job, chosen: Sequence[str], told: SegTraining) -> None:
 
 STAGE = Stage(
     'train_seg', 'train the segmentation network on the pseudo-masks', run, (SegTraining,),
-    reads=(Input('seg_label_dir', instead='sem_seg_out_dir', help='label maps to train on, one for '
-                                                                  'each image of the train '
-                 'list: --sem_seg_out_dir unless given; SegmentationClassAug for full supervision'),
-           ),
+    reads=(Input('seg_label_dir', fallback='sem_seg_out_dir', help=
+                 'label maps to train on, one for each image of the train list: --sem_seg_out_dir '
+                 'unless given; SegmentationClassAug for full supervision'),),
     writes=(Output('seg_weights_name', 'sess/seg.pth'),), labelled=False, trains=True, check=check)

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from misc import networks, torchutils, training
 from misc.contract.settings import AmnTraining
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import objectives
 from net import resnet50_amn, resnet50_cam, resnet50_irn
 from step import train_amn
@@ -149,10 +149,10 @@ def training_of(name: str, net: nn.Module, device: torch.device) -> tuple:
 def batch(number: int, side: int) -> dict[str, torch.Tensor]:
     """Batch `number` as the loop gets it; of two processes, this one's image."""
     full = INPUT['segmentation'][number].repeat(16, axis=1).repeat(16, axis=2)
-    label_map = torch.from_numpy(np.stack([labels.resize(one, (side, side))
+    label_map = torch.from_numpy(np.stack([label_maps.resize(one, (side, side))
                                            for one in full]).astype(np.int64))
     whole = {'image': IMAGES[number], 'labels': LABELS[number], 'label_map': label_map,
-             'index': torch.arange(2), 'seed': torch.arange(2)}
+             'index': torch.arange(2), 'dropout_seed': torch.arange(2)}
     rank, size = torchutils.world()
     return {key: value[rank::size] for key, value in whole.items()}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from misc.command.parsing import Parser
+from misc.parsing import Parser
 
 X86 = ('DEFAULT', 'AVX2', 'AVX512')  # torch's kernels, each CPU has those up to its own
 ONE_THREAD, TWO_THREADS = {'OMP_NUM_THREADS': '1'}, {'OMP_NUM_THREADS': '2'}

@@ -11,7 +11,7 @@ import torch
 
 import run_sample
 from misc import training
-from misc.command.parsing import Parser
+from misc.parsing import Parser
 
 
 def die():

@@ -11,7 +11,7 @@ import pytest
 
 import run_sample
 from misc.command import options
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.pyutils import UserError
 from misc.score import auto_threshold, scores
 from step.pipeline import STAGES
@@ -220,7 +220,7 @@ def test_masks_play_no_part(made, tree):
     first = made.scores()['eval_cam']['threshold']
     for path in (tree / 'SegmentationClass').iterdir():
         path.chmod(0o644)
-        labels.save(path, labels.load(path)[::-1, ::-1], PALETTE)
+        label_maps.save(path, label_maps.load(path)[::-1, ::-1], PALETTE)
     assert made('eval_cam', cam_eval_thres='auto') == 0
     assert made.scores()['eval_cam']['threshold'] == first
 

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from coco14 import prepare, sample
 from coco14.dataloader import CATEGORY_IDS, CLASSES, COCO14, labels_path
 from misc import imutils
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError
 
 # pycocotools under numpy 2
@@ -199,12 +199,13 @@ def test_lists_labels_and_label_maps(prepared):
     assert source.labels(TRAIN[0]).dtype == bool
     assert (source.mask_path(TRAIN[0]) == prepared / 'SegmentationClass' / 'train2014' /
             f'{TRAIN[0]}.png')
-    masks = {image_id: rows_of(labels.load(source.mask_path(image_id))) for image_id in TRAIN + VAL}
+    masks = {image_id: rows_of(label_maps.load(source.mask_path(image_id)))
+             for image_id in TRAIN + VAL}
     assert masks == {TRAIN[0]: ['pccc....', 'cccc....', 'cccc....', *['........'] * 3],
                      TRAIN[1]: ['........'] * 6,
                      TRAIN[2]: ['.xx.....'] * 6, VAL[0]: ['........'] * 2 + ['..dddddd'] * 4}
     with Image.open(source.mask_path(VAL[0])) as picture:
-        assert picture.getpalette()[:768] == labels.PALETTE.ravel().tolist()
+        assert picture.getpalette()[:768] == label_maps.PALETTE.ravel().tolist()
 
 
 def test_report(root, capsys):
@@ -250,7 +251,7 @@ def test_going_on_makes_only_what_is_missing(prepared):
     assert (folder / f'{TRAIN[2]}.png').stat().st_mtime_ns == kept
     assert sorted(path.name for path in folder.iterdir()) == [*(f'{image_id}.png' for image_id
                                                                 in TRAIN), '_settings.json']
-    assert labels.load(folder / f'{TRAIN[0]}.png')[0, 0] == 1
+    assert label_maps.load(folder / f'{TRAIN[0]}.png')[0, 0] == 1
 
 
 def test_label_maps_of_other_annotations_are_not_mixed(prepared, capsys):
@@ -259,7 +260,7 @@ def test_label_maps_of_other_annotations_are_not_mixed(prepared, capsys):
     assert ('SegmentationClass/train2014 was made with other settings (annotations: was'
             in capsys.readouterr().err)
     assert command(prepared, '--allow_other_counts', '--overwrite') == 0
-    assert labels.load(COCO14(prepared).mask_path(TRAIN[0]))[0, 0] == 16
+    assert label_maps.load(COCO14(prepared).mask_path(TRAIN[0]))[0, 0] == 16
 
 
 @pytest.mark.parametrize(('change', 'told'), [
@@ -313,8 +314,8 @@ def test_a_broken_annotation_is_told_and_does_not_lose_the_others(root, capsys, 
     assert line.startswith(f'annotation 11: {told}')
     assert f'train2014: 1 broken entries in {path}' in shown.out
     source = COCO14(root)
-    assert rows_of(labels.load(source.mask_path(TRAIN[0]))) == ['p.......', *['........'] * 5]
-    assert rows_of(labels.load(source.mask_path(TRAIN[2]))) == ['.xx.....'] * 6
+    assert rows_of(label_maps.load(source.mask_path(TRAIN[0]))) == ['p.......', *['........'] * 5]
+    assert rows_of(label_maps.load(source.mask_path(TRAIN[2]))) == ['.xx.....'] * 6
     assert source.labels(TRAIN[0])[CLASSES.index('cat')] == ('left out' not in line and 'iscrowd'
                                                              not in line)
 
@@ -519,7 +520,7 @@ def test_the_sample_has_all_that_coco_has(drawn):
     source = COCO14(drawn)
     seen = {}
     for kind, image_id in zip(sample.KINDS, source.names('train2014'), strict=True):
-        label_map, image = (labels.load(source.mask_path(image_id)),
+        label_map, image = (label_maps.load(source.mask_path(image_id)),
                             imutils.read_image(source.image_path(image_id)))
         assert label_map.shape == image.shape[:2]
         assert sorted(image.shape[:2]) == ([66, 88] if kind == 'larger' else [60, 80])

@@ -15,7 +15,7 @@ from PIL import Image
 import run_sample
 from coco14 import prepare, sample
 from coco14.dataloader import CLASSES, COCO14
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.method import activating, maps
 from misc.score.scores import read_scores
 from step.pipeline import STAGES
@@ -57,7 +57,7 @@ def test_every_stage(drawn, tmp_path):
             assert stored.strided.shape == (len(keys) + extra, *maps.strided_hw(hw))
             assert np.isfinite(stored.high_res).all()
         for folder in ('ir_label', 'amn_ir_label', 'sem_seg'):
-            label_map = labels.load(tmp_path / folder / f'{image_id}.png')
+            label_map = label_maps.load(tmp_path / folder / f'{image_id}.png')
             assert label_map.shape == hw
             assert set(np.unique(label_map)) <= {0, 255, *(keys + 1)}
             if len(keys) == 0:
@@ -78,7 +78,7 @@ def test_images_without_a_class_are_scored_as_all_background(drawn, tmp_path):
              if not source.labels(image_id).any()]
     (tmp_path / 'empty.txt').write_text('\n'.join(empty))
     for image_id in empty:
-        hw = labels.load(source.mask_path(image_id)).shape
+        hw = label_maps.load(source.mask_path(image_id)).shape
         activations.save(tmp_path / 'cam', image_id, activations.Activation(
             np.zeros(0, np.int64), np.zeros((0, *maps.strided_hw(hw)), np.float32),
             np.zeros((0, *hw), np.float32)))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from misc import imutils
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import crf, seeds
 from misc.pyutils import UserError, WriteError
 from script.benchmark import by_pydensecrf, label_energy
@@ -156,7 +156,8 @@ def test_golden_label_maps(image_id, name, folder, thresholds):
         high_res = high_res[1:]
     image = imutils.read_image(GOLDEN / 'tree' / 'JPEGImages' / f'{image_id}.jpg')
     ours = seeds.refined_seed(image, keys, high_res, *thresholds)
-    assert (ours != labels.load(GOLDEN / 'expected' / folder / f'{image_id}.png')).mean() <= 1e-3
+    assert (ours != label_maps.load(GOLDEN / 'expected' / folder /
+                                    f'{image_id}.png')).mean() <= 1e-3
 
 
 # against pydensecrf, where it can be installed

@@ -9,7 +9,7 @@ from PIL import Image
 
 from misc import imutils
 from misc.data import datasets
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError
 from voc12.dataloader import PALETTE
 
@@ -32,8 +32,8 @@ class Coordinates:
         for image_id in ids:
             picture = np.stack([rows + 100, columns + 100, np.full(hw, 200)], -1).astype(np.uint8)
             Image.fromarray(picture).save(self.image_path(image_id))
-            labels.save(folder / 'seeds' / f'{image_id}.png', (rows + columns).astype(np.uint8),
-                        PALETTE)
+            label_maps.save(folder / 'seeds' / f'{image_id}.png', (rows + columns).astype(np.uint8),
+                            PALETTE)
 
     def image_path(self, image_id):
         return self.folder / f'{image_id}.png'
@@ -113,7 +113,7 @@ def test_an_item_depends_on_seed_epoch_and_image_only(tmp_path):
         assert np.array_equal(first[name], again[name])
     for other in (item(1, 0, 0), item(0, 1, 0), item(0, 0, 1)):
         assert not np.array_equal(first['image'], other['image'])
-        assert first['seed'] != other['seed']
+        assert first['dropout_seed'] != other['dropout_seed']
 
 
 @pytest.mark.parametrize(('hw', 'low', 'high'),
@@ -139,7 +139,7 @@ def test_images_of_any_size(tmp_path, hw):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)).save(path)
     source = Coordinates(tmp_path, [])
     source.image_path = lambda image_id: path
-    labels.save(tmp_path / 'seeds' / 'a.png', np.ones(hw, np.uint8), PALETTE)
+    label_maps.save(tmp_path / 'seeds' / 'a.png', np.ones(hw, np.uint8), PALETTE)
     crops = datasets.TrainingCrops(source, ['a'], 64, 0, scale=(0.5, 1.5),
                                    label_dir=tmp_path / 'seeds', label_stride=16)
     item = crops((0, 0))
@@ -154,11 +154,11 @@ def test_images_of_any_size(tmp_path, hw):
 def test_seed_of_another_size_is_refused(tmp_path):
     Coordinates(tmp_path, 'a')
     with pytest.raises(UserError, match='a.png: 30 x 30, its image is 30 x 31'):
-        datasets.read_seed(tmp_path / 'seeds', 'a', (30, 31), 254, 'make it')
+        datasets.read_refined_seed(tmp_path / 'seeds', 'a', (30, 31), 254, 'make it')
     with pytest.raises(UserError, match='b.png: no such label map; make it'):
-        datasets.read_seed(tmp_path / 'seeds', 'b', (30, 31), 254, 'make it')
+        datasets.read_refined_seed(tmp_path / 'seeds', 'b', (30, 31), 254, 'make it')
     with pytest.raises(UserError, match='a.png: holds labels above 20'):
-        datasets.read_seed(tmp_path / 'seeds', 'a', (SIDE, SIDE), 20, 'make it')
+        datasets.read_refined_seed(tmp_path / 'seeds', 'a', (SIDE, SIDE), 20, 'make it')
 
 
 def test_workers_change_nothing(tmp_path):

@@ -21,7 +21,7 @@ from misc.command import options, preflight
 from misc.contract.settings import SegForm, SegTraining
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import labels, weights
+from misc.files import label_maps, weights
 from misc.method import crf, losses, objectives, segmentation
 from misc.pyutils import UserError
 from net import resnet50_deeplab, resnet101_deeplab
@@ -272,11 +272,11 @@ def test_nearest_is_pils():
     for side, target in ((321, 41), (321, 31), (321, 21), (64, 8), (10, 3), (1, 1), (30, 7),
                          (7, 30)):
         line = rng.permutation(400)[:side].astype(np.uint8)
-        assert np.array_equal(line[labels.nearest(side, target)],
-                              labels.resize(line[None], (1, target))[0])
+        assert np.array_equal(line[label_maps.nearest(side, target)],
+                              label_maps.resize(line[None], (1, target))[0])
     label_map = torch.from_numpy(rng.integers(0, 21, (2, 50, 30)))
     for one, expected in zip(segmentation.resized(label_map, (7, 4)), label_map, strict=True):
-        assert np.array_equal(one, labels.resize(expected.numpy().astype(np.uint8), (7, 4)))
+        assert np.array_equal(one, label_maps.resize(expected.numpy().astype(np.uint8), (7, 4)))
 
 
 def label_batch(hw=(41, 33)):
@@ -291,7 +291,7 @@ def plain_loss(outputs, label_map, balanced):
     for logits in outputs:
         log_probability, halves = logits.log_softmax(1), ([], [])
         for number, one in enumerate(label_map):
-            small_map = labels.resize(one.numpy().astype(np.uint8), tuple(logits.shape[2:]))
+            small_map = label_maps.resize(one.numpy().astype(np.uint8), tuple(logits.shape[2:]))
             for y, x in np.argwhere(small_map != 255):
                 halves[int(small_map[y, x] != 0)].append(-log_probability[number, small_map[y, x],
                                                                           y, x])
@@ -489,12 +489,13 @@ def test_stages_on_true_masks(trained, capsys):
         image = imutils.read_image(trained.tree / 'JPEGImages' / f'{image_id}.jpg')
         x = torch.from_numpy(imutils.to_chw(imutils.INPUTS['torchvision'](image)))[None]
         logits = segmentation.predict(net, x, [1.0, 0.75, 0.5], False, CPU, 'fp32')
-        stored = labels.load(trained.folder / 'seg' / f'{image_id}.png')
+        stored = label_maps.load(trained.folder / 'seg' / f'{image_id}.png')
         assert np.array_equal(stored, segmentation.label_map(logits, image.shape[:2]))
         refined = crf.refine_probabilities(image,
                                            segmentation.probabilities(logits.half().float(),
                                                                       image.shape[:2]).numpy())
-        assert np.array_equal(labels.load(trained.folder / 'seg_crf' / f'{image_id}.png'), refined)
+        assert np.array_equal(label_maps.load(trained.folder / 'seg_crf' / f'{image_id}.png'),
+                              refined)
 
 
 def test_label_maps_without_crf_are_taken_up_with_it(trained, capsys):
@@ -562,7 +563,7 @@ def test_images_without_labels_and_the_servers_layout(trained):
 
 def test_missing_label_maps_are_told_of_before_the_first_stage(command, capsys):
     (command.folder / 'sem_seg').mkdir(parents=True)
-    labels.save(command.folder / 'sem_seg' / f'{IDS[2]}.png', np.zeros((3, 3)), VOC12.palette)
+    label_maps.save(command.folder / 'sem_seg' / f'{IDS[2]}.png', np.zeros((3, 3)), VOC12.palette)
     assert command('train_seg', **QUICK) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert f'label maps of 3 of the 4 images of train_aug are missing (first {IDS[0]})' in line
@@ -579,7 +580,7 @@ def test_label_maps_of_another_folder_are_not_already_learnt(trained, tmp_path, 
     # what counts is their content
     assert trained('train_seg', **flags | {'seg_label_dir': other}) == 0
     assert 'already trained' in capsys.readouterr().out
-    labels.save(other / f'{IDS[1]}.png', np.zeros((3, 3)), VOC12.palette)
+    label_maps.save(other / f'{IDS[1]}.png', np.zeros((3, 3)), VOC12.palette)
     assert trained('train_seg', **flags | {'seg_label_dir': other}) == 1
     assert (f'seg.pth: trained with other inputs (label maps of 1 image: {IDS[1]}.jpg): --overwrite'
             in capsys.readouterr().err)
@@ -758,7 +759,7 @@ def test_segment_any_photograph(trained, tmp_path, capsys):
         assert (out / f'{image_id}.png').read_bytes() == (trained.folder / 'seg' /
                                                           f'{image_id}.png').read_bytes()
         image = imutils.read_image(folder / f'{image_id}.JPG')
-        expected = drawing.overlay_labels(image, labels.load(out / f'{image_id}.png'),
+        expected = drawing.overlay_labels(image, label_maps.load(out / f'{image_id}.png'),
                                           VOC12.palette)
         assert np.array_equal(imutils.read_image(out / 'overlay' / f'{image_id}.png'), expected)
     (out / f'{IDS[1]}.png').unlink()  # as if stopped: the other is kept
@@ -837,8 +838,8 @@ def test_photographs_of_one_pixel(trained):
     Image.new('RGB', (1, 1), (9, 9, 9)).save(trained.tree / 'JPEGImages' / 'one.jpg')
     (trained.tree / 'one.txt').write_text('one\n')
     assert trained('make_seg', seg_list=trained.tree / 'one.txt', seg_crf=True, **QUICK) == 0
-    assert labels.load(trained.folder / 'seg' / 'one.png').shape == (1, 1)
-    assert labels.load(trained.folder / 'seg_crf' / 'one.png').shape == (1, 1)
+    assert label_maps.load(trained.folder / 'seg' / 'one.png').shape == (1, 1)
+    assert label_maps.load(trained.folder / 'seg_crf' / 'one.png').shape == (1, 1)
 
 
 def test_what_is_no_photograph_is_counted(tmp_path):

@@ -17,7 +17,7 @@ import run_sample
 from folder.dataloader import Folder
 from misc import imutils
 from misc.command import checking
-from misc.files import labels, weights
+from misc.files import label_maps, weights
 from misc.pyutils import UserError
 from step.pipeline import STAGES
 from tests.conftest import GOLDEN, Command
@@ -44,8 +44,8 @@ def lay_out(root, rows, *, images=None, classes=None, masks=(), size=(8, 6)):
     if classes is not None:
         (root / 'classes.txt').write_text(classes)
     for image_id in masks:
-        labels.save(root / 'masks' / f'{image_id}.png', np.zeros(size[::-1], np.uint8),
-                    Folder.palette)
+        label_maps.save(root / 'masks' / f'{image_id}.png', np.zeros(size[::-1], np.uint8),
+                        Folder.palette)
     return root
 
 
@@ -140,8 +140,8 @@ def test_names_in_another_unicode_form_are_the_same(tmp_path, forms):
     root = lay_out(tmp_path, '', images=[f'{name}.jpg'])
     (root / 'labels.csv').write_text(unicodedata.normalize(table, 'Stra\u00dfe \u00e9.jpg,cat\n'))
     (root / 'list.txt').write_text(unicodedata.normalize(table, 'Stra\u00dfe \u00e9\n'))
-    labels.save(root / 'masks' / f'{unicodedata.normalize(table, name)}.png',
-                np.zeros((6, 8), np.uint8), Folder.palette)
+    label_maps.save(root / 'masks' / f'{unicodedata.normalize(table, name)}.png',
+                    np.zeros((6, 8), np.uint8), Folder.palette)
     source = Folder(root)
     assert source.check(()).wrong == source.check(()).notes == []
     image_id, = source.names('all')
@@ -157,7 +157,7 @@ def test_a_folder_a_class(tmp_path):
         path = tmp_path / 'images' / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (8, 6), (number, 0, 0)).save(path, 'JPEG')
-    labels.save(tmp_path / 'masks' / 'dog_1.png', np.zeros((6, 8), np.uint8), Folder.palette)
+    label_maps.save(tmp_path / 'masks' / 'dog_1.png', np.zeros((6, 8), np.uint8), Folder.palette)
     (tmp_path / 'list.txt').write_text('cat/2.JFIF\r\nimages\\dog\\1.jpg\r\n')
     source = Folder(tmp_path)
     assert source.check(()).wrong == []
@@ -211,14 +211,14 @@ def test_photographs_are_turned_and_masks_lie_over_them_so(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (8, 6)).save(root / 'images' / 'a.jpg', exif=exif)
-    labels.save(root / 'masks' / 'a.png', np.zeros((8, 6), np.uint8), Folder.palette)
+    label_maps.save(root / 'masks' / 'a.png', np.zeros((8, 6), np.uint8), Folder.palette)
     source = Folder(root)
     assert imutils.read_of(source, 'a').shape == (8, 6, 3)
     assert imutils.read_of(source, 'b').shape == (6, 8, 3)
     text, is_good = page(root)
     assert is_good
     assert '1 photographs carry an orientation (EXIF), which is followed, as viewers do (a)' in text
-    labels.save(root / 'masks' / 'a.png', np.zeros((6, 8), np.uint8), Folder.palette)
+    label_maps.save(root / 'masks' / 'a.png', np.zeros((6, 8), np.uint8), Folder.palette)
     text, is_good = page(root)
     assert not is_good
     assert 'a.png: 6 x 8, but a is 8 x 6: a mask has the size of its image' in text
@@ -478,8 +478,8 @@ def test_page_of_what_must_be_mended(tmp_path):
     root = lay_out(tmp_path, 'a,cat\nb,dog\nc,cat\nd,dog\nx,cat',
                    images=[f'{name}.jpg' for name in 'abcd'], masks='abcd')
     (root / 'images' / 'a.jpg').write_bytes(b'no photograph')
-    labels.save(root / 'masks' / 'b.png', np.full((6, 8), 3, np.uint8), Folder.palette)
-    labels.save(root / 'masks' / 'c.png', np.zeros((8, 6), np.uint8), Folder.palette)
+    label_maps.save(root / 'masks' / 'b.png', np.full((6, 8), 3, np.uint8), Folder.palette)
+    label_maps.save(root / 'masks' / 'c.png', np.zeros((8, 6), np.uint8), Folder.palette)
     Image.new('RGB', (8, 6)).save(root / 'masks' / 'd.png')
     text, is_good = page(root, val_list='nothing')
     assert not is_good
@@ -573,8 +573,8 @@ def golden_folder(root, names=('bird', 'cat', 'dog', 'person', 'sheep'), masked=
         present = [real.classes[key] for key in np.flatnonzero(real.labels(image_id))]
         rows.append(f'{image_id}.JPG,{";".join(name for name in names if name in present)}')
         if masked:
-            labels.save(root / 'masks' / f'{image_id}.png',
-                        renumbered[labels.load(real.mask_path(image_id))], real.palette)
+            label_maps.save(root / 'masks' / f'{image_id}.png',
+                            renumbered[label_maps.load(real.mask_path(image_id))], real.palette)
     (root / 'labels.csv').write_text('\n'.join(rows))
     (root / 'classes.txt').write_text('\n'.join(names))
     return root
@@ -590,7 +590,7 @@ def test_all_stages(tmp_path, n_classes):
     assert list(score['iou']) == ['background', *names]
     source = Folder(command.tree)
     for image_id in source.names('all'):
-        label_map = labels.load(command.folder / 'sem_seg' / f'{image_id}.png')
+        label_map = label_maps.load(command.folder / 'sem_seg' / f'{image_id}.png')
         assert set(np.unique(label_map)) <= {0, *(np.flatnonzero(source.labels(image_id)) + 1)}
     log = (command.folder / 'run.log').read_text()
     assert f'data_root={command.tree} dataset=folder' in log

@@ -26,7 +26,7 @@ def flat_positions(h, w):
 def test_offsets_sources_and_destinations_are_the_authors(radius):
     g = golden(f'path_index_r{radius}.npz')
     assert [list(offset) for offset in indexing.offsets(radius)] == g['search_dst'].tolist()
-    of_each = [len(indexing.path(*offset)) for offset in indexing.offsets(radius)]
+    of_each = [len(indexing.pair_path(*offset)) for offset in indexing.offsets(radius)]
     lengths, counts = np.unique(of_each, return_counts=True)
     assert lengths.tolist() == g['lengths'].tolist()
     assert counts.tolist() == g['counts'].tolist()
@@ -47,15 +47,15 @@ def test_paths_are_the_authors_in_their_order():
         expected = g['paths_flat'][taken:taken + size].reshape(count, length, -1)
         taken += size
         for one in expected:
-            path = indexing.path(*next(paths))
+            path = indexing.pair_path(*next(paths))
             assert np.array_equal(torch.stack([indexing.shifted(positions, 5, step).flatten()
                                                for step in path]), one)
     assert taken == g['paths_flat'].size
 
 
 def test_path_by_hand():
-    assert indexing.path(0, 2) == ((0, 2), (0, 1), (0, 0))
-    assert indexing.path(2, 2) == ((2, 2), (1, 2), (2, 1), (1, 1), (0, 1), (1, 0), (0, 0))
+    assert indexing.pair_path(0, 2) == ((0, 2), (0, 1), (0, 0))
+    assert indexing.pair_path(2, 2) == ((2, 2), (1, 2), (2, 1), (1, 1), (0, 1), (1, 0), (0, 0))
     assert indexing.offsets(2) == ((0, 1), (1, 0), (1, -1), (1, 1))
 
 
@@ -143,7 +143,7 @@ def dense_walk(x, edge, radius, beta, exp_times):
         for dy, dx in indexing.offsets(radius):
             if source[0] + dy < h and 0 <= source[1] + dx < w:
                 affinity = 1 - max(edge[source[0] + y, source[1] + x]
-                                   for y, x in indexing.path(dy, dx))
+                                   for y, x in indexing.pair_path(dy, dx))
                 i, j = source[0] * w + source[1], (source[0] + dy) * w + source[1] + dx
                 matrix[i, j] = matrix[j, i] = affinity ** beta
     matrix /= matrix.sum(axis=0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import run_sample
 from misc import inference
-from misc.files import inputs, labels, records, weights
+from misc.files import inputs, label_maps, records, weights
 from misc.files.inputs import Inputs, Part
 from misc.pyutils import UserError, unlock
 from misc.score import masks
@@ -213,7 +213,7 @@ def mine(tmp_path):
         photograph(root / 'images' / f'{name}.jpg', number)
         values = np.zeros((72, 96), np.uint8)
         values[20:50, 30:60] = 1 + (name in 'bd')
-        labels.save(root / 'masks' / f'{name}.png', values, labels.PALETTE)
+        label_maps.save(root / 'masks' / f'{name}.png', values, label_maps.PALETTE)
     return OnFolder(root, tmp_path / 'out')
 
 
@@ -238,7 +238,7 @@ def test_labels_and_a_photograph_mended(mine, capsys):
     assert out.count('3 of 4 images are made anew') == 2
     after = {path.name: path.read_bytes() for path in (mine.folder / 'ir_label').glob('*.png')}
     assert after['b.png'] == before['b.png']
-    assert labels.load(mine.folder / 'ir_label' / 'c.png').shape == (96, 72)
+    assert label_maps.load(mine.folder / 'ir_label' / 'c.png').shape == (96, 72)
     assert mine('make_cam', 'cam_to_ir_label', **QUICK) == 0
     assert capsys.readouterr().out.count('4 of 4 images are already done') == 2
 
@@ -269,13 +269,13 @@ def test_label_maps_may_be_moved_while_a_training_is_unfinished(mine, tmp_path, 
         assert mine('train_seg', **flags) == 130
     moved = OnFolder(mine.tree.rename(tmp_path / 'new'), mine.folder.rename(tmp_path / 'new out'))
     flags['seg_label_dir'] = moved.tree / 'masks'
-    labels.save(moved.tree / 'masks' / 'b.png', np.ones((72, 96)), labels.PALETTE)
+    label_maps.save(moved.tree / 'masks' / 'b.png', np.ones((72, 96)), label_maps.PALETTE)
     assert moved('train_seg', **flags) == 1
     assert ('unfinished training with other inputs (label maps of 1 image: b.jpg)'
             in capsys.readouterr().err)
     values = np.zeros((72, 96), np.uint8)
     values[20:50, 30:60] = 2
-    labels.save(moved.tree / 'masks' / 'b.png', values, labels.PALETTE)
+    label_maps.save(moved.tree / 'masks' / 'b.png', values, label_maps.PALETTE)
     assert moved('train_seg', **flags) == 0
     assert 'going on from' in capsys.readouterr().out
 
@@ -330,8 +330,8 @@ def test_masks_that_cannot_be_meant():
 
 def test_masks_of_0_and_255_are_told_by_check_and_score(mine, capsys):
     for path in (mine.tree / 'masks').iterdir():
-        labels.save(path, np.where(labels.load(path) > 0, 255, 0), labels.PALETTE)
-        labels.save(mine.folder / 'sem_seg' / path.name, np.zeros((72, 96)), labels.PALETTE)
+        label_maps.save(path, np.where(label_maps.load(path) > 0, 255, 0), label_maps.PALETTE)
+        label_maps.save(mine.folder / 'sem_seg' / path.name, np.zeros((72, 96)), label_maps.PALETTE)
     assert mine(check_data=True) == 1
     told = 'the masks of 4 images (a, b, c, d) hold nothing but 0 and 255'
     assert f'- {told}' in capsys.readouterr().out
@@ -370,7 +370,7 @@ def test_a_training_goes_on_without_damaged_photographs(mine, capsys):
 
 def test_a_photograph_ten_times_as_large_and_the_memory(mine, capsys):
     photograph(mine.tree / 'images' / 'a.jpg', 1, (960, 720))
-    labels.save(mine.tree / 'masks' / 'a.png', np.ones((720, 960)), labels.PALETTE)
+    label_maps.save(mine.tree / 'masks' / 'a.png', np.ones((720, 960)), label_maps.PALETTE)
     assert run_sample.main(['--dataset', 'folder', '--data_root', str(mine.tree), '--check_data',
                             '--num_workers', '0']) == 0
     out = capsys.readouterr().out

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from misc import indexing, networks
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import instances, maps, seeds
 from misc.method.instances import Instances
 from misc.method.walking import edge_and_displacement, edge_of
@@ -361,9 +361,9 @@ def to_source(tmp_path, scenes):
                              mask_path=lambda name: tmp_path / f'{name}_class.png',
                              object_mask_path=lambda name: tmp_path / f'{name}_object.png')
     for name, truth in scenes.items():
-        labels.save(source.object_mask_path(name), truth.instance_map, VOC12.palette)
-        labels.save(source.mask_path(name), np.append(0, truth.classes + 1)[truth.instance_map],
-                    VOC12.palette)
+        label_maps.save(source.object_mask_path(name), truth.instance_map, VOC12.palette)
+        label_maps.save(source.mask_path(name), np.append(0, truth.classes + 1)[truth.instance_map],
+                        VOC12.palette)
     return source
 
 
@@ -405,7 +405,7 @@ def test_objects_are_read_with_their_class(tmp_path):
     source = to_source(tmp_path, {'x': truth})
     # any numbers; 255 belongs to none
     borders = np.array([[9, 9, 255, 4, 4, 255, 12, 12]], np.uint8)
-    labels.save(source.object_mask_path('x'), borders, VOC12.palette)
+    label_maps.save(source.object_mask_path('x'), borders, VOC12.palette)
     read = average_precision.read_objects(source, 'x', (1, 8))
     assert read.classes.tolist() == [2, 0, 0]
     assert read.instance_map.tolist() == [[2, 2, 0, 1, 1, 0, 3, 3]]
@@ -420,7 +420,7 @@ def test_objects_are_read_with_their_class(tmp_path):
     (np.array([[0, 0, 0]], np.uint8), r'\(1, 3\), the label map of x is \(1, 4\)')])
 def test_masks_that_do_not_fit_are_told_of(tmp_path, objects, message):
     source = to_source(tmp_path, {'x': instances_of('..11', [2])})
-    labels.save(source.object_mask_path('x'), objects, VOC12.palette)
+    label_maps.save(source.object_mask_path('x'), objects, VOC12.palette)
     with pytest.raises(UserError, match=message):
         average_precision.read_objects(source, 'x', (1, 4))
 
@@ -479,7 +479,7 @@ def test_the_stages_leave_masks_a_score_and_a_coco_file(made):
     source, total = VOC12(made.tree), 0
     for image_id in IDS:
         found = instances.load(made.folder / 'ins_seg', image_id)
-        assert found.instance_map.shape == labels.load(source.mask_path(image_id)).shape
+        assert found.instance_map.shape == label_maps.load(source.mask_path(image_id)).shape
         assert set(found.classes) <= set(np.flatnonzero(source.labels(image_id)))
         total += int((found.scores > 0).sum())
     assert total > 0
@@ -496,7 +496,7 @@ def test_the_stages_leave_masks_a_score_and_a_coco_file(made):
 def test_the_true_objects_score_one(made, tmp_path):
     source = VOC12(made.tree)
     for image_id in IDS:
-        hw = labels.load(source.mask_path(image_id)).shape
+        hw = label_maps.load(source.mask_path(image_id)).shape
         instances.save(tmp_path / 'ins_seg', image_id,
                        average_precision.read_objects(source, image_id, hw))
     command = Command(made.tree, tmp_path)

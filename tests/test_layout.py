@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'contract', 'files', 'indexing',
-          'data', 'method', 'networks', 'training', 'inference', 'score', 'draw', 'command')
+FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'parsing', 'contract', 'files',
+          'indexing', 'data', 'method', 'networks', 'training', 'inference', 'score', 'draw',
+          'command')
 FILES = sorted(path for path in (ROOT / 'misc').rglob('*.py') if path.parent.name != 'misc'
                or path.stem in FLOORS)
 
 
 def room_of(module):
-    """'misc.files.labels' -> 'files'."""
+    """'misc.files.label_maps' -> 'files'."""
     return module.split('.')[1] if module.startswith('misc.') else None
 
 

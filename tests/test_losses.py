@@ -206,7 +206,7 @@ def plain_affinity_losses(edge, displacement, label_map, radius):
                     if 255 in (a, b):
                         continue
                     edges = torch.stack([edge[i, 0, row + y, column + x]
-                                         for y, x in indexing.path(dy, dx)])
+                                         for y, x in indexing.pair_path(dy, dx)])
                     affinity = 1 - edges.max()
                     moved = displacement[i, :, row,
                                          column] - displacement[i, :, row + dy, column + dx]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from misc import ending, torchutils
-from misc.command.parsing import Parser
+from misc.parsing import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,7 +94,7 @@ RUN = 'import sys; from misc import ending; sys.exit(ending.run(lambda: {}))'
     RUN.format("[print('text' * 9999) for _ in range(9)] and None"),
     'from misc.pyutils import log, start_log; start_log(None); '
     + RUN.format("log.info('text')"),
-    "import sys; from misc.command.parsing import Parser; Parser(prog='x').parse_args(['--help'])"],
+    "import sys; from misc.parsing import Parser; Parser(prog='x').parse_args(['--help'])"],
     ids=['print', 'much', 'log', 'help'])
 def test_nobody_reads_on(write):
     assert unread(write) == (ending.UNREAD, '')

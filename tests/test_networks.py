@@ -1,9 +1,14 @@
-"""Every network against the authors': key names, aliases, forward passes."""
+"""Every network against the authors': key names, aliases, forward passes; the digest of code."""
+import ast
+import importlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from misc import networks
 from misc.files import weights
 from net import resnet50_amn
 from net.resnet50 import FixedBatchNorm
@@ -58,3 +63,30 @@ def test_amn_without_label_conditioning_does_not_look_at_the_labels():
     with torch.no_grad():
         assert torch.equal(net(x, y), net(x, 1 - y))
     assert len(net.parameter_groups()[1]) == 8  # four convolutions with bias
+
+
+def test_the_digest_of_code_covers_what_a_module_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'own_layers.py').write_text('import own_constants\n\nlayer = own_constants\n')
+    (tmp_path / 'own_constants.py').write_text('A = None\n')
+    (tmp_path / 'own_net.py').write_text('"""A net."""\nfrom own_layers import layer\n')
+    first = networks.code_of('own_net')
+    assert first.startswith('2:')
+    (tmp_path / 'own_net.py').write_text('"""Another."""\nfrom own_layers import layer  # here\n')
+    assert networks.code_of('own_net') == first
+    (tmp_path / 'own_constants.py').write_text('A = 0\n')
+    assert networks.code_of('own_net') != first
+    (tmp_path / 'own_constants.py').write_text('A = None\n')
+    assert networks.code_of('own_net') == first
+    for name in ('own_net', 'own_layers', 'own_constants'):
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(('name', 'imported'), [
+    ('net.resnet50_amn', {'net.resnet50', 'net.resnet50_cam'}),
+    ('misc.method.losses', {'misc.indexing'}),
+    ('misc.method.objectives', {'misc.method', 'misc.method.losses', 'misc.method.segmentation'})])
+def test_modules_whose_code_makes_content(name, imported):
+    module = importlib.import_module(name)
+    tree = ast.parse(Path(module.__file__).read_text(encoding='utf-8'))
+    assert {other.__name__ for other in networks._imported(module, tree)} == imported

@@ -15,7 +15,7 @@ from misc import inference, training
 from misc.command import options
 from misc.contract.settings import IrnTraining
 from misc.data import datasets
-from misc.files import activations, labels, weights
+from misc.files import activations, label_maps, weights
 from misc.method import maps, objectives
 from misc.method.objectives import Learner, Objective
 from misc.pyutils import UserError
@@ -79,7 +79,7 @@ def test_all_stages_leave_all_files(whole):
             assert stored.high_res.shape == (len(present) + extra, *hw)
             assert stored.strided.shape == (len(present) + extra, *maps.strided_hw(hw))
         for folder in ('ir_label', 'amn_ir_label', 'sem_seg'):
-            label_map = labels.load(whole.folder / folder / f'{image_id}.png')
+            label_map = label_maps.load(whole.folder / folder / f'{image_id}.png')
             assert label_map.shape == hw
             assert set(np.unique(label_map)) <= {0, 255, *(present + 1)}
 
@@ -300,7 +300,7 @@ def test_batches_without_a_labelled_pixel_are_skipped_and_counted(whole, tmp_pat
     command = copy_of(whole, tmp_path / 'copy')
     for image_id in IDS:
         path = command.folder / 'ir_label' / f'{image_id}.png'
-        labels.save(path, np.full_like(labels.load(path), 255), VOC12.palette)
+        label_maps.save(path, np.full_like(label_maps.load(path), 255), VOC12.palette)
     assert command('train_amn', **QUICK, overwrite=True) == 0
     assert '2 batches without a labelled pixel were skipped' in capsys.readouterr().out
     torch.manual_seed(0)
@@ -313,7 +313,7 @@ def test_seeds_without_a_labelled_pixel_are_scored(whole, tmp_path, capsys):
     command = copy_of(whole, tmp_path / 'copy')
     for image_id in IDS:
         path = command.folder / 'ir_label' / f'{image_id}.png'
-        labels.save(path, np.full_like(labels.load(path), 255), VOC12.palette)
+        label_maps.save(path, np.full_like(label_maps.load(path), 255), VOC12.palette)
     assert command('eval_ir_label', **QUICK) == 0
     score = command.scores()['eval_ir_label']
     assert (score['labelled'], score['miou'], score['precision']['background']) == (0, None, None)
@@ -372,7 +372,8 @@ def add_image(tree, image_id, hw, names):
     (tree / 'Annotations' / f'{image_id}.xml').write_text(f'<annotation>{objects}</annotation>')
     label = VOC12.classes.index(names[0]) + 1 if names else 0
     for folder, value in (('SegmentationClass', label), ('SegmentationObject', min(label, 1))):
-        labels.save(tree / folder / f'{image_id}.png', np.full(hw, value, np.uint8), VOC12.palette)
+        label_maps.save(tree / folder / f'{image_id}.png', np.full(hw, value, np.uint8),
+                        VOC12.palette)
 
 
 ODD = {'one_pixel': ((1, 1), ['cat']), 'a_strip': ((7, 900), ['dog', 'sofa']),
@@ -402,7 +403,7 @@ def check_odd(folder):
             assert np.isfinite(stored.high_res).all()
             assert np.isfinite(stored.strided).all()
         for where in ('ir_label', 'amn_ir_label', 'sem_seg'):
-            label_map = labels.load(folder / where / f'{image_id}.png')
+            label_map = label_maps.load(folder / where / f'{image_id}.png')
             assert label_map.shape == hw
             assert set(np.unique(label_map)) <= {0, 255, *(key + 1 for key in keys)}
             if not names:
@@ -449,12 +450,12 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
 
     real = VOC12(tree)
     for image_id in IDS:
-        mask, renamed = labels.load(real.mask_path(image_id)), np.zeros(256, np.uint8)
+        mask, renamed = label_maps.load(real.mask_path(image_id)), np.zeros(256, np.uint8)
         renamed[255] = 255
         for number, name in enumerate(names, start=1):
             if name in VOC12.classes:
                 renamed[VOC12.classes.index(name) + 1] = number
-        labels.save(tmp_path / 'masks' / f'{image_id}.png', renamed[mask], VOC12.palette)
+        label_maps.save(tmp_path / 'masks' / f'{image_id}.png', renamed[mask], VOC12.palette)
     monkeypatch.setitem(options.DATASETS, 'voc12', Other)
     command = Command(tree, tmp_path / 'out')
     assert command(*ALL, **QUICK) == 0
@@ -462,7 +463,7 @@ def test_class_lists_of_other_sizes(tree, tmp_path, monkeypatch, n_classes):
     assert scores['eval_sem_seg']['data'] == 'other'
     assert list(scores['eval_sem_seg']['iou']) == ['background', *names]
     for path in (command.folder / 'sem_seg').glob('*.png'):
-        assert labels.load(path).max() <= n_classes
+        assert label_maps.load(path).max() <= n_classes
 
 
 def test_a_training_with_the_real_networks(formula_weights, tmp_path, monkeypatch):

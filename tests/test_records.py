@@ -155,3 +155,17 @@ def test_whether_a_folder_is_of_given_settings(tmp_path):
     assert not records.is_of(tmp_path, SETTINGS | {'weights': '11ff'})
     open_folder(tmp_path, weights='unknown')
     assert not records.is_of(tmp_path, SETTINGS | {'weights': 'unknown'})  # nothing tells
+
+
+def test_code_is_compared_with_digests_of_the_same_scheme_only(tmp_path):
+    open_folder(tmp_path, code='0123456789abcdef')  # by an earlier version
+    (tmp_path / 'x.npz').write_text('1')
+    before = stored(tmp_path)
+    open_folder(tmp_path, code='2:aa')
+    assert records.is_of(tmp_path, SETTINGS | {'code': '2:aa'})
+    assert stored(tmp_path) == before  # what was made from it stays valid
+    open_folder(tmp_path, overwrite=True, code='2:aa')
+    (tmp_path / 'x.npz').write_text('1')
+    with pytest.raises(UserError, match='code: was 2:aa, now 2:bb'):
+        open_folder(tmp_path, code='2:bb')
+    assert records.completed({'code': '2:aa'}, {}) == {'code': '2:aa'}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from misc.contract.settings import Report
 from misc.draw import drawing, gallery, plots
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.method import seeds
 from misc.pyutils import UserError, append_json_line, unlock, write_json
 from misc.score import auto_threshold, results, scores
@@ -65,8 +65,8 @@ def draw(folder):
                            for place in range(len(keys))], np.float32).reshape(-1, *hw)
         truth = seeds.class_ids(keys)[seeds.arg_max(planes, 0.4)]
         truth[:, :2] = 255
-        labels.save(source.mask_path(image_id), np.full(hw, 255) if image_id == 'ignored'
-                    else truth, PALETTE)
+        label_maps.save(source.mask_path(image_id), np.full(hw, 255) if image_id == 'ignored'
+                        else truth, PALETTE)
         for name, power in (('cam', 2), ('amn_cam', 1)):
             noisy = np.clip(planes ** power + rng.normal(0, 0.1, planes.shape).astype(np.float32),
                             0, 1)
@@ -75,8 +75,9 @@ def draw(folder):
                              activations.Activation(keys, noisy[:, ::4, ::4], noisy))
         seed = np.where(rng.random(hw) < 0.3, 255, truth)
         for name in ('ir_label', 'amn_ir_label'):
-            labels.save(folder / name / f'{image_id}.png', seed, PALETTE)
-        labels.save(folder / 'sem_seg' / f'{image_id}.png', np.where(seed == 255, 0, seed), PALETTE)
+            label_maps.save(folder / name / f'{image_id}.png', seed, PALETTE)
+        label_maps.save(folder / 'sem_seg' / f'{image_id}.png', np.where(seed == 255, 0, seed),
+                        PALETTE)
     return source
 
 
@@ -125,7 +126,7 @@ def made(tmp_path_factory):
 def test_planes_give_the_mask_of_every_threshold(made):
     source = Source(made)
     for number, image_id in enumerate(IDS):
-        truth = labels.load(source.mask_path(image_id))
+        truth = label_maps.load(source.mask_path(image_id))
         told, planes = planes_of(made / 'report' / 'data' / f'{number}.js', truth.shape)
         assert told == number
         assert len(planes) == 5
@@ -155,7 +156,7 @@ def test_scores_of_each_image_are_the_evaluators(made):
                                              name=name: load(image_id, name), 0.5, 0)
             assert [f'{value / 10:.1f}' for value
                     in item['miou'][name]] == [f'{100 * value:.1f}' for value in curve.curve()]
-        mask = labels.load(made / 'sem_seg' / f'{item["id"]}.png')
+        mask = label_maps.load(made / 'sem_seg' / f'{item["id"]}.png')
         counts = scores.count_label_maps(source, [item['id']], lambda image_id, mask=mask: mask, 0)
         expected = scores.score(scores.ignored_as_background(counts), 1).miou
         assert item['miou']['sem_seg'] == [int(f'{100 * expected:.1f}'.replace('.', ''))]
@@ -166,7 +167,7 @@ def test_scores_of_an_image_by_hand(tmp_path):
     source = Source(tmp_path)
     (tmp_path / 'images').mkdir()
     Image.fromarray(np.zeros((1, 6, 3), np.uint8)).save(source.image_path('x'))
-    labels.save(source.mask_path('x'), np.array([[0, 0, 1, 1, 1, 255]]), PALETTE)
+    label_maps.save(source.mask_path('x'), np.array([[0, 0, 1, 1, 1, 255]]), PALETTE)
     plane = np.array([[[0.1, 0.1, 0.9, 0.1, 0.9, 0.1]], [[0.1, 0.1, 0.1, 0.9, 0.1, 0.9]]],
                      np.float32)
     activations.save(tmp_path / 'cam', 'x', activations.Activation(np.array([0, 1]), plane, plane))
@@ -201,7 +202,7 @@ def test_scores_of_all_images_are_the_evaluators(made):
     assert {method['name']: method['position'] for method in data['methods'] if method['kind']
             == 'activation'} == {
         'cam': 15, 'amn_cam': 25}
-    truths = [labels.load(source.mask_path(image_id)) for image_id in IDS]
+    truths = [label_maps.load(source.mask_path(image_id)) for image_id in IDS]
     assert [int(row[0]) for row in rows.values()] == [len(IDS)] + [
         sum(bool((truth == label).any()) for truth in truths) for label in range(1, 5)]
 
@@ -270,7 +271,7 @@ def test_overlays_are_those_of_drawing(made):
     layer = np.array(Image.open(made / 'report' / 'images' / '0_ir_label.png')).astype(float)
     assert layer.shape == (*image.shape[:2], 4)
     opacity = layer[..., 3:] / 255
-    label_map = labels.load(made / 'ir_label' / 'plain.png')
+    label_map = label_maps.load(made / 'ir_label' / 'plain.png')
     expected = drawing.overlay_labels(image, label_map, PALETTE).astype(float)
     assert np.abs(opacity * layer[..., :3] + (1 - opacity) * image - expected).max() <= 1
     assert {0, 153, 255} == set(np.unique(layer[..., 3]))

@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from misc.contract.settings import Report
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.pyutils import unlock
 from misc.score import scores
 from step import report
@@ -166,7 +166,7 @@ def test_filters_and_orders(opened, made):
     Select(find(opened, '#class')).select_by_index(2)
     label = int(find(opened, '#class').get_property('value'))
     with_class = [image_id for image_id in IDS
-                  if label in set(np.unique(labels.load(Source(made).mask_path(image_id))))
+                  if label in set(np.unique(label_maps.load(Source(made).mask_path(image_id))))
                   | set(activations.load(made / 'cam', image_id).keys + 1)]
     assert ids(opened) == with_class
     assert find(opened, '#found').text == f'{len(with_class)} of {len(IDS)}'

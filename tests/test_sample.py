@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from misc.files import labels, weights
+from misc.files import label_maps, weights
 from misc.pyutils import UserError
 from net.resnet50 import ResNet50
 from script import pretrain_backbone
@@ -73,8 +73,8 @@ def test_every_class_occurs_in_every_split(root):
 def test_annotations_agree_with_masks(root):
     source = VOC12(root)
     for name in all_names(root):
-        classes, objects = (labels.load(source.mask_path(name)),
-                            labels.load(source.object_mask_path(name)))
+        classes, objects = (label_maps.load(source.mask_path(name)),
+                            label_maps.load(source.object_mask_path(name)))
         with Image.open(source.image_path(name)) as picture:
             w, h = picture.size
             assert picture.mode == 'RGB'
@@ -114,7 +114,7 @@ def test_objects_are_fenced_by_their_border(root):
     """
     source = VOC12(root)
     for name in all_names(root):
-        objects = labels.load(source.object_mask_path(name)).astype(int)
+        objects = label_maps.load(source.object_mask_path(name)).astype(int)
         for one, two in ((objects[:, 1:], objects[:, :-1]), (objects[1:], objects[:-1])):
             differ = one != two
             assert differ.any()

@@ -3,8 +3,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import seeds
 from misc.pyutils import UserError
 from misc.score import scores
@@ -40,7 +41,7 @@ def test_a_class_that_is_predicted_only_counts_as_0():
 
 def source_of(tmp_path, masks, n_classes=3):
     for image_id, mask in masks.items():
-        labels.save(tmp_path / f'{image_id}.png', mask, PALETTE)
+        label_maps.save(tmp_path / f'{image_id}.png', mask, PALETTE)
     return SimpleNamespace(n_classes=n_classes, upright=False,
                            mask_path=lambda image_id: tmp_path / f'{image_id}.png',
                            image_path=lambda image_id: tmp_path / f'{image_id}.jpg')
@@ -165,3 +166,14 @@ def test_printed_table():
         '-------------------------\n'
         'background   71.2       3\n'
         'cat             -      12')
+
+
+def test_masks_of_other_values(tmp_path):
+    """As Cityscapes': values that the source names stand for labels, others are ignored."""
+    Image.fromarray(np.array([[7, 24, 26, 0]], np.uint8)).save(tmp_path / 'a.png')
+    source = SimpleNamespace(n_classes=2, mask_values={7: 0, 24: 1, 26: 2},
+                             mask_path=lambda image_id: tmp_path / f'{image_id}.png')
+    assert scores.read_truth(source, 'a', (1, 4)).tolist() == [[0, 1, 2, 255]]
+    source.mask_values = None
+    with pytest.raises(UserError, match='holds labels above 2'):
+        scores.read_truth(source, 'a', (1, 4))

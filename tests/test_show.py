@@ -12,7 +12,7 @@ from PIL import Image
 
 from misc.command import options
 from misc.draw import drawing
-from misc.files import activations, labels, records, weights
+from misc.files import activations, label_maps, records, weights
 from misc.pyutils import UserError
 from step import show
 from step.pipeline import STAGES
@@ -82,7 +82,7 @@ def test_the_mask_is_the_stages_mask(staged, tmp_path, image_id):
                            out=tmp_path / 'sheet.png', mask_out=tmp_path / 'mask.png')) == 0
     assert (tmp_path / 'mask.png').read_bytes() == (staged / 'sem_seg' /
                                                     f'{image_id}.png').read_bytes()
-    assert labels.load(tmp_path / 'mask.png').any()  # not background alone
+    assert label_maps.load(tmp_path / 'mask.png').any()  # not background alone
 
 
 @pytest.mark.parametrize('image_id', IDS)
@@ -98,7 +98,7 @@ def test_activations_and_seeds_are_the_stages(staged, image_id, monkeypatch, tmp
         assert made.keys.tolist() == stored.keys.tolist()
         assert (planes == stored.high_res).all()
     for folder, seed in (('ir_label', made.cam_seed), ('amn_ir_label', made.amn_seed)):
-        assert (seed == labels.load(staged / folder / f'{image_id}.png')).all()
+        assert (seed == label_maps.load(staged / folder / f'{image_id}.png')).all()
 
 
 def test_settings_reach_the_stages_functions(staged, tmp_path, monkeypatch):
@@ -118,10 +118,10 @@ def test_settings_reach_the_stages_functions(staged, tmp_path, monkeypatch):
                            **flags)) == 0
     made, = seen
     for folder, seed in (('ir_label', made.cam_seed), ('amn_ir_label', made.amn_seed)):
-        assert (seed == labels.load(other.folder / folder / f'{IDS[0]}.png')).all()
-    mask = labels.load(tmp_path / 'mask.png')
-    assert (mask == labels.load(other.folder / 'sem_seg' / f'{IDS[0]}.png')).all()
-    assert (mask != labels.load(staged / 'sem_seg' / f'{IDS[0]}.png')).any()
+        assert (seed == label_maps.load(other.folder / folder / f'{IDS[0]}.png')).all()
+    mask = label_maps.load(tmp_path / 'mask.png')
+    assert (mask == label_maps.load(other.folder / 'sem_seg' / f'{IDS[0]}.png')).all()
+    assert (mask != label_maps.load(staged / 'sem_seg' / f'{IDS[0]}.png')).any()
 
 
 def test_golden_mask(formula_weights, tmp_path):
@@ -132,8 +132,8 @@ def test_golden_mask(formula_weights, tmp_path):
     assert show.main([str(image), '--labels', names_of(GOLDEN / 'tree', IDS[0]), '--out',
                       str(tmp_path / 'sheet.png'),
                       '--mask_out', str(tmp_path / 'mask.png'), *flags]) == 0
-    theirs = labels.load(GOLDEN / 'expected' / 'sem_seg' / f'{IDS[0]}.png')
-    assert (labels.load(tmp_path / 'mask.png') != theirs).mean() <= 1e-3
+    theirs = label_maps.load(GOLDEN / 'expected' / 'sem_seg' / f'{IDS[0]}.png')
+    assert (label_maps.load(tmp_path / 'mask.png') != theirs).mean() <= 1e-3
 
 
 # the sheet
@@ -207,7 +207,7 @@ def test_the_sheet_draws_what_was_made(tmp_path, monkeypatch):
 def test_photographs_of_every_kind(work, hw, mode, ending):
     image = photograph(work / f'odd.{ending}', hw, mode)
     assert show.main(words(image, 'cat', mask_out='mask.png')) == 0
-    assert labels.load('mask.png').shape == hw
+    assert label_maps.load('mask.png').shape == hw
     with Image.open('odd_amn.png') as sheet:
         assert sheet.width > 4 * show.CELL_WIDTH
 
@@ -363,7 +363,7 @@ def test_orientation_is_applied(work):
     exif[0x0112] = 6
     picture.save(work / 'turned.jpg', exif=exif)
     assert show.main(words('turned.jpg', 'dog', mask_out='mask.png')) == 0
-    assert labels.load('mask.png').shape == (30, 20)
+    assert label_maps.load('mask.png').shape == (30, 20)
 
 
 @pytest.mark.parametrize(('text', 'expected'), [

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from tests.conftest import GOLDEN, Command
 
 IDS = ['2007_000001', '2007_000002', '2007_000003', '2007_000004']
@@ -43,8 +43,8 @@ def test_golden_activations(made, name, image_id):
 @pytest.mark.parametrize('image_id', IDS)
 @pytest.mark.parametrize('name', ['ir_label', 'amn_ir_label', 'sem_seg'])
 def test_golden_label_maps(made, name, image_id):
-    theirs = labels.load(EXPECTED / name / f'{image_id}.png')
-    ours = labels.load(made.folder / name / f'{image_id}.png')
+    theirs = label_maps.load(EXPECTED / name / f'{image_id}.png')
+    ours = label_maps.load(made.folder / name / f'{image_id}.png')
     assert (ours != theirs).mean() <= 1e-3
 
 

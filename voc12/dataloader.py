@@ -1,8 +1,8 @@
-"""Pascal VOC 2012 as a source: names and colours of the classes, where files lie, labels from the
-XML, lists.
+"""Pascal VOC 2012 as a source: its classes, where files lie, labels from the XML, lists.
 
 Nothing outside voc12/ knows the number of classes or the name of a folder.
 """
+import dataclasses
 import difflib
 import os
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ import numpy as np
 
 from misc.contract.sources import Check, Source, as_on_disk, parse_list, same, some, without_ending
 from misc.contract.sources import read_list as read_list  # where others look for it
-from misc.files.labels import PALETTE
+from misc.files.label_maps import PALETTE
 from misc.pyutils import UserError
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
@@ -78,10 +78,10 @@ class VOC12(Source):
         return as_on_disk(self.root / 'SegmentationObject' / f'{image_id}.png')
 
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file, or of a split under ImageSets/Segmentation; the lists beside this
-        file, voc12/train.txt and others, are found from any folder.
+        """Return the ids of a list file, or of a split under ImageSets/Segmentation.
 
-        Raises UserError where there is neither, and where images are missing, with their number.
+        The lists beside this file, voc12/train.txt and others, are found from any folder. Raises
+        UserError where there is neither, and where images are missing, with their number.
         """
         path, split = (Path(list_or_split),
                        self.root / 'ImageSets' / 'Segmentation' / f'{list_or_split}.txt')
@@ -131,25 +131,13 @@ class VOC12(Source):
             present[self.classes.index(name)] = True
         return present
 
+    def has_image(self, image_id: str) -> bool:
+        """Tell whether the photograph is there, whatever the Unicode form of its name."""
+        return self._id_of(image_id) is not None
+
     def check(self, ids: Iterable[str]) -> Check:
-        """What is there and what is missing for `ids`. An XML that cannot be read counts as
-        missing.
-        """
-        ids = list(ids)
-        result = Check(len(ids), [image_id for image_id in ids if self._id_of(image_id) is None],
-                       [], [], [], np.zeros(self.n_classes, np.int64), notes=list(self._notes))
-        for image_id in ids:
-            if not self.mask_path(image_id).is_file():
-                result.missing_mask.append(image_id)
-            try:
-                present = self.labels(image_id)
-            except UserError:
-                result.missing_annotation.append(image_id)
-                continue
-            result.per_class += present
-            if not present.any():
-                result.no_class.append(image_id)
-        return result
+        """Return what is there and what is missing; an XML that is not readable is missing."""
+        return dataclasses.replace(super().check(ids), notes=list(self._notes))
 
     def _id_of(self, name: str) -> str | None:
         """The id of the photograph of this name, with or without .jpg, whatever its Unicode form.

@@ -1,12 +1,10 @@
-"""Make train_aug, the list of images the method trains on, anew from VOC 2012 and SBD; or check the
-lists and the data.
+"""Make train_aug, the list of images to train on, from VOC 2012 and SBD; or check lists and data.
 
   check the lists in voc12/ against the data:
     python -m voc12.prepare --voc12_root VOCdevkit/VOC2012
   make train_aug.txt anew, in either of two ways:
     python -m voc12.prepare --voc12_root VOCdevkit/VOC2012 --sbd benchmark_RELEASE
-    python -m voc12.prepare --voc12_root VOCdevkit/VOC2012 --segmentation_class_aug
-    SegmentationClassAug
+    python -m voc12.prepare --voc12_root VOCdevkit/VOC2012 --segmentation_class_aug DIR
 
 Reads VOC's ImageSets/Segmentation/{train,val}.txt and either SBD's {train,val}.txt (the Semantic
 Boundaries Dataset, unpacked) or the names of the PNGs in SegmentationClassAug. Writes --out: 10,582
@@ -20,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from misc import ending
-from misc.command.parsing import Parser
+from misc.parsing import Parser
 from misc.pyutils import UserError, atomic_path
 from voc12.dataloader import VOC12, read_list
 
@@ -30,16 +28,16 @@ NAMED = 20  # of the images with a problem; the others are only counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit code; errors are one line on stderr."""
+    """Run the command and return its exit code; errors are one line on stderr."""
     args = _parse(arguments)
     return ending.run(lambda: _run(args))
 
 
 def train_aug_of_sbd(source: VOC12, sbd: Path) -> list[str]:
-    """VOC's train united with SBD's train and val, without VOC's val; sorted ids.
+    """Join VOC's train with SBD's train and val, without VOC's val; sorted ids.
 
-    `sbd`: SBD's folder, its benchmark_RELEASE or the dataset folder in it. Raises UserError where a
-    list is missing.
+    sbd: SBD's folder, its benchmark_RELEASE or the dataset folder in it.
+    Raises UserError where a list is missing.
     """
     folders = [sbd, sbd / 'dataset', sbd / 'benchmark_RELEASE' / 'dataset']
     dataset = next((folder for folder in folders if all((folder / f'{split}.txt').is_file()
@@ -57,8 +55,9 @@ def train_aug_of_sbd(source: VOC12, sbd: Path) -> list[str]:
 
 
 def train_aug_of_masks(source: VOC12, folder: Path) -> list[str]:
-    """The ids of all PNGs in `folder` (SegmentationClassAug), without VOC's val; sorted. UserError
-    if it has none.
+    """Return the ids of all PNGs in `folder` (SegmentationClassAug), without VOC's val; sorted.
+
+    Raises UserError where it has none.
     """
     try:
         ids = {path.stem for path in folder.iterdir() if path.suffix == '.png'
@@ -72,9 +71,7 @@ def train_aug_of_masks(source: VOC12, folder: Path) -> list[str]:
 
 
 def wrong_lists(lists: dict[str, list[str]], allow_other_counts: bool) -> list[str]:
-    """What is wrong with the lists train, val and train_aug among themselves, a line each; none if
-    all is well.
-    """
+    """Return what is wrong with the lists train, val and train_aug, a line each."""
     problems = []
     if not allow_other_counts:
         problems += [f'{split}: {len(ids)} images, not {EXPECTED[split]}'
@@ -91,8 +88,9 @@ def wrong_lists(lists: dict[str, list[str]], allow_other_counts: bool) -> list[s
 
 
 def missing_data(source: VOC12, lists: dict[str, list[str]]) -> list[str]:
-    """What the images of all lists lack, a line for each kind: JPEG, readable XML, class; masks for
-    train and val.
+    """Return what the images of all lists lack, a line for each kind.
+
+    Kinds are JPEG, readable XML, class; masks for train and val.
     """
     found = source.check(sorted({image_id for ids in lists.values() for image_id in ids}))
     scored = {*lists['train'], *lists['val']}

@@ -1,6 +1,4 @@
-"""`--check_data`: on one page what a data set holds, what is wrong with it, and what to do about
-it.
-"""
+"""What `--check_data` prints: on one page what a data set holds, what is wrong, and the remedy."""
 import argparse
 import dataclasses
 import re
@@ -17,7 +15,7 @@ from misc.score import masks, scores
 
 # image and mask files that are opened where nothing is decoded; of more, this many drawn evenly
 LOOKED_AT = 5000
-TOLD = 20  # problems; of more, their number
+NAMED = 20  # problems; of more, their number
 TIMES = 10  # as many pixels as the median photograph: such a one is told of
 LARGE = 1024  # long side in pixels, twice that of the photographs that the defaults were chosen for
 WIDE = 110  # characters of the table of classes, where there are too many for one column
@@ -26,10 +24,13 @@ LONG = 40  # its rows
 
 def page(source: Source, lists: dict[str, str], num_workers: int, decode: bool = False,
          estimate: Callable[[tuple[int, int]], str] | None = None) -> tuple[str, bool]:
-    """The text, and whether stages can run. lists: flag -> list or split; num_workers: processes
-    that open files; decode:
-    every photograph, instead of headers; estimate: what memory the run takes, from the size (H, W)
-    of the largest."""
+    """Return the text of the page, and whether stages can run.
+
+    lists: flag -> list or split.
+    num_workers: processes that open files.
+    decode: whether every photograph is decoded; else headers are read.
+    estimate: makes the line on memory from the size (H, W) of the largest photograph.
+    """
     found, wrong = _checks(source, lists)
     whole = source.check(())
     wrong = [*whole.wrong, *wrong]
@@ -102,7 +103,7 @@ def _first_error(source: Source, image_id: str) -> str:
 
 @dataclasses.dataclass
 class _File:
-    """What an image's file and mask told: size (H, W), None where it cannot be read; whether
+    """What an image's file and mask hold: size (H, W), None where it cannot be read; whether
     viewers turn it; what is wrong, and the kind of it, of which one is told for all; which of
     imutils.REMARKS there are; the mask.
     """
@@ -201,9 +202,9 @@ def _notes_on_files(files: list[_File], upright: bool) -> list[str]:
                      f'{largest.hw[1]} x {largest.hw[0]}): '
                      'time and memory grow with pixels; shrink them, and their masks by nearest, '
                      'or take them out of the lists')
-    for remark, told in imutils.REMARKS.items():
+    for remark, text in imutils.REMARKS.items():
         if found := [file.image_id for file in files if remark in file.remarks]:
-            notes.append(f'{len(found)} {told} ({some(found)})')
+            notes.append(f'{len(found)} {text} ({some(found)})')
     large = [file.image_id for file in files if file.hw and max(file.hw) > LARGE]
     if 2 * len(large) > len(files):
         notes.append(f'most photographs are longer than {LARGE} pixels; time and memory grow with '
@@ -242,13 +243,17 @@ def _table_of_classes(source: Source, found: dict[str, tuple[list[str], Check]])
 def _lines(heading: str, lines: Sequence[str]) -> str:
     if not lines:
         return ''
-    rest = [f'  ... and {len(lines) - TOLD} more'] if len(lines) > TOLD else []
-    return '\n'.join([f'{heading} ({len(lines)}):', *(f'- {line}' for line in lines[:TOLD]), *rest])
+    rest = [f'  ... and {len(lines) - NAMED} more'] if len(lines) > NAMED else []
+    return '\n'.join([f'{heading} ({len(lines)}):', *(f'- {line}' for line in lines[:NAMED]),
+                      *rest])
 
 
 def memory(args: argparse.Namespace, hw: tuple[int, int]) -> str:
-    """What memory the networks take, one line: drawn on through what was measured with ResNet-50 in
-    float32 on a CPU (README, "Time and memory"). hw: size of the largest photograph.
+    """Estimate in one line what memory the networks take.
+
+    Extrapolated from what was measured with ResNet-50 in float32 on a CPU (README, "Time and
+    memory").
+    hw: size of the largest photograph.
     """
     start = 0.7  # GB of a process before its first image
     # GB, pixels of a batch

@@ -1,4 +1,4 @@
-"""--gpus: the same command again, in a process for each GPU."""
+"""What `--gpus` does: the same command again, in a process for each GPU."""
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,9 +8,11 @@ import torch
 from misc.pyutils import UserError
 
 
-def share_among(gpus: str, program: str, words: Sequence[str]) -> int:
-    """Run `program` with the words of its command line, less --gpus, in so many processes. Returns
-    its exit code; raises UserError for what is no number of GPUs.
+def run_on_gpus(gpus: str, program: str, words: Sequence[str]) -> int:
+    """Run `program` in so many processes and return its exit code.
+
+    words: its command line, of which --gpus is left out.
+    Raises UserError for what is no number of GPUs.
     """
     count = (max(1, torch.cuda.device_count()) if gpus == 'all' else int(gpus) if gpus.isdecimal()
              else 0)

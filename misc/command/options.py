@@ -1,6 +1,4 @@
-"""The command line: flags made from the stages and their settings, and what a flag that is not
-given stands for.
-"""
+"""The command line: flags made from the stages' settings, and what unset ones stand for."""
 import argparse
 import importlib
 import importlib.util
@@ -13,11 +11,11 @@ from typing import Any, NamedTuple
 
 from coco14.dataloader import COCO14
 from folder.dataloader import Folder
-from misc.command.parsing import Parser, meant
 from misc.contract import settings
 from misc.contract.settings import boolean, boolean_or
 from misc.contract.sources import Source
 from misc.contract.stages import Input, Stage, Stages
+from misc.parsing import Parser, nearest
 from misc.pyutils import UserError
 from voc12.dataloader import VOC12
 
@@ -142,34 +140,36 @@ def _add_files(parser: argparse.ArgumentParser, stages: Stages) -> None:
 
 
 def further_inputs(stages: Stages) -> dict[str, Input]:
-    """flag -> the input, of those whose flag names no output of a stage."""
+    """Return flag -> input, of those inputs whose flag names no output of a stage."""
     written = stages.outputs()
     return {read.flag: read for stage in stages for read in stage.reads if read.flag not in written}
 
 
 def add_data_flags(group: Callable[..., argparse.Action]) -> None:
     """The flags that name a data set, for scripts too. group: a parser's `add_argument`."""
-    group('--dataset', default='voc12', type=_known_or_module,
+    group('--dataset', default='voc12', type=_dataset_or_module,
           metavar='|'.join((*DATASETS, 'MODULE')), help="VOC 2012, MS-COCO 2014, one's own "
                                                         "photographs, or a module with a class "
                                                         "Source (docs/extending.md)")
     group('--data_root', metavar='DIR', help='; '.join(
-        f'{name}: {known.root_is}' + ''.join(f', else {other}'
-                                             for other in (known.environment, known.usual) if other)
-        for name, known in DATASETS.items()))
+        f'{name}: {source.root_is}' + ''.join(f', else {other}'
+                                              for other in (source.environment, source.usual)
+                                              if other)
+        for name, source in DATASETS.items()))
     group('--voc12_root', metavar='DIR', help='the same for --dataset voc12 (authors)')
 
 
-def _known_or_module(text: str) -> str:
+def _dataset_or_module(text: str) -> str:
     if text in DATASETS or '.' in text or importlib.util.find_spec(text) is not None:
         return text
-    raise argparse.ArgumentTypeError(f"invalid choice: {text!r}{meant(text, DATASETS)} (choose "
+    raise argparse.ArgumentTypeError(f"invalid choice: {text!r}{nearest(text, DATASETS)} (choose "
                                      f"from "
                                      f"{', '.join(map(repr, DATASETS))}, or a module)")
 
 
 def _default_lists(flag: str) -> str:
-    return '[' + ', '.join(f'{name}: {known.lists[flag]}' for name, known in DATASETS.items()) + ']'
+    return '[' + ', '.join(f'{name}: {source.lists[flag]}'
+                           for name, source in DATASETS.items()) + ']'
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -204,7 +204,7 @@ def _stages_type(stages: Stages) -> Callable[[str], list[tuple[Stage, bool]]]:
 
     def position(name: str) -> int:
         if name not in names:
-            raise argparse.ArgumentTypeError(f'no stage is called {name!r}{meant(name, names)}')
+            raise argparse.ArgumentTypeError(f'no stage is called {name!r}{nearest(name, names)}')
         return names.index(name)
 
     def parse(text: str) -> list[Stage]:
@@ -284,10 +284,10 @@ def preset_names() -> list[str]:
 
 
 def with_preset(words: Sequence[str]) -> list[str]:
-    """The words of a command line with those of its --preset before them, so that a flag given
-    twice is the command line's.
+    """Return a command line with the words of its --preset before its own.
 
-    Raises UserError for a preset that is not there, or that names another.
+    A flag that is given twice is then the command line's. Raises UserError for a preset that is not
+    there, or that names another.
     """
     words = [part for word in words
              for part in (('--preset', ALIASES[word]) if word in ALIASES else (word,))]
@@ -301,7 +301,7 @@ def with_preset(words: Sequence[str]) -> list[str]:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f'--preset {name}: neither one of '
-                        f'{", ".join(preset_names())}{meant(name, preset_names())} nor a file '
+                        f'{", ".join(preset_names())}{nearest(name, preset_names())} nor a file '
                         'that can be read') from error
     chosen = len(without_stages(words)) < len(words)
     given = [word for line in lines for word in shlex.split(line, comments=True)
@@ -313,10 +313,10 @@ def with_preset(words: Sequence[str]) -> list[str]:
 
 
 def with_stages_of(stages: Stages, words: Sequence[str]) -> Stages:
-    """The stages, and those of each module that --stage_from names among the words: its STAGE, in
-    the place that it tells.
+    """Return the stages with those of each module that --stage_from names among the words.
 
-    Raises UserError for a module that cannot be imported, or has none.
+    Each is the module's STAGE, and stands where it says. Raises UserError for a module that cannot
+    be imported, or has none.
     """
     modules = [following for word, following in zip(words, words[1:], strict=False)
                if word == '--stage_from']
@@ -331,20 +331,17 @@ def with_stages_of(stages: Stages, words: Sequence[str]) -> Stages:
 
 
 def resolve(stages: Stages, args: argparse.Namespace) -> None:
-    """What a flag that is not given stands for: a stage's own value, the recipe's, the usual file,
-    the data set's list.
-    """
+    """Fill in every flag that is not given: a setting, a file, a list."""
     resolve_settings(stages, args)
     resolve_files(stages, args)
     resolve_lists(args)
     for read in further_inputs(stages).values():
-        if getattr(args, read.flag) is None and read.instead is not None:
-            setattr(args, read.flag, getattr(args, read.instead))
+        if getattr(args, read.flag) is None and read.fallback is not None:
+            setattr(args, read.flag, getattr(args, read.fallback))
 
 
 def resolve_settings(stages: Stages, args: argparse.Namespace) -> None:
-    """A stage's own value, else that of the flag of both stages, else the published one; the
-    recipe's value.
+    """Fill in the settings: a stage's own value, else both stages', else the published one.
 
     Raises UserError for settings that contradict each other.
     """
@@ -381,8 +378,9 @@ def resolve_lists(args: argparse.Namespace) -> None:
 
 
 def source_class(name: str) -> type[Source]:
-    """A data set of the project, or the class Source of a module. Raises UserError for a module
-    without it.
+    """Return a data set of the project, or the class Source of a module.
+
+    Raises UserError for a module without it.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -393,14 +391,14 @@ def source_class(name: str) -> type[Source]:
 
 
 def find_root(given: str | None, dataset: str = 'voc12') -> str:
-    """--data_root, else what the environment names, else where the data set usually lies."""
-    known = source_class(dataset)
-    usual = known.usual if known.usual and Path(known.usual).is_dir() else None
-    root = given or os.environ.get(known.environment or '') or usual
+    """Return --data_root, else what the environment names, else where the data set usually lies."""
+    source = source_class(dataset)
+    usual = source.usual if source.usual and Path(source.usual).is_dir() else None
+    root = given or os.environ.get(source.environment or '') or usual
     if root is None:
         flag = f'--data_root FOLDER{" (or --voc12_root)" if dataset == "voc12" else ""}'
-        raise UserError(f'where is {dataset}? Give {flag}: {known.root_is}'
-                        + (f'; or set {known.environment}' if known.environment else ''))
+        raise UserError(f'where is {dataset}? Give {flag}: {source.root_is}'
+                        + (f'; or set {source.environment}' if source.environment else ''))
     return root
 
 

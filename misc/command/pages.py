@@ -1,13 +1,15 @@
-"""The README's table and diagram of the stages, made from what these say of themselves: python -m
-misc.command.pages README.md puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
+"""The README's table and diagram of the stages, made from what these say of themselves.
+
+python -m misc.command.pages README.md
+puts them between the marks `<!-- stages -->` and `<!-- /stages -->`.
 """
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from misc import ending
-from misc.command.parsing import Parser
 from misc.contract.stages import Stage, Stages
+from misc.parsing import Parser
 from misc.pyutils import UserError
 from step.pipeline import STAGES
 
@@ -19,7 +21,7 @@ def table(stages: Stages) -> str:
     files = {flag: output.path for flag, (_, output) in stages.outputs().items()}
     rows = ['| stage | what it does | goes over | reads | writes |', '|---|---|---|---|---|']
     for stage in stages:
-        reads = ', '.join(_read(each.instead or each.flag, files, each.needed)
+        reads = ', '.join(_read(each.fallback or each.flag, files, each.needed)
                           for each in stage.reads)
         writes = ', '.join(f'`{output.path}`' + ('' if output.kept else ' where asked for')
                            for output in stage.writes)
@@ -35,15 +37,13 @@ def _read(flag: str, files: dict[str, str], needed: bool) -> str:
 
 
 def diagram(stages: Stages) -> str:
-    """The way from stage to stage, for a viewer of Mermaid (GitHub's): who makes what another
-    needs; scores are left out.
-    """
+    """Draw the way from stage to stage, scores left out, for a viewer of Mermaid (GitHub's)."""
     lines = ['```mermaid', 'flowchart LR']
     shown = [stage for stage in stages if not _is_score(stage)]
     makers = {output.flag: stage for stage in shown for output in stage.writes}
     for stage in shown:
         for each in stage.reads:
-            maker = makers.get(each.instead or each.flag)
+            maker = makers.get(each.fallback or each.flag)
             if each.needed and maker is not None:
                 lines.append(f'  {maker.name} --> {stage.name}')
     return '\n'.join([*lines, '```'])

@@ -1,6 +1,4 @@
-"""--dry_run: the chosen stages, their images and steps, what is done already, and the disk that the
-rest takes.
-"""
+"""What `--dry_run` prints: the chosen stages, images, steps, what is done, and the disk."""
 import argparse
 from collections.abc import Sequence
 
@@ -50,9 +48,10 @@ def _told(done: int | None, stage: Stage) -> str:
 def _steps(stage: Stage, args: argparse.Namespace, images: int) -> str:
     if not stage.trains:
         return ''
-    told = stage.told(args)[0]
-    steps = getattr(told, 'steps', None)
-    return str(training.steps_of(images, told.batch_size, told.epochs, stage.name) if steps is None
+    settings = stage.settings_of(args)[0]
+    steps = getattr(settings, 'steps', None)
+    return str(training.steps_of(images, settings.batch_size, settings.epochs, stage.name)
+               if steps is None
                else steps)
 
 

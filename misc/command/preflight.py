@@ -1,5 +1,6 @@
-"""What can be known to be wrong before the first stage runs: lists, labels, masks, networks,
-inputs. Each check raises UserError for the first thing it finds.
+"""What can be known to be wrong before the first stage runs.
+
+Each check raises UserError for the first thing it finds.
 """
 import argparse
 import dataclasses
@@ -14,8 +15,7 @@ from misc.pyutils import UserError
 
 
 def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """Everything that can be known before the first stage: lists, labels, networks, and inputs that
-    no stage will make.
+    """Check lists, labels, networks, and inputs that no stage will make.
 
     Raises UserError for the first thing that is wrong.
     """
@@ -38,7 +38,7 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
         training.summary_writer()
     for stage in chosen:
         if stage.check is not None:
-            stage.check(job, [each.name for each in chosen], *stage.told(args))
+            stage.check(job, [each.name for each in chosen], *stage.settings_of(args))
     check_inputs(args, job, chosen)
 
 
@@ -76,9 +76,7 @@ def trainings_of(chosen: Sequence[Stage]) -> list[Stage]:
 
 
 def module_flags(stages: Stages) -> dict[str, str]:
-    """Flag -> the class that the module must have, of the flags that name a network, a backbone or
-    a loss.
-    """
+    """Return flag -> the class that its module must have: network, backbone or loss."""
     wanted = {'network': 'Net', 'backbone': 'Backbone', 'loss': 'Objective'}
     return {settings.flag_of(cls, field): wanted[field.name] for cls in stages.settings()
             for field in dataclasses.fields(cls)
@@ -86,9 +84,7 @@ def module_flags(stages: Stages) -> dict[str, str]:
 
 
 def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """Raises UserError where the data set has faults, or images, labels or masks of the lists in
-    use are missing.
-    """
+    """Raise UserError where images, labels or masks of the lists in use are missing or faulty."""
     wrong = job.source.check(()).wrong
     if wrong:
         raise UserError(f'{args.data_root}: {wrong[0]}'
@@ -120,8 +116,9 @@ def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> 
 
 
 def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """Raises UserError for an input that is not there and that no chosen stage will make, or was
-    made for other classes.
+    """Raise UserError for an input that is missing, and that no chosen stage will make.
+
+    So for one that was made for other classes.
     """
     made: set[str] = set()
     for stage in chosen:
@@ -155,9 +152,7 @@ def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) ->
 
 
 def check_extra_folders(args: argparse.Namespace, stages: Stages) -> None:
-    """Raises UserError where a folder that is kept only when it is named is that of another output
-    or input.
-    """
+    """Raise UserError where an output that is kept only when named shares another's folder."""
     usual = {f'--{flag}': getattr(args, flag) for flag in stages.files()}
     usual |= {f'--analyze_dirs {name}': folder for name, folder in args.analyze_dirs}
     for flag, (_, output) in stages.outputs().items():

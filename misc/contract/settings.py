@@ -1,9 +1,9 @@
-"""Every setting: its type, its default, what it does, where the default comes from ("authors": the
-published script; "ours").
+"""Every setting: its type, its default, what it does, and where the default comes from.
 
-A class is what one stage, or one part of the program, is told. The flags of the command line are
-made from its fields, a stage gets the objects that it names, and the record of a folder or of
-weights is such an object (`Settings.record`), so that no setting can be left out of one.
+"authors": the published script; "ours". A class holds the settings of one stage, or of one part of
+the program. The flags of the command line are made from its fields, a stage gets the objects that
+it names, and the record of a folder or of weights is such an object (`Settings.record`), so that no
+setting can be left out of one.
 """
 import argparse
 import dataclasses
@@ -60,7 +60,7 @@ def or_auto(kind: Callable[[str], float]) -> Callable[[str], float | str]:
 
 
 def named_folder(text: str) -> tuple[str, str]:
-    """'NAME=DIR' -> (NAME, DIR)."""
+    """Parse 'NAME=DIR' into (NAME, DIR)."""
     name, _, folder = text.partition('=')
     if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name, re.ASCII) or not folder:
         raise argparse.ArgumentTypeError(f'{text!r} is not NAME=DIR, with a NAME of letters, '
@@ -70,35 +70,39 @@ def named_folder(text: str) -> tuple[str, str]:
 
 Some = TypeVar('Some', bound='Settings')
 COUNT, WHOLE = number(int, 1), number(int, 0)
-POSITIVE, RATE, SHARE = number(float, 0, above=True), number(float, 0), number(float, 0, 1)
-THRESHOLD = or_auto(SHARE)
+POSITIVE, RATE, FRACTION = number(float, 0, above=True), number(float, 0), number(float, 0, 1)
+THRESHOLD = or_auto(FRACTION)
 
 
 # What a field says of itself
+HOW = {'flag', 'nargs', 'choices', 'metavar', 'recorded', 'module', 'fallback', 'recipes'}
+
+
 def setting(default: Any, help: str, kind: Any = None, **more: Any) -> Any:
-    """A setting that has a flag: the class's prefix and the field's name, unless `flag` names
-    another.
+    """Declare a setting that has a flag: the class's prefix and the field's name, or `flag`.
 
-    kind: makes the value from a word (`boolean` for a switch); more: flag, origin, nargs, choices,
-    metavar, aliases as argparse has them, and
+    kind: makes the value from a word (`boolean` for a switch).
+    more: flag; nargs, choices, metavar as argparse has them; and
 
-    - later: the setting came when folders without it were about; it is in a record where it is not
-    at its default.
-    - module: its value names a module whose code counts, too.
-    - recorded: False where no content depends on it.
-    - instead: the flag of both stages that is taken where this one is not given.
+    - recorded: 'always', or 'changed': only where it is not at its default, for a setting that came
+      when folders without it were about, or 'never': no content depends on it.
+    - module: whether its value names a module whose code is part of the record.
+    - fallback: the flag, of two stages at once, that is taken where this one is not given.
     - recipes: the defaults of `RECIPES`, in their order; `default` is then None.
     """
+    unknown = more.keys() - HOW
+    if unknown:
+        raise TypeError(f'setting: {", ".join(sorted(unknown))}')
     how = {'default_factory': default} if callable(default) else {'default': default}
     return dataclasses.field(**how, metadata={'help': help, 'kind': kind, **more})
 
 
 def same_as(cls: type['Settings'], name: str, **more: Any) -> Any:
-    """A setting whose flag another class declares: the same value, told to a second stage."""
+    """Declare a setting whose flag another class has: the same value for a second stage."""
     other = next(field for field in dataclasses.fields(cls) if field.name == name)
     return dataclasses.field(default=other.default,
                              metadata={**other.metadata, 'flag': flag_of(cls, other),
-                                       'declared': False, **more})
+                                       'own_flag': False, **more})
 
 
 def flag_of(cls: type['Settings'], field: dataclasses.Field) -> str:
@@ -108,7 +112,11 @@ def flag_of(cls: type['Settings'], field: dataclasses.Field) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What one part of the program is told. group: the heading of its flags in the help."""
+    """The settings of one part of the program.
+
+    group: the heading of its flags in the help.
+    prefix: the beginning of its flags.
+    """
 
     group: ClassVar[str] = ''
     prefix: ClassVar[str] = ''
@@ -123,10 +131,10 @@ class Settings:
                       for field in dataclasses.fields(cls)})
 
     def record(self) -> dict[str, Any]:
-        """What a file that was made with these settings depends on, by the names of the fields."""
+        """Return the settings that a file depends on, by the names of the fields."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
-                if field.metadata.get('recorded', True)
-                and not (field.metadata.get('later')
+                if field.metadata.get('recorded', 'always') != 'never'
+                and not (field.metadata.get('recorded') == 'changed'
                          and getattr(self, field.name) == field.default)}
 
     def modules(self) -> list[str]:
@@ -150,9 +158,7 @@ def _cores() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Run(Settings):
-    """The machine, and how this run goes: what no stage's content depends on, and what several
-    stages share.
-    """
+    """The machine, and how this run goes: what no content depends on, and what stages share."""
 
     group = 'machine and run'
     device: str = setting('auto', 'auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
@@ -214,33 +220,53 @@ class Run(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Training(Settings):
-    """What every training is told."""
+    """The settings of every training."""
 
     pretrained: str = same_as(Run, 'pretrained')
     seed: int = same_as(Run, 'seed')
     precision: str = same_as(Run, 'precision')
 
 
+def _network(module: str) -> Any:
+    return setting(module, 'module with class Net (authors)', module=True)
+
+
+def _crop_size(side: int) -> Any:
+    return setting(side, 'side of the training crops, pixels (authors)', COUNT)
+
+
+def _batch_size(images: int) -> Any:
+    return setting(images, 'images a step (authors)', COUNT)
+
+
+def _epochs(number: int, flag: str) -> Any:
+    return setting(number, 'passes over the train list (authors)', COUNT, flag=flag)
+
+
+def _loss() -> Any:
+    return setting(None, 'module with a class Objective to learn instead of the published loss '
+                         '(ours)', recorded='changed', metavar='MODULE', module=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class CamTraining(Training):
     group, prefix = 'CAM', 'cam_'
-    network: str = setting('net.resnet50_cam', 'module with class Net (authors)', module=True)
-    crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
+    network: str = _network('net.resnet50_cam')
+    crop_size: int = _crop_size(512)
     resize_long: tuple[int, int] = setting((320, 640), 'long side of a training image, drawn '
                                                        'evenly, pixels (authors, fixed '
                                            'there)', COUNT, nargs=2, metavar=('LOW', 'HIGH'))
-    batch_size: int = setting(16, 'images a step (authors)', COUNT)
-    epochs: int = setting(5, 'passes over the train list (authors)', COUNT, flag='cam_num_epoches')
+    batch_size: int = _batch_size(16)
+    epochs: int = _epochs(5, 'cam_num_epoches')
     learning_rate: float = setting(0.1, 'of the backbone; ten times that for the classifier '
                                         '(authors)', RATE)
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
     backbone: str | None = setting(None, "module with a class Backbone in the place of CAM's and "
                                          "AMN's ResNet-50 (ours)",
-                                   later=True, flag='backbone', metavar='MODULE', module=True)
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', later=True,
-                               metavar='MODULE', module=True)
+                                   recorded='changed', flag='backbone', metavar='MODULE',
+                                   module=True)
+    loss: str | None = _loss()
 
     def check(self) -> None:
         low, high = self.resize_long
@@ -287,9 +313,9 @@ class SharedThresholds(Settings):
         '0.15)', THRESHOLD, metavar='0..1|auto')
 
 
-def _threshold(value: float, what: str, flag: str, instead: str) -> Any:
+def _threshold(value: float, what: str, flag: str, fallback: str) -> Any:
     return setting(value, f'{what} ({value:.2f}, published)', THRESHOLD, metavar='0..1|auto',
-                   flag=flag, instead=instead)
+                   flag=flag, fallback=fallback)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,8 +327,9 @@ class CamScore(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Seeds(Settings):
-    """Two thresholds of an activation: sure foreground above the first, sure background below the
-    second.
+    """The two thresholds of refined seeds.
+
+    Above the first a pixel of the activation is sure foreground, below the second sure background.
     """
 
     fg_thres: float | str
@@ -327,18 +354,27 @@ class CamSeeds(Seeds):
 
 
 @dataclasses.dataclass(frozen=True)
+class AmnSeeds(Seeds):
+    group, shown = 'refined seeds', 'AMN'
+    fg_thres: float | str = _threshold(0.45, "above it a pixel of AMN's seeds is sure foreground",
+                                       'amn_conf_fg_thres', 'conf_fg_thres')
+    bg_thres: float | str = _threshold(0.15, 'below it sure background', 'amn_conf_bg_thres',
+                                       'conf_bg_thres')
+
+
+@dataclasses.dataclass(frozen=True)
 class AmnTraining(Training):
     group, prefix = 'AMN', 'amn_'
-    network: str = setting('net.resnet50_amn', 'module with class Net (authors)', module=True)
-    crop_size: int = setting(512, 'side of the training crops, pixels (authors)', COUNT)
-    batch_size: int = setting(16, 'images a step (authors)', COUNT)
-    epochs: int = setting(5, 'passes over the train list (authors)', COUNT, flag='amn_num_epoches')
+    network: str = _network('net.resnet50_amn')
+    crop_size: int = _crop_size(512)
+    batch_size: int = _batch_size(16)
+    epochs: int = _epochs(5, 'amn_num_epoches')
     learning_rate: tuple[float, float] = setting((5e-6, 1e-4), 'of Adam (authors)', RATE, nargs=2,
                                                  metavar=('BACKBONE', 'HEAD'))
     weight_decay: float = setting(1e-4, 'of Adam, added to the gradient (authors)', RATE)
     eps: float = setting(0.4, 'label smoothing of the per-pixel loss; raise for flatter '
                               'activations, 0 for none (authors)',
-                         SHARE, flag='eps')
+                         FRACTION, flag='eps')
     label_conditioning: bool = setting(
         True, "multiply AMN's features by the encoded labels; False to see what that does, in "
               "training and in making "
@@ -348,9 +384,7 @@ class AmnTraining(Training):
                              'them, to see what the balance does (authors: always)', boolean,
                              nargs=None)
     backbone: str | None = same_as(CamTraining, 'backbone')
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', later=True,
-                               metavar='MODULE', module=True)
+    loss: str | None = _loss()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +393,7 @@ class AmnActivations(Settings):
 
     network: str = same_as(AmnTraining, 'network')
     backbone: str | None = same_as(CamTraining, 'backbone')
-    label_conditioning: bool = same_as(AmnTraining, 'label_conditioning', later=True)
+    label_conditioning: bool = same_as(AmnTraining, 'label_conditioning', recorded='changed')
     scales: tuple[float, ...] = same_as(CamActivations, 'scales')
     dtype: str = same_as(CamActivations, 'dtype')
     precision: str = same_as(Run, 'precision')
@@ -373,29 +407,18 @@ class AmnScore(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class AmnSeeds(Seeds):
-    group, shown = 'refined seeds', 'AMN'
-    fg_thres: float | str = _threshold(0.45, "above it a pixel of AMN's seeds is sure foreground",
-                                       'amn_conf_fg_thres', 'conf_fg_thres')
-    bg_thres: float | str = _threshold(0.15, 'below it sure background', 'amn_conf_bg_thres',
-                                       'conf_bg_thres')
-
-
-@dataclasses.dataclass(frozen=True)
 class IrnTraining(Training):
     group, prefix = 'IRN', 'irn_'
-    network: str = setting('net.resnet50_irn', 'module with class Net (authors)', module=True)
+    network: str = _network('net.resnet50_irn')
     crop_size: int = setting(512, 'side of the training crops, pixels; pairs of radius 10 need 73 '
                                   '(authors)', number(int, 73))
-    batch_size: int = setting(32, 'images a step (authors)', COUNT)
-    epochs: int = setting(3, 'passes over the train list (authors)', COUNT, flag='irn_num_epoches')
+    batch_size: int = _batch_size(32)
+    epochs: int = _epochs(3, 'irn_num_epoches')
     learning_rate: float = setting(0.1, 'of the edge head; ten times that for the displacement '
                                         'head (authors)', RATE)
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
-    loss: str | None = setting(None, 'module with a class Objective to learn instead of the '
-                                     'published loss (ours)', later=True,
-                               metavar='MODULE', module=True)
+    loss: str | None = _loss()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -421,7 +444,7 @@ class Walk(Settings):
 class PseudoMasks(Settings):
     group = 'random walk'
     bg_thres: float = setting(0.25, 'below it a pixel is background; raise for smaller objects '
-                                    '(authors)', SHARE,
+                                    '(authors)', FRACTION,
                               flag='sem_seg_bg_thres')
 
 
@@ -431,7 +454,7 @@ class InstanceMasks(Settings):
     network: str = same_as(IrnTraining, 'network')
     beta: float = same_as(Walk, 'beta')
     exp_times: int = same_as(Walk, 'exp_times')
-    bg_thres: float = setting(0.25, 'the same for the instance masks (authors)', SHARE,
+    bg_thres: float = setting(0.25, 'the same for the instance masks (authors)', FRACTION,
                               flag='ins_seg_bg_thres')
     canvas: int = same_as(Walk, 'canvas')
     precision: str = same_as(Run, 'precision')
@@ -495,9 +518,7 @@ class SegForm(Settings):
         return self.stride == '1x1'
 
     def as_trained(self, record: dict[str, Any]) -> 'SegForm':
-        """The form that the record beside the weights tells; this one's where it tells none (made
-        elsewhere).
-        """
+        """Return the form in the record beside the weights; this one's where it holds none."""
         stride_first = record.get('stride_first', self.stride_first)
         return dataclasses.replace(self, input=record.get('input', self.input),
                                    stride='1x1' if stride_first else '3x3',
@@ -524,7 +545,8 @@ class SegTraining(SegForm):
                                            "given; FILE may have "
                                      "kazuto1011/deeplab-pytorch's names (published: imagenet, and "
                                      "COCO's for the recipe "
-                                     'deeplab)', metavar='imagenet|none|FILE', instead='pretrained')
+                                     'deeplab)', metavar='imagenet|none|FILE',
+                                     fallback='pretrained')
     crop_size: int = setting(321, 'side of the training crops, pixels (published)', COUNT)
     batch_size: int = setting(10, 'images a step; 10 of 321 pixels through ResNet-101 take 13.7 '
                                   'GiB in fp32, 7.4 with '
@@ -555,25 +577,23 @@ class SegMaps(Settings):
     crf: bool = setting(False, 'refine by CRF too, into --seg_crf_out_dir, where the logits lie '
                                'meanwhile (0.15 MB an image of '
                         'VOC); both are scored (published figures are given with and without)',
-                        boolean, recorded=False)
+                        boolean, recorded='never')
     precision: str = same_as(Run, 'precision')
 
 
-def declared(cls: type[Settings]) -> Iterator[tuple[str, dataclasses.Field]]:
-    """(flag, field) of each setting whose flag `cls` declares; not those of the class that it
-    extends by more.
-    """
+def own_flags(cls: type[Settings]) -> Iterator[tuple[str, dataclasses.Field]]:
+    """Yield (flag, field) of each setting whose flag `cls` has, without those of its base class."""
     inherited = {field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
                  and base.group
                  for field in dataclasses.fields(base)}
     for field in dataclasses.fields(cls):
-        if field.metadata.get('declared', True) and field.name not in inherited:
+        if field.metadata.get('own_flag', True) and field.name not in inherited:
             yield flag_of(cls, field), field
 
 
 def add_flags(cls: type[Settings], add: Callable[..., argparse.Action]) -> None:
     """The flags that `cls` declares. add: a parser's or group's `add_argument`."""
-    for flag, field in declared(cls):
+    for flag, field in own_flags(cls):
         about = field.metadata
         options = {name: about[name] for name in ('nargs', 'choices', 'metavar')
                    if about.get(name) is not None}
@@ -584,21 +604,22 @@ def add_flags(cls: type[Settings], add: Callable[..., argparse.Action]) -> None:
             options['type'] = about['kind']
         default = (field.default if field.default is not dataclasses.MISSING
                    else field.default_factory())
-        default = (None if 'instead' in about else list(default) if isinstance(default, tuple)
+        default = (None if 'fallback' in about else list(default) if isinstance(default, tuple)
                    else default)
         add(f'--{flag}', default=default, help=about['help'], **options)
 
 
 def resolve(classes: tuple[type[Settings], ...], args: argparse.Namespace) -> None:
-    """Fill in, on the parsed command line, what a flag that is not given stands for: the flag of
-    both stages, the recipe's value, or the default.
+    """Fill in, on the parsed command line, what a flag that is not given stands for.
+
+    That is the flag of both stages, the recipe's value, or the default.
     """
     for cls in classes:
-        for flag, field in declared(cls):
+        for flag, field in own_flags(cls):
             if getattr(args, flag) is not None:
                 continue
-            if 'instead' in field.metadata:
-                given = getattr(args, field.metadata['instead'])
+            if 'fallback' in field.metadata:
+                given = getattr(args, field.metadata['fallback'])
                 setattr(args, flag, field.default if given is None else given)
             if 'recipes' in field.metadata:
                 value = field.metadata['recipes'][RECIPES.index(args.seg_recipe)]

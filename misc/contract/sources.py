@@ -1,6 +1,4 @@
-"""What a data set must offer (`Source`), without torch; how texts, lists and names are read, what a
-check finds, how some of many ids are told.
-"""
+"""What a data set must offer (`Source`), and how texts, lists and names are read. Without torch."""
 import abc
 import codecs
 import collections
@@ -10,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,12 +27,11 @@ TWO_COLUMNS = re.compile(rf'(.*?({"|".join(map(re.escape, NAMED_FILES))}))\s+\S.
 
 @dataclasses.dataclass
 class Check:
-    """What a source's `check` found for some images: ids by problem, and how many images show each
-    class.
+    """What a source's `check` found for some images: ids by problem, and images of each class.
 
     wrong: what must be mended before a stage runs, a line each with its remedy, whatever the images
-    asked for (those of
-    no image: `check(())`); notes: what need not be, likewise.
+      (those of no image: `check(())`).
+    notes: what need not be mended, likewise.
     """
 
     images: int
@@ -48,14 +45,20 @@ class Check:
 
 
 class Source(abc.ABC):
-    """A data set: all that a stage may ask of it. Another one offers the same, and no stage knows
-    the difference.
+    """A data set: all that a stage may ask of it.
 
-    Of the class: name; root_is: what --data_root is, for people; lists: the defaults of the flags
-    that name lists;
-    environment, usual: the variable and the folder that stand for --data_root. Of an object:
-    classes: the C names; palette:
-    uint8 (256, 3), the colours of label maps; root.
+    Of the class:
+    name: as --dataset has it.
+    root_is: what --data_root is, for people.
+    lists: the defaults of the flags that name lists.
+    environment, usual: the variable and the folder that stand for --data_root.
+    mask_values: value in the mask files -> label, where they hold other numbers than labels; values
+      that are not named become 255. None: the files hold labels.
+
+    Of an object:
+    classes: the C names.
+    palette: uint8 (256, 3), the colours of label maps.
+    root: the folder.
 
     What need not be offered has a default here: masks of single objects, an evaluation server,
     `check`.
@@ -68,6 +71,7 @@ class Source(abc.ABC):
     usual: ClassVar[str | None] = None
     # EXIF orientation is applied, and masks lie over photographs so
     upright: ClassVar[bool] = False
+    mask_values: ClassVar[dict[int, int] | None] = None
     # split -> where an evaluation server wants its label maps
     server_layout: ClassVar[dict[str, str]] = {}
     classes: tuple[str, ...]
@@ -85,16 +89,18 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def names(self, list_or_split: str | os.PathLike) -> list[str]:
-        """The ids of a list file (`parse_list` reads it), or of a split. Raises UserError where
-        there is neither, and should
-        where a listed image is not there: nothing else says so before the first stage."""
+        """Return the ids of a list file (`parse_list` reads it), or of a split.
+
+        Raises UserError where there is neither, and should where a listed image is not there:
+        nothing else says so before the first stage.
+        """
 
     def ids(self, listed: str | os.PathLike) -> list[str]:
-        """`names`; of LIST::N every N-th. Raises UserError where N is no number."""
-        name, colons, step = str(listed).partition('::')
-        if colons and not (step.isdecimal() and int(step)):
+        """Return `names`, of LIST::N every N-th. Raises UserError where N is no number."""
+        name, colons, every = str(listed).partition('::')
+        if colons and not (every.isdecimal() and int(every)):
             raise UserError(f'{listed}: every what-th image of {name}? LIST::100 is every 100th')
-        return self.names(listed) if not colons else self.names(name)[::int(step)]
+        return self.names(listed) if not colons else self.names(name)[::int(every)]
 
     @abc.abstractmethod
     def image_path(self, image_id: str) -> Path:
@@ -106,22 +112,25 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """Where the true label map lies (0 background, 1..C, 255 ignored); it may be missing: only
-        scores need it. Masks with other numbers must be written anew in these.
+        """Return where the true label map lies: 0 background, 1..C, 255 ignored, or `mask_values`.
+
+        It may be missing: only scores need it.
         """
 
     def object_mask_path(self, image_id: str) -> Path | None:
-        """Where the true instances lie, numbered from 1 (255 ignored); None where the data set has
-        none.
-        """
+        """Return where the true instances lie, numbered from 1 (255 ignored); None without any."""
         return None
 
+    def has_image(self, image_id: str) -> bool:
+        """Tell whether the photograph is there."""
+        return self.image_path(image_id).is_file()
+
     def check(self, ids: Iterable[str]) -> Check:
-        """What is there and what is missing for `ids`."""
+        """Return what is there and what is missing for `ids`."""
         ids = list(ids)
         found = Check(len(ids), [], [], [], [], np.zeros(self.n_classes, np.int64))
         for image_id in ids:
-            if not self.image_path(image_id).is_file():
+            if not self.has_image(image_id):
                 found.missing_image.append(image_id)
             if not self.mask_path(image_id).is_file():
                 found.missing_mask.append(image_id)
@@ -134,6 +143,20 @@ class Source(abc.ABC):
             if not present.any():
                 found.no_class.append(image_id)
         return found
+
+
+def renumbered(source: Any, values: np.ndarray) -> np.ndarray:
+    """Turn the values of a mask file into labels, by the `mask_values` of its source.
+
+    values: uint8 (H, W).
+    Returns uint8 (H, W); 255 for a value that is not named.
+    """
+    table = getattr(source, 'mask_values', None)  # a source need not derive from Source
+    if table is None:
+        return values
+    labels = np.full(256, 255, np.uint8)
+    labels[list(table)] = list(table.values())
+    return labels[values]
 
 
 @dataclasses.dataclass
@@ -153,13 +176,14 @@ class List:
 
 
 def some(ids: Sequence[str], most: int = 5) -> str:
-    """'a, b, c, d, e ...'"""
+    """Join the first ids for a message: 'a, b, c, d, e ...'."""
     return ', '.join(ids[:most]) + (' ...' if len(ids) > most else '')
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a file, UTF-8 or, with a byte-order mark, UTF-16, without that mark. Raises
-    UserError for anything else.
+    """Return the text of a file, UTF-8 or, with a byte-order mark, UTF-16, without that mark.
+
+    Raises UserError for anything else.
     """
     try:
         content = Path(path).read_bytes()
@@ -178,9 +202,7 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def same(name: str) -> str:
-    """The name in composed Unicode form: what is equal then is one name, whatever a system made of
-    it.
-    """
+    """Return a name in composed Unicode form: equal names are one, whatever system wrote them."""
     return name if name.isascii() else unicodedata.normalize('NFC', name)
 
 
@@ -190,9 +212,7 @@ def spelling(name: str) -> str:
 
 
 def looks(name: str) -> str:
-    """Equal for names that people take for one: that differ by case, Unicode form, width, blanks
-    alone.
-    """
+    """Return what is equal for names that differ by case, Unicode form, width or blanks alone."""
     return spelling(unicodedata.normalize('NFKC', name)).translate(JOINERS).casefold()
 
 
@@ -205,16 +225,15 @@ def as_on_disk(path: Path) -> Path:
 
 
 def is_photograph(name: str) -> bool:
-    """By its ending; names that begin with a dot are what systems leave beside photographs
-    (._a.jpg).
-    """
+    """Tell a photograph by its ending; not what systems leave beside photographs (._a.jpg)."""
     return os.path.splitext(name)[1].lower() in PHOTOGRAPHS and not name.startswith('.')
 
 
 def photographs_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """The photographs of a folder, sorted; what else lies in it that may be meant as one, as it is
-    told: other files, folders with the number of photographs in them, ._ files. Raises UserError
-    where it cannot be read.
+    """Return the photographs of a folder, sorted, and what else may be meant as one.
+
+    The latter are texts: other files, folders with the number of photographs in them, ._ files.
+      Raises UserError where the folder cannot be read.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -240,24 +259,25 @@ def without_ending(name: str, endings: Sequence[str] = NAMED_FILES) -> str:
 
 
 def read_list(path: str | os.PathLike) -> list[str]:
-    """`parse_list` where the images are not known: ids alone."""
+    """Return the ids of a list file where the images are not known."""
     return parse_list(path).ids
 
 
 def parse_list(path: str | os.PathLike,
                id_of: Callable[[str], str | None] = lambda name: None) -> List:
-    """An image a line: its id or file, with or without folder, as every system writes paths; a
-    mask's file after it is not read. Where each line ends in 1, 0 or -1, as in VOC's
+    """Read a list file, an image a line: its id or file, with or without folder.
+
+    A mask's file after it is not read. Where each line ends in 1, 0 or -1, as in VOC's
     ImageSets/Main, those with -1 are left out.
 
     id_of(name): the id of an image of that very name, if there is one: what is one as it stands is
-    nothing else. What is none comes back as it is written, without folder and ending. Raises
-    UserError for an empty list, and for an id twice.
+    nothing else. What is none comes back as it is written, without folder and ending.
+    Raises UserError for an empty list, and for an id twice.
     """
     written = [(number, same(line.strip().replace('\\', '/')))
                for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
     marks = [FLAGGED.fullmatch(line) for _, line in written]
-    if not all(marks) or any(_known(line, id_of) is not None for _, line in written):
+    if not all(marks) or any(_id_in(line, id_of) is not None for _, line in written):
         marks = [None] * len(written)
     found = List([], [])
     for (number, line), mark in zip(written, marks, strict=True):
@@ -265,10 +285,10 @@ def parse_list(path: str | os.PathLike,
             found.absent += 1
             continue
         line = mark[1] if mark is not None else line
-        image_id = _known(line, id_of)
+        image_id = _id_in(line, id_of)
         if image_id is None and (first := TWO_COLUMNS.fullmatch(line) or _twice(line)):
             line = first[1]
-            image_id = _known(line, id_of)
+            image_id = _id_in(line, id_of)
         found.ids.append(without_ending(line.rpartition('/')[2]) if image_id is None else image_id)
         found.lines.append(number)
     if not found.ids:
@@ -282,7 +302,7 @@ def parse_list(path: str | os.PathLike,
     return found
 
 
-def _known(line: str, id_of: Callable[[str], str | None]) -> str | None:
+def _id_in(line: str, id_of: Callable[[str], str | None]) -> str | None:
     """The id of what a line names, as it stands or without folder."""
     found = id_of(line)
     return id_of(line.rpartition('/')[2]) if found is None and '/' in line else found

@@ -1,5 +1,6 @@
-"""What a stage says of itself, once; and what a run gives it. Flags, checks, remedies, scores,
-report and the README's table are made from this.
+"""What a stage says of itself, once, and what a run gives it.
+
+Flags, checks, remedies, scores, report and the README's table are made from this.
 """
 import argparse
 import dataclasses
@@ -50,33 +51,43 @@ class Output:
 class Input:
     """A file or folder that a stage reads.
 
-    flag: names it; needed: False for what is read where it is there; when: whether this run reads
-    it; instead: the flag whose output is meant where this flag is not given.
+    flag: names it.
+    needed: False for what is read where it is there.
+    when: whether this run reads it.
+    fallback: the flag whose output is read where this flag is not given.
     """
 
     flag: str
     needed: bool = True
     when: Callable[[argparse.Namespace], bool] = _always
-    instead: str | None = None
+    fallback: str | None = None
     help: str = ''
 
-    def meant(self, args: argparse.Namespace) -> str:
+    def output_flag(self, args: argparse.Namespace) -> str:
         """The flag of the output that is read."""
-        if self.instead is not None and getattr(args, self.flag) == getattr(args, self.instead):
-            return self.instead
+        if self.fallback is not None and getattr(args, self.flag) == getattr(args, self.fallback):
+            return self.fallback
         return self.flag
+
+
+def _every_line(line: dict[str, Any]) -> bool:
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table of scores: `stage` of its lines in the scores file (of: which of them),
-    its title, and the published mIoU by data set.
+    """A line of the table of scores.
+
+    stage: what its lines in the scores file are named by.
+    title: for people.
+    published: data set -> mIoU.
+    matches: which of the lines of that stage are its.
     """
 
     stage: str
     title: str
     published: dict[str, float] = dataclasses.field(default_factory=dict)
-    of: Callable[[dict[str, Any]], bool] = lambda line: True
+    matches: Callable[[dict[str, Any]], bool] = _every_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +138,11 @@ class Stage:
 
     def inputs(self, args: argparse.Namespace, needed: bool = True) -> list[str]:
         """The flags of what this run reads: what it needs, or what it takes where it is there."""
-        return [each.meant(args) for each in self.reads if each.needed == needed
+        return [each.output_flag(args) for each in self.reads if each.needed == needed
                 and each.when(args)]
 
-    def told(self, args: argparse.Namespace) -> list[Settings]:
-        """Its settings, from the resolved command line."""
+    def settings_of(self, args: argparse.Namespace) -> list[Settings]:
+        """Return its settings, from the resolved command line."""
         return [cls.of(args) for cls in self.settings]
 
     def outputs(self, args: argparse.Namespace) -> list[str]:
@@ -155,8 +166,9 @@ class Stages(Sequence[Stage]):
         return next(stage for stage in self if stage.name == name)
 
     def with_more(self, more: Iterable[Stage]) -> 'Stages':
-        """These and `more`, each after the stage that it names. Raises UserError for names that are
-        taken or not there.
+        """Return these and `more`, each after the stage that it names.
+
+        Raises UserError for names that are taken or not there.
         """
         stages = list(self._stages)
         for stage in more:
@@ -171,9 +183,7 @@ class Stages(Sequence[Stage]):
         return Stages(stages)
 
     def outputs(self) -> dict[str, tuple[Stage, Output]]:
-        """flag -> the stage that writes it, and what it says of it; in pipeline order, one that two
-        write with the first.
-        """
+        """Return flag -> (stage, output), in pipeline order; of two that write it the first."""
         found: dict[str, tuple[Stage, Output]] = {}
         for stage in self:
             for output in stage.writes:
@@ -181,9 +191,7 @@ class Stages(Sequence[Stage]):
         return found
 
     def files(self) -> dict[str, str]:
-        """flag -> usual place below --work_dir, of every output that is written without being asked
-        for.
-        """
+        """Return flag -> usual place below --work_dir, of outputs that need not be asked for."""
         return {flag: output.path for flag, (_, output) in self.outputs().items() if output.kept}
 
     def rows(self) -> tuple[Row, ...]:

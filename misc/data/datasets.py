@@ -1,5 +1,4 @@
-"""torch Datasets over a source: training crops, scales, whole images; and the one way to read them
-in worker processes.
+"""Training crops, scales and whole images of a source, and the one way to read them in workers.
 
 Everything random comes from (seed, epoch, image), so that the items do not depend on the number of
 workers.
@@ -15,7 +14,7 @@ from torch.utils import data
 
 from misc import ending, imutils, torchutils
 from misc.contract.sources import Source
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError, log, unlock
 
 
@@ -27,10 +26,10 @@ class _Guarded(data.Dataset):
     def __init__(self, read: Callable[[Any], Any]):
         self.read = read
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, request: Any) -> Any:
         try:
             with ending.explained():
-                return self.read(key)
+                return self.read(request)
         except UserError as error:
             return error
 
@@ -60,15 +59,15 @@ class _ByPipe:
 
 
 def _from_pipe(array: np.ndarray) -> torch.Tensor:
-    if not _told:
-        _told.append(True)
+    if not _has_told:
+        _has_told.append(True)
         log.info('/dev/shm has no room for what workers read (a container is given more by '
                  '--shm-size 8g or --ipc=host): '
                  'they send it through pipes, which takes longer')
     return torch.from_numpy(array)
 
 
-_told: list[bool] = []
+_has_told: list[bool] = []
 
 
 def _handed_over(item: Any) -> Any:
@@ -89,17 +88,17 @@ def _handed_over(item: Any) -> Any:
     return item
 
 
-def read_ahead(read: Callable[[Any], Any], keys: Any, num_workers: int, *, batches: bool = False,
-               pin_memory: bool = False) -> Iterator[Any]:
-    """read(key) for each of `keys`, in order, by `num_workers` processes ahead of the caller (0:
-    here).
+def read_ahead(read: Callable[[Any], Any], requests: Any, num_workers: int, *,
+               batches: bool = False, pin_memory: bool = False) -> Iterator[Any]:
+    """Yield read(request) for each request, in order, by `num_workers` processes (0: here).
 
-    With batches=True `keys` are lists of keys, their items are dicts of arrays and numbers, and
-    those of each list come stacked, as tensors. A UserError is yielded in the place of its item (of
-    its batch). Raises UserError when the system kills a worker.
+    requests: what `read` takes (ids, pairs (epoch, index)); with batches=True lists of them: their
+      items are then dicts of arrays and numbers, and those of each list come stacked, as tensors.
+    A UserError is yielded in the place of its item (of its batch). Raises UserError when the system
+    kills a worker.
     """
-    options = {'batch_sampler': keys, 'collate_fn': _collate} if batches else \
-        {'sampler': keys, 'batch_size': None, 'collate_fn': _handed_over}
+    options = {'batch_sampler': requests, 'collate_fn': _collate} if batches else \
+        {'sampler': requests, 'batch_size': None, 'collate_fn': _handed_over}
     loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory,
                              **options, worker_init_fn=_in_worker,
                              multiprocessing_context=multiprocessing.get_context('fork')
@@ -133,9 +132,10 @@ def checked(item: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Lists of (epoch, index) for the steps `start`..`stop` of a training: each epoch shuffled from
-    (seed, epoch), its short last batch dropped. Batches are global: this process gets its share of
-    each.
+    """A batch sampler: lists of (epoch, index) for the steps `start`..`stop` of a training.
+
+    Each epoch is shuffled from (seed, epoch), its short last batch dropped. Batches are global:
+    this process gets its shard of each.
     """
 
     images: int
@@ -154,7 +154,7 @@ class Batches:
                                                          epoch]).permutation(self.images), epoch
             first = batch * self.batch_size
             yield [(epoch, int(index))
-                   for index in torchutils.share(order[first:first + self.batch_size])]
+                   for index in torchutils.shard(order[first:first + self.batch_size])]
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -181,18 +181,20 @@ class TrainingCrops:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """key: (epoch, index). Returns image (3, S, S), labels (C,), index, seed (for dropout),
-        label_map (s, s).
+    def __call__(self, request: tuple[int, int]) -> dict[str, Any]:
+        """Return image (3, S, S), labels (C,), index, dropout_seed, label_map (s, s).
+
+        request: (epoch, index).
         """
-        epoch, index = key
+        epoch, index = request
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
         image = imutils.read_of(self.source, image_id)
         label_map = None
         if self.label_dir is not None:
-            label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes,
-                                  self.label_remedy)
+            label_map = read_refined_seed(self.label_dir, image_id, image.shape[:2],
+                                          self.source.n_classes,
+                                          self.label_remedy)
         hw = imutils.scaled_hw(image.shape[:2], self._draw_scale(image.shape[:2], rng))
         image = imutils.resize(image, hw)
         flip = -1 if rng.random() < 0.5 else 1
@@ -200,12 +202,12 @@ class TrainingCrops:
         piece = imutils.normalize(image[:, ::flip][taken])
         item = {'image': imutils.to_chw(imutils.place(piece, placed, self.crop_size, 0)),
                 'labels': self.source.labels(image_id).astype(np.float32), 'index': index,
-                'seed': torchutils.image_seed(self.seed, epoch, image_id, 'dropout')}
+                'dropout_seed': torchutils.image_seed(self.seed, epoch, image_id, 'dropout')}
         if label_map is not None:
-            label_map = labels.resize(label_map, hw)[:, ::flip][taken]
-            label_map = imutils.place(label_map, placed, self.crop_size, labels.IGNORE)
+            label_map = label_maps.resize(label_map, hw)[:, ::flip][taken]
+            label_map = imutils.place(label_map, placed, self.crop_size, label_maps.IGNORE)
             side = (self.crop_size - 1) // self.label_stride + 1
-            item['label_map'] = labels.resize(label_map, (side, side)).astype(np.int64)
+            item['label_map'] = label_maps.resize(label_map, (side, side)).astype(np.int64)
         return item
 
     def _draw_scale(self, hw: tuple[int, int], rng: np.random.Generator) -> float:
@@ -215,12 +217,13 @@ class TrainingCrops:
 
 
 class SegmentationCrops:
-    """An augmented image and its label map, for the segmentation network
-    (kazuto1011/deeplab-pytorch).
+    """An augmented image and its label map, for the segmentation network.
 
-    Resized by one of `scales` to int(H*s) x int(W*s), bilinear and not smoothed, padded at the
-    right and bottom with the mean (label map: 255), a random crop, flipped. normalize: of
-    `imutils.INPUTS`.
+    As kazuto1011/deeplab-pytorch: resized by one of `scales` to int(H*s) x int(W*s), bilinear and
+    not smoothed, padded at the right and bottom with the mean (label map: 255), a random crop,
+    flipped.
+
+    normalize: of `imutils.INPUTS`.
     """
 
     def __init__(self, source: Source, ids: list[str], crop_size: int, seed: int, *,
@@ -233,30 +236,36 @@ class SegmentationCrops:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """key: (epoch, index). Returns image (3, S, S), label_map (S, S), index."""
-        epoch, index = key
+    def __call__(self, request: tuple[int, int]) -> dict[str, Any]:
+        """Return image (3, S, S), label_map (S, S), index.
+
+        request: (epoch, index).
+        """
+        epoch, index = request
         image_id = self.ids[index]
         rng = np.random.default_rng(torchutils.image_seed(self.seed, epoch, image_id))
         image = imutils.read_of(self.source, image_id)
-        label_map = read_seed(self.label_dir, image_id, image.shape[:2], self.source.n_classes,
-                              self.label_remedy)
+        label_map = read_refined_seed(self.label_dir, image_id, image.shape[:2],
+                                      self.source.n_classes,
+                                      self.label_remedy)
         scale = self.scales[rng.integers(len(self.scales))]
         hw = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
-        image, label_map = imutils.resize_bilinear(image, hw), labels.resize(label_map, hw)
+        image, label_map = imutils.resize_bilinear(image, hw), label_maps.resize(label_map, hw)
         top, left = (int(rng.integers(0, max(side - self.crop_size, 0) + 1)) for side in hw)
         flip = -1 if rng.random() < 0.5 else 1
         window = slice(top, top + self.crop_size), slice(left, left + self.crop_size)
         image = imutils.top_left(self.normalize(image[window]), self.crop_size, 0)[:, ::flip]
-        label_map = imutils.top_left(label_map[window], self.crop_size, labels.IGNORE)[:, ::flip]
+        label_map = imutils.top_left(label_map[window], self.crop_size,
+                                     label_maps.IGNORE)[:, ::flip]
         return {'image': imutils.to_chw(image), 'label_map': label_map.astype(np.int64),
                 'index': index}
 
 
 class WithoutDamaged:
-    """Training crops with another image, drawn from (seed, epoch, image), in the place of one that
-    cannot be decoded: the same for any number of workers and processes. `left_out` of an item is
-    the index of the latter, else -1.
+    """Training crops with another image in the place of one that cannot be decoded.
+
+    It is drawn from (seed, epoch, image), the same for any number of workers and processes.
+    `left_out` of an item is the index of the damaged one, else -1.
     """
 
     def __init__(self, crops: TrainingCrops | SegmentationCrops):
@@ -265,11 +274,11 @@ class WithoutDamaged:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __call__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __call__(self, request: tuple[int, int]) -> dict[str, Any]:
         """Raises UnreadableImage where no image can be decoded."""
-        epoch, index = key
+        epoch, index = request
         try:
-            return self.crops(key) | {'left_out': -1}
+            return self.crops(request) | {'left_out': -1}
         except imutils.UnreadableImage as error:
             first = error
         rng = np.random.default_rng(torchutils.image_seed(self.crops.seed, epoch, self.ids[index],
@@ -294,12 +303,13 @@ def damaged(source: Source, ids: list[str], num_workers: int) -> list[str]:
 
 
 def decodable(source: Source, ids: list[str], on_damaged: str, num_workers: int) -> list[str]:
-    """`ids`; where `on_damaged` is 'skip', without those whose photographs cannot be decoded.
+    """Return `ids`, without damaged photographs where `on_damaged` is 'skip'.
+
     Raises UserError where none is left.
     """
     if on_damaged != 'skip':
         return ids
-    gone = set(sum(torchutils.gather([damaged(source, list(torchutils.share(ids)), num_workers)]),
+    gone = set(sum(torchutils.gather([damaged(source, list(torchutils.shard(ids)), num_workers)]),
                    []))
     left = [image_id for image_id in ids if image_id not in gone]
     if not left:
@@ -307,33 +317,33 @@ def decodable(source: Source, ids: list[str], on_damaged: str, num_workers: int)
     return left
 
 
-def read_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int,
-              remedy: str) -> np.ndarray:
-    """The refined seed of an image of size `hw`. Raises UserError where it is missing, of another
-    size, or holds labels above the number of classes.
+def read_refined_seed(folder: str, image_id: str, hw: tuple[int, int], n_classes: int,
+                      remedy: str) -> np.ndarray:
+    """Read the refined seed of an image of size `hw`.
+
+    Raises UserError where it is missing, of another size, or holds labels above the number of
+    classes.
     """
-    path = labels.label_path(folder, image_id)
-    label_map = labels.load(path, remedy)
+    path = label_maps.label_path(folder, image_id)
+    label_map = label_maps.load(path, remedy)
     if label_map.shape != tuple(hw):
         raise UserError(f'{path}: {label_map.shape[0]} x {label_map.shape[1]}, its image is '
                         f'{hw[0]} x {hw[1]}: '
                         'made from another image; make it anew')
-    if label_map[label_map != labels.IGNORE].max(initial=0) > n_classes:
+    if label_map[label_map != label_maps.IGNORE].max(initial=0) > n_classes:
         raise UserError(f'{path}: holds labels above {n_classes}, the number of classes; make it '
                         f'anew')
     return label_map
 
 
 def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndarray]:
-    """The image as it is, cut or padded with 0 to its top-left size x size: image (3, S, S), labels
-    (C,).
-    """
+    """Return the top-left size x size of an image, padded with 0: image (3, S, S), labels (C,)."""
     image = imutils.normalize(imutils.read_of(source, image_id))
     return {'image': imutils.to_chw(imutils.top_left(image, size, 0)),
             'labels': source.labels(image_id).astype(np.float32)}
 
 
 def scaled_images(image: np.ndarray, scales: list[float]) -> list[torch.Tensor]:
-    """The image at each scale: normalised (1, 3, h_s, w_s)."""
+    """Return the image at each scale, normalised (1, 3, h_s, w_s)."""
     return [torch.from_numpy(imutils.to_chw(imutils.normalize(imutils.rescale(image, scale))))[None]
             for scale in scales]

@@ -1,6 +1,7 @@
-"""Tables of image-level labels as programs write them: which mark stands between columns, which
-between classes, headings, a column a class. No file is looked at but the table; `id_of` tells which
-images there are.
+"""Tables of image-level labels as programs write them.
+
+That is: which mark stands between columns, which between classes, headings, a column a class. No
+  file is looked at but the table; `id_of` tells which images there are.
 """
 import ast
 import csv
@@ -23,9 +24,7 @@ LOOKED_AT = 1000  # rows that tell how a table is written
 
 
 class Row(NamedTuple):
-    """A row: its line, its image as it is written, its classes; what is wrong with it, if there is
-    something.
-    """
+    """A row: its line, its image as it is written, its classes, and what is wrong with it."""
 
     line: int
     image: str
@@ -42,10 +41,12 @@ class Broken(ValueError):
 
 
 def rows_of(text: str, id_of: Callable[[str], str | None], layout: str,
-            known: frozenset[str] = frozenset()) -> Iterator[Row]:
-    """The rows of a table, without headings and empty rows. layout: what a row should be, for what
-    is told of one that is not; known: names of classes that a whole cell may be, whatever marks
-    they hold. Raises Broken.
+            classes: frozenset[str] = frozenset()) -> Iterator[Row]:
+    """Yield the rows of a table, without headings and empty rows.
+
+    layout: what a row should be, for the problem of one that is not.
+    classes: names of classes that a whole cell may be, whatever marks they hold.
+    Raises Broken.
     """
     mark, table = _parted(text, id_of)
     if table and len(table[0][1]) > 2 and not any(id_of(cells[0].strip())
@@ -81,7 +82,7 @@ def rows_of(text: str, id_of: Callable[[str], str | None], layout: str,
                                                    f'for an image without a class')
         else:
             if cell not in split:
-                split[cell] = _names_in(cell.strip(), mark, known)
+                split[cell] = _names_in(cell.strip(), mark, classes)
             yield Row(line, image.strip(), split[cell])
 
 
@@ -144,11 +145,11 @@ def _has_a_column_a_class(heading: list[str], rows: list[tuple[int, list[str]]],
                     for _, cells in rows))
 
 
-def _names_in(cell: str, mark: str, known: frozenset[str]) -> tuple[str, ...]:
+def _names_in(cell: str, mark: str, classes: frozenset[str]) -> tuple[str, ...]:
     """The names in a cell: between ; or |, in a list as Python or JSON prints it, or, where the
     comma does not part columns, between commas.
     """
-    if cell in known:
+    if cell in classes:
         return (cell,)
     if cell[:1] in tuple('[({') and cell[-1:] in tuple('])}'):
         for read in (json.loads, ast.literal_eval):

@@ -13,7 +13,7 @@ from matplotlib import ft2font
 from PIL import Image, ImageDraw, ImageFont, features
 
 from misc import imutils
-from misc.files.labels import IGNORE
+from misc.files.label_maps import IGNORE
 from misc.pyutils import atomic_path, log
 
 # pixels along a row from one light line to the next; half of it is light, half dark

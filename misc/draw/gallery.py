@@ -21,7 +21,7 @@ from misc import imutils
 from misc.contract.sources import Source
 from misc.data import datasets
 from misc.draw import drawing
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.pyutils import UserError, atomic_path
 from misc.score import scores
 
@@ -75,9 +75,10 @@ def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
             if activations.exists(method.folder, image_id):
                 made[method.name] = activations.load(method.folder, image_id).without_background()
                 _check_activation(made[method.name], method, image_id, hw, source.n_classes)
-        elif labels.exists(method.folder, image_id):
-            made[method.name] = datasets.read_seed(method.folder, image_id, hw, source.n_classes,
-                                                   'it was there before')
+        elif label_maps.exists(method.folder, image_id):
+            made[method.name] = datasets.read_refined_seed(method.folder, image_id, hw,
+                                                           source.n_classes,
+                                                           'it was there before')
     return Parts(image, truth, made)
 
 
@@ -136,7 +137,7 @@ def _occurring(made: activations.Activation | np.ndarray) -> list[int]:
     """Labels but background and ignored."""
     if isinstance(made, activations.Activation):
         return (made.keys + 1).tolist()
-    return [label for label in np.unique(made).tolist() if label not in (0, labels.IGNORE)]
+    return [label for label in np.unique(made).tolist() if label not in (0, label_maps.IGNORE)]
 
 
 def shape(method: Method, n_classes: int) -> tuple[int, ...]:

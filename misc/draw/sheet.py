@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from misc import imutils
-from misc.contract.sources import Source
+from misc.contract.sources import Source, renumbered
 from misc.contract.stages import Stage
 from misc.draw import drawing
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 
 
 class Column(NamedTuple):
@@ -49,7 +49,8 @@ def draw(source: Source, ids: Sequence[str], columns: Sequence[Column]) -> np.nd
         image = imutils.read_of(source, image_id)
         rows.append([image, *(_picture(source, image, image_id, each) for each in columns)])
         if path.is_file():
-            rows[-1].append(drawing.overlay_labels(image, labels.load(path), source.palette))
+            true = renumbered(source, label_maps.load(path))
+            rows[-1].append(drawing.overlay_labels(image, true, source.palette))
         titles.append(', '.join(np.array(source.classes)[source.labels(image_id)]))
     headings = ['image', *(each.title for each in columns), *(['truth'] if masked else [])]
     return drawing.contact_sheet(rows, headings, row_titles=titles)
@@ -59,5 +60,5 @@ def _picture(source: Source, image: np.ndarray, image_id: str, of: Column) -> np
     if of.kind == 'activation':
         planes = activations.load(of.folder, image_id, of.remedy).without_background().high_res
         return drawing.overlay_activation(image, planes.max(0, initial=0))
-    mask = labels.load(labels.label_path(of.folder, image_id), of.remedy)
+    mask = label_maps.load(label_maps.label_path(of.folder, image_id), of.remedy)
     return drawing.overlay_labels(image, mask, source.palette)

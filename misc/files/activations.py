@@ -27,8 +27,11 @@ _RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module's name differs between 
 
 
 class Activation(NamedTuple):
-    """keys (K,), strided (K, h4, w4), high_res (K, H, W): arrays, or planes as tensors where they
-    were computed.
+    """The activation of one image: arrays, or planes as tensors where they were computed.
+
+    keys: (K,), the classes present.
+    strided: (K, h4, w4).
+    high_res: (K, H, W).
     """
 
     keys: np.ndarray
@@ -48,8 +51,11 @@ class Activation(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """The random walk of one image: `keys` int64 (K,), `walked` float32 (K, h, w) at stride 4, `hw`
-    int64 (2,), the size (H, W) of the image.
+    """The random walk of one image.
+
+    keys: int64 (K,).
+    walked: float32 (K, h, w) at stride 4.
+    hw: int64 (2,), the size (H, W) of the image.
     """
 
     keys: np.ndarray
@@ -63,9 +69,11 @@ def activation_path(folder: str | os.PathLike, image_id: str) -> Path:
 
 def save(folder: str | os.PathLike, image_id: str, activation: Activation,
          dtype: str = 'float32') -> None:
-    """Write ID.npz, planes as `dtype` ('float32', 'float16', 'uint8': values in 0..1, and `strided`
-    as float16). Called behind
-    the network: that need not wait for a GPU."""
+    """Write ID.npz, planes as `dtype` ('float32', 'float16' or 'uint8').
+
+    uint8 is for values in 0..1, and stores `strided` as float16. Called behind the network: that
+    need not wait for a GPU.
+    """
     keys, strided, high_res = activation.on_host()
     if dtype == 'uint8':
         _write(folder, image_id, Activation(keys, strided.astype(np.float16),
@@ -104,8 +112,9 @@ def exists(folder: str | os.PathLike, image_id: str) -> bool:
 
 
 def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here') -> Activation:
-    """Read ID.npz, else the authors' ID.npy. Raises UserError, with `remedy`, where there is none
-    or it is broken.
+    """Read ID.npz, else the authors' ID.npy.
+
+    Raises UserError, with `remedy`, where there is none or it is broken.
     """
     path = existing_path(folder, image_id)
     if path.suffix == '.npy':
@@ -115,8 +124,9 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
 
 def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int],
              remedy: str) -> Activation:
-    """The activation of an image of size `hw`, without background. Raises UserError where it is of
-    another size, too.
+    """Read the activation of an image of size `hw`, without background.
+
+    Raises UserError where it is of another size, too.
     """
     activation = load(folder, image_id, remedy).without_background()
     strided = tuple((side - 1) // 4 + 1 for side in hw)
@@ -135,8 +145,10 @@ def class_planes(folder: str | os.PathLike, image_id: str,
 
 def load_walked(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed here',
                 hw: tuple[int, int] | None = None) -> Walked:
-    """Read ID.npz of the random walk. Raises UserError, with `remedy`, where there is none, it is
-    broken, or, where `hw` is told, of an image of another size.
+    """Read ID.npz of the random walk.
+
+    Raises UserError, with `remedy`, where there is none, it is broken, or, where `hw` is given, of
+    an image of another size.
     """
     path = activation_path(folder, image_id)
     stored = _read(path, Walked, remedy)

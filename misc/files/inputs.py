@@ -55,8 +55,10 @@ _contents: dict[tuple[str, tuple[int, ...]], str] = {}  # (path, stat) -> conten
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Files of another folder that an output is made from: where(folder, id) is the path; remedy:
-    what makes them.
+    """Files of another folder that an output is made from.
+
+    where: (folder, id) -> path.
+    remedy: what makes them.
     """
 
     folder: str
@@ -87,38 +89,40 @@ class Inputs:
         except UserError:
             return None
 
-    def told(self, changed: dict[str, list[str]]) -> str:
-        """'labels of 2 images: a.jpg, d.jpg; photographs of 1 image: c.jpg'"""
+    def describe(self, changed: dict[str, list[str]]) -> str:
+        """Return changes in words: 'labels of 2 images: a.jpg, d.jpg; photographs of ...'."""
         return '; '.join(f'{PLURAL.get(name, name)} of {len(ids)} image{"s" * (len(ids) > 1)}: '
                          + some([f'{image_id}{self.source.image_path(image_id).suffix}'
                                  for image_id in ids])
                          for name, ids in changed.items())
 
 
-class Known:
-    """Lines, and the stats of the files at the time; both by id."""
+class Snapshot:
+    """What images were made from, and how their files looked then.
+
+    lines: id -> line of _inputs.jsonl.
+    stats: id -> name of the input -> stat of its file.
+    """
 
     def __init__(self, lines: dict[str, Line] | None = None,
                  stats: dict[str, dict[str, Stat]] | None = None):
         self.lines, self.stats = lines or {}, stats or {}
 
-    def now(self, inputs: Inputs, ids: Iterable[str]) -> 'Known':
-        """The same of the present: content is read of files whose stat is another one than what is
-        known here.
-        """
-        result, unread = Known(), []
+    def current(self, inputs: Inputs, ids: Iterable[str]) -> 'Snapshot':
+        """Take the snapshot of today; files whose stat is as in this one are not read again."""
+        result, unread = Snapshot(), []
         for image_id in ids:
             line, stats = {}, {}
             if inputs.labelled and (labels := inputs.labels(image_id)) is not None:
                 line['labels'] = labels
-            known, seen = self.lines.get(image_id, {}), self.stats.get(image_id, {})
+            stored, seen = self.lines.get(image_id, {}), self.stats.get(image_id, {})
             for name, path in inputs.paths(image_id).items():
                 stat = _stat(path)
                 if stat is None:
                     continue  # who reads it says so
-                if name in known and seen.get(name) == stat:
+                if name in stored and seen.get(name) == stat:
                     stats[name] = stat
-                    line[name] = _contents[str(path), tuple(stat)] = known[name]
+                    line[name] = _contents[str(path), tuple(stat)] = stored[name]
                 else:
                     unread.append((line, stats, name, path))
             result.lines[image_id], result.stats[image_id] = line, stats
@@ -133,17 +137,17 @@ class Known:
                 stats[name] = stat
         return result
 
-    def changed(self, now: 'Known') -> dict[str, list[str]]:
-        """Name of the input -> the ids of which it differs, of what both know."""
+    def changed(self, other: 'Snapshot') -> dict[str, list[str]]:
+        """Return name of the input -> ids of the images of which it differs, of what both hold."""
         found: dict[str, list[str]] = {}
-        for image_id, line in now.lines.items():
+        for image_id, line in other.lines.items():
             old = self.lines.get(image_id, {})
             for name in line.keys() & old.keys():
                 if line[name] != old[name]:
                     found.setdefault(name, []).append(image_id)
         return {name: found[name] for name in sorted(found)}
 
-    def update(self, other: 'Known') -> None:
+    def update(self, other: 'Snapshot') -> None:
         self.lines |= other.lines
         self.stats |= other.stats
 
@@ -181,26 +185,27 @@ def _look(path: Path) -> tuple[str | None, Stat | None]:
     return _contents[key], stat
 
 
-def read_known(path: Path, lock: Path) -> Known:
-    """What _inputs.jsonl (or its like beside weights) and the lock file tell; nothing where they
-    are not there.
+def read_snapshot(path: Path, lock: Path) -> Snapshot:
+    """Read the snapshot in _inputs.jsonl (or its like beside weights) and the lock file.
+
+    It is empty where they are not there.
     """
     lines = {line.pop('image'): line for line in _lines(path)}
     try:
         stats = json.loads(read_lock(lock) or '{}')
     except ValueError:  # a run was killed while it wrote it: the contents are read again
         stats = {}
-    return Known(lines, stats)
+    return Snapshot(lines, stats)
 
 
-def write_known(path: Path, lock: Path, known: Known) -> None:
-    """Write both, in the order of `known`."""
+def write_snapshot(path: Path, lock: Path, stored: Snapshot) -> None:
+    """Write both, in the order of the snapshot."""
     text = ''.join(json.dumps({'image': image_id} | line) + '\n'
-                   for image_id, line in known.lines.items())
+                   for image_id, line in stored.lines.items())
     if not path.is_file() or path.read_bytes() != text.encode():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding='utf-8')
-    write_lock(lock, json.dumps(known.stats))
+    write_lock(lock, json.dumps(stored.stats))
 
 
 def _lines(path: Path) -> list[Line]:
@@ -221,7 +226,7 @@ def _lines(path: Path) -> list[Line]:
 
 
 def digest_of(lines: dict[str, Line]) -> str:
-    """16 hex digits that tell the inputs of a list apart; its order counts."""
+    """Digest the lines of a list of images, in its order, to 16 hex digits."""
     total = hashlib.sha256()
     for image_id, line in lines.items():
         total.update(json.dumps([image_id, line], sort_keys=True).encode())
@@ -237,21 +242,25 @@ class Made:
         self._notes = f'{self.lock.stem}.inputs.'  # beginning of the names of what processes note
 
     def open(self, recorded: bool) -> None:
-        """Remove the outputs whose inputs have changed, so that they are made anew. recorded: the
-        folder has a record of its settings. Raises UserError where that would be most of a large
-        folder, and where a folder that is read is not up to date.
+        """Remove the outputs whose inputs have changed, so that they are made anew.
+
+        recorded: whether the folder has a record of its settings.
+        Raises UserError where that would be most of a large folder, and where a folder that is read
+        is not up to date.
         """
         self._put_together()
-        known = read_known(self.path, self.lock)
+        stored = read_snapshot(self.path, self.lock)
         there = [image_id for image_id in self.ids
                  if any(map(os.path.exists, self._outputs(image_id)))]
-        now = known.now(self.inputs, [image_id for image_id in there if image_id in known.lines])
-        changed = known.changed(now)
+        now = stored.current(self.inputs,
+                             [image_id for image_id in there if image_id in stored.lines])
+        changed = stored.changed(now)
         check_parts(self.inputs, self.ids)
         anew = {image_id for ids in changed.values() for image_id in ids}
-        told = self.inputs.told(changed)
+        described = self.inputs.describe(changed)
         if len(anew) > max(FEW, len(now.lines) / 2):
-            raise UserError(f'{self.folder} was made from other inputs ({told}): --overwrite makes '
+            raise UserError(f'{self.folder} was made from other inputs ({described}): --overwrite '
+                            f'makes '
                             f'it anew, or name another '
                             'folder, or the data that it was made from')
         unknown = len(there) - len(now.lines)
@@ -266,14 +275,14 @@ class Made:
         if anew:
             log.info('%s: %d of %d images are made anew, because what they were made from has '
                      'changed: %s', self.folder,
-                     len(anew), len(self.ids), told)
+                     len(anew), len(self.ids), described)
         fresh = {image_id: stats for image_id, stats in now.stats.items() if image_id not in anew}
-        if any(known.stats.get(image_id) != stats for image_id, stats in fresh.items()):
-            write_lock(self.lock, json.dumps(known.stats | fresh))
+        if any(stored.stats.get(image_id) != stats for image_id, stats in fresh.items()):
+            write_lock(self.lock, json.dumps(stored.stats | fresh))
 
     def note(self, image_id: str) -> None:
         """Write down what the output of an image is made from. Called before any of it is read."""
-        now = Known().now(self.inputs, [image_id])
+        now = Snapshot().current(self.inputs, [image_id])
         append_json_line(
             self.folder.with_name(f'{self._notes}{torchutils.world()[0]}.{os.getpid()}'),
             {'image': image_id} | now.lines[image_id] | {'stat': now.stats[image_id]})
@@ -302,31 +311,32 @@ class Made:
         notes = sorted(self.folder.parent.glob(f'{self._notes}*'))
         if not notes:
             return
-        known = read_known(self.path, self.lock)
+        stored = read_snapshot(self.path, self.lock)
         for path in notes:
             for line in _lines(path):
                 image_id, stats = line.pop('image'), line.pop('stat')
-                known.update(Known({image_id: line}, {image_id: stats}))
-        known.lines = dict(sorted(known.lines.items()))
-        write_known(self.path, self.lock, known)
+                stored.update(Snapshot({image_id: line}, {image_id: stats}))
+        stored.lines = dict(sorted(stored.lines.items()))
+        write_snapshot(self.path, self.lock, stored)
         for path in notes:
             with writing(path):
                 path.unlink()
 
 
 def changes(folder: str | os.PathLike, source: Any, ids: Iterable[str]) -> str:
-    """What has changed of labels and photographs since the files in a folder that is read were
-    made, in words; nothing where nothing has.
+    """Return in words what has changed since the files of a folder that is read were made.
+
+    That is labels and photographs; '' where nothing has.
     """
     inputs, folder = Inputs(source), Path(folder)
-    known = read_known(folder / FOLDER_INPUTS, lock_path(folder))
-    return inputs.told(known.changed(known.now(inputs, [image_id for image_id in ids
-                                                        if image_id in known.lines])))
+    stored = read_snapshot(folder / FOLDER_INPUTS, lock_path(folder))
+    return inputs.describe(stored.changed(stored.current(inputs, [image_id for image_id in ids
+                                                                  if image_id in stored.lines])))
 
 
 def check_parts(inputs: Inputs, ids: Iterable[str]) -> None:
     """Raises UserError where a folder that is read is not up to date itself."""
     for part in inputs.parts.values():
-        told = changes(part.folder, inputs.source, ids)
-        if told:
-            raise UserError(f'{part.folder} was made from other inputs ({told}): {part.remedy}')
+        changed = changes(part.folder, inputs.source, ids)
+        if changed:
+            raise UserError(f'{part.folder} was made from other inputs ({changed}): {part.remedy}')

@@ -1,5 +1,4 @@
-"""What made a folder or a weights file: written beside it, compared before anything is added to it
-or made from it.
+"""What made a folder or a weights file: a record beside it, compared before it is added to or read.
 
 What counts is what changes a file's content: settings and the weights, not lists, workers, device
 or paths.
@@ -17,20 +16,18 @@ from misc.pyutils import UserError, lock, lock_path, log, remove_unfinished, wri
 
 ELSEWHERE = 'name another folder (by its own flag, or --work_dir)'
 FOLDER_RECORD = '_settings.json'
-TOLD = 8  # entries of a list that an error tells
+NAMED = 8  # entries of a list that an error names
 
 
-def fingerprint(settings: dict[str, Any]) -> str:
-    """16 hex digits that tell settings apart."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+def fingerprint(record: dict[str, Any]) -> str:
+    """Digest a record to 16 hex digits."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def made_by(folder: str | os.PathLike) -> str:
-    """Fingerprint of the record of a folder that is an input here; 'unknown' where it was made
-    elsewhere.
-    """
-    settings = _read(Path(folder) / FOLDER_RECORD)
-    return 'unknown' if settings is None else fingerprint(settings)
+    """Return the fingerprint of the record of a folder; 'unknown' where it was made elsewhere."""
+    record = _read(Path(folder) / FOLDER_RECORD)
+    return 'unknown' if record is None else fingerprint(record)
 
 
 def beside_weights(weights: str | os.PathLike, ending: str) -> Path:
@@ -43,10 +40,10 @@ def weights_record(weights: str | os.PathLike) -> Path:
     return beside_weights(weights, '.json')
 
 
-def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: tuple[str, ...],
+def open_folder(folder: str | os.PathLike, record: dict[str, Any], suffixes: tuple[str, ...],
                 overwrite: bool, only_own: bool = False, inputs: Inputs | None = None,
                 ids: Sequence[str] = ()) -> Made:
-    """Make `folder` ready for files ID + one of `suffixes` made with `settings` from `inputs`.
+    """Make `folder` ready for files ID + one of `suffixes`, made from `inputs` as `record` says.
 
     With overwrite, files of an earlier run are removed, those without a record (made elsewhere)
     too, unless `only_own`: then that raises UserError. Else raises UserError where they were made
@@ -57,7 +54,7 @@ def open_folder(folder: str | os.PathLike, settings: dict[str, Any], suffixes: t
     folder = Path(folder)
     made = Made(folder, inputs, ids, suffixes)
     if torchutils.is_main():
-        recorded = _open_folder(folder, settings, made, overwrite, only_own)
+        recorded = _open_folder(folder, record, made, overwrite, only_own)
         if inputs is not None:
             made.open(recorded)
     torchutils.wait_for_all()
@@ -69,16 +66,16 @@ def lock_folder(folder: Path) -> None:
     lock(lock_path(folder), f'{folder}')
 
 
-def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: bool,
+def _open_folder(folder: Path, record: dict[str, Any], made: Made, overwrite: bool,
                  only_own: bool) -> bool:
     """Whether the folder has a record."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder}: a file stands where the output folder should be')
     lock_folder(folder)
-    settings = as_stored(settings)
-    record = folder / FOLDER_RECORD
-    old = _read(record)
-    if old is not None and old.get('stage', settings['stage']) != settings['stage']:
+    record = as_stored(record)
+    path = folder / FOLDER_RECORD
+    old = _read(path)
+    if old is not None and old.get('stage', record['stage']) != record['stage']:
         raise UserError(f'{folder} holds what {old["stage"]} made: {ELSEWHERE}')
     folders = made.folders()
     for each in folders:
@@ -90,37 +87,47 @@ def _open_folder(folder: Path, settings: dict[str, Any], made: Made, overwrite: 
             raise UserError(f'{folder} holds {len(there)} files without a record of their settings '
                             f'(made elsewhere), which '
                             f'--overwrite would delete: {ELSEWHERE}')
-        for path in there:
-            with writing(path):
+        for file in there:
+            with writing(file):
                 # the record stays until all are gone: a run stopped here leaves nothing that looks
                 # new
-                path.unlink()
+                file.unlink()
         made.remove()
     elif there:
         if old is None:
             log.info('%s: %d files without a record of their settings (made elsewhere) are used',
                      folder, len(there))
             return False
-        if with_later(old, settings) != settings:
-            raise UserError(f'{folder} was made with other settings ({difference(old, settings)}): '
+        if completed(old, record) != record:
+            raise UserError(f'{folder} was made with other settings ({difference(old, record)}): '
                             f'--overwrite makes '
                             f'it anew, or {ELSEWHERE}')
         return True
-    write_json(record, settings)
+    write_json(path, record)
     return True
 
 
-def with_later(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`old`, with what an earlier version did not record as `new` has it."""
+def completed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the record `old`, with what an earlier version did not record as in `new`.
+
+    So for a digest of the code by another scheme (`code`, before its first ':').
+    """
+    if 'code' in old and 'code' in new and scheme_of(old['code']) != scheme_of(new['code']):
+        old = {name: value for name, value in old.items() if name != 'code'}
     return {name: new[name] for name in ('classes', 'code') if name in new} | old
 
 
-def is_of(folder: str | os.PathLike, settings: dict[str, Any]) -> bool:
+def scheme_of(digest: str) -> str:
+    """Return the number of the scheme that a digest of code was made by; '' for the first."""
+    return digest.rpartition(':')[0]
+
+
+def is_of(folder: str | os.PathLike, record: dict[str, Any]) -> bool:
     """Whether the record of `folder` holds these very settings, all of them known."""
     old = _read(Path(folder) / FOLDER_RECORD)
-    settings = as_stored(settings)
-    return (old is not None and with_later(old, settings) == settings
-            and 'unknown' not in settings.values())
+    record = as_stored(record)
+    return (old is not None and completed(old, record) == record
+            and 'unknown' not in record.values())
 
 
 def read_folder(folder: str | os.PathLike) -> dict[str, Any] | None:
@@ -128,26 +135,27 @@ def read_folder(folder: str | os.PathLike) -> dict[str, Any] | None:
     return _read(Path(folder) / FOLDER_RECORD)
 
 
-def setting(folder: str | os.PathLike, name: str, default: Any) -> Any:
-    """What `folder` was made with; `default` where it has no record of it (made elsewhere)."""
+def recorded(folder: str | os.PathLike, name: str, default: Any) -> Any:
+    """Return a setting that `folder` was made with; `default` where its record has none."""
     return (_read(Path(folder) / FOLDER_RECORD) or {}).get(name, default)
 
 
-def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` as they come back from JSON (tuples become lists)."""
-    return json.loads(json.dumps(settings))
+def as_stored(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record as it comes back from JSON (tuples become lists)."""
+    return json.loads(json.dumps(record))
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """'name: was OLD, now NEW' for each setting that differs; of long lists (classes) the first
-    entry that does.
+    """Return 'name: was OLD, now NEW' for each setting that differs.
+
+    Of long lists (classes) the first entry that does.
     """
     return '; '.join(f'{name}: {_was_and_is(old.get(name, "not set"), new.get(name, "not set"))}'
                      for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
 
 
 def _was_and_is(old: Any, new: Any) -> str:
-    if not (isinstance(old, list) and isinstance(new, list) and max(len(old), len(new)) > TOLD):
+    if not (isinstance(old, list) and isinstance(new, list) and max(len(old), len(new)) > NAMED):
         return f'was {old}, now {new}'
     if len(old) != len(new):
         return f'were {len(old)}, now {len(new)}'
@@ -156,10 +164,10 @@ def _was_and_is(old: Any, new: Any) -> str:
 
 
 def check_classes(path: str | os.PathLike, classes: Sequence[str]) -> None:
-    """Raises UserError where the record of a folder or of weights tells that it was made for other
-    classes.
+    """Raise UserError where a folder or weights were made for other classes.
 
-    What has no record (made elsewhere), or no classes in it (IRN's weights), serves any.
+    Their record tells. What has no record (made elsewhere), or no classes in it (IRN's weights),
+    serves any.
     """
     folder = Path(path).is_dir()
     theirs = (_read(Path(path) / FOLDER_RECORD if folder else weights_record(path))

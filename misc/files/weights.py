@@ -1,6 +1,4 @@
-"""Weights in and out: ImageNet's for a backbone, checkpoints of the three networks, the authors'
-among them.
-"""
+"""Weights in and out: ImageNet's for a backbone, checkpoints of the networks, the authors' too."""
 import hashlib
 import io
 import os
@@ -31,8 +29,9 @@ TORCHVISION = {'resnet50': ('ResNet50_Weights', 'resnet50-0676ba61.pth'),
 
 
 def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """A state dict from a file, on the CPU, through weights_only=True. Raises UserError for
-    anything else.
+    """Read a state dict from a file, on the CPU, through weights_only=True.
+
+    Raises UserError for anything else.
     """
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
@@ -48,9 +47,7 @@ def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 
 def save_state(net: nn.Module, path: str | os.PathLike) -> None:
-    """The network's state dict, on the CPU, written atomically; the same weights give the same
-    bytes.
-    """
+    """Write the network's state dict, on the CPU, atomically; equal weights give equal bytes."""
     # whatever layout it has
     state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
              for key, value in net.state_dict().items()}
@@ -58,8 +55,10 @@ def save_state(net: nn.Module, path: str | os.PathLike) -> None:
 
 
 def write(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """torch.save, atomically, by way of the memory: torch writes a file's name into it, and tells
-    of a full disk by a RuntimeError. Raises UserError when the disk refuses.
+    """Write `content` as torch.save does, atomically, by way of the memory.
+
+    torch writes a file's name into it, and tells of a full disk by a RuntimeError. Raises UserError
+    when the disk refuses.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -119,9 +118,11 @@ def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor
 
 
 def torchvision_name(key: str) -> str:
-    """A tensor's name in kazuto1011/deeplab-pytorch's files (Caffe's weights, converted) ->
-    torchvision's; any other name as
-    it is. Ours, by that code's modules: none of its files was at hand to try it on."""
+    """Return torchvision's name of a tensor that kazuto1011/deeplab-pytorch's files name `key`.
+
+    Those are Caffe's weights, converted; any other name comes back as it is. Ours, by that code's
+    modules: none of its files was at hand to try it on.
+    """
     found = CONVERTED.fullmatch(key)
     if not found:
         return key
@@ -134,9 +135,7 @@ def torchvision_name(key: str) -> str:
 
 
 def check_pretrained(choice: str) -> None:
-    """Raises UserError, before any work is done, for a `choice` of `load_pretrained` that cannot be
-    there.
-    """
+    """Raise UserError, before any work is done, for a `choice` that cannot be loaded."""
     if choice == 'imagenet':
         _torchvision_weights()
     elif choice != 'none' and not Path(choice).is_file():
@@ -167,7 +166,7 @@ def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
 
 
 def existing(path: str | os.PathLike) -> Path | None:
-    """`path`, or `path` + '.pth' (the authors' double ending), whichever is there."""
+    """Return `path`, or `path` + '.pth' (the authors' double ending), whichever is there."""
     for candidate in (Path(path), Path(f'{path}.pth')):
         if candidate.is_file():
             return candidate
@@ -204,8 +203,9 @@ def load_checkpoint(net: nn.Module, path: str | os.PathLike, remedy: str,
 
 
 def canonical(state: dict[str, torch.Tensor], net: nn.Module) -> dict[str, torch.Tensor]:
-    """`state` with aliases renamed and index tables left out; missing `num_batches_tracked` filled
-    in.
+    """Return `state` with aliases renamed and without index tables.
+
+    Missing `num_batches_tracked` are filled in.
     """
     wanted = net.state_dict()
     result = {}

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from misc import torchutils
-from misc.files import activations, labels
+from misc.files import activations, label_maps
 from misc.method import maps
 
 PLANES = 8  # of AMN's softmax at full size at a time
@@ -15,11 +15,13 @@ PLANES = 8  # of AMN's softmax at full size at a time
 def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int],
             images: list[torch.Tensor], device: torch.device,
             precision: str) -> list[activations.Activation]:
-    """The activations of N images of size `hw`, each for its own classes `keys` (K,), from their
-    normalised scales (N, 3, h, w); planes are tensors on `device`. None is computed for an image
-    without scales (without a class).
+    """Compute CAM's activations of N images of one size, each for its own classes.
 
-    Each plane is divided by its own maximum (CAM; IRN's code).
+    keys: of each image (K,), the classes that it shows.
+    hw: their size.
+    images: of each scale (N, 3, h, w), normalised; none without a class.
+    Returns an activation an image, planes as tensors on `device`, each divided by its own maximum
+    (CAM; IRN's code).
     """
     sizes = maps.strided_hw(hw), maps.rounded_up(hw)
     sums = [[torch.zeros(len(present), *size, device=device) for size in sizes] for present in keys]
@@ -37,23 +39,29 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
 
 def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: list[torch.Tensor],
            device: torch.device, precision: str) -> activations.Activation:
-    """`cams_of` for one image, as arrays."""
+    """Compute CAM's activation of one image, as arrays.
+
+    keys: (K,).
+    images: of each scale (1, 3, h, w), normalised.
+    """
     return cams_of(net, [keys], hw, images, device, precision)[0].on_host()
 
 
 @torch.inference_mode()
-def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Sequence[np.ndarray],
-                images: list[torch.Tensor], device: torch.device,
-                precision: str) -> list[activations.Activation]:
-    """The activations (planes (K+1, ...), background first; tensors on `device`) of N images of one
-    size from their normalised scales (N, 3, h, w). Without scales (no image shows a class) all is
-    background.
+def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray],
+                refined_seeds: Sequence[np.ndarray], images: list[torch.Tensor],
+                device: torch.device, precision: str) -> list[activations.Activation]:
+    """Compute AMN's activations of N images of one size, background plane first.
 
-    present: of each image bool (C,); refined: CAM's refined seed of each (H, W). Each softmax plane
-    is stretched to 0..1,
-    except where the seed is sure background: there it stays as it is (authors' code).
+    present: of each image bool (C,), the classes that it shows.
+    refined: of each image CAM's refined seed (H, W).
+    images: of each scale (N, 3, h, w), normalised; none where no image shows a class: then all is
+      background.
+    Returns an activation an image, planes (K+1, ...) as tensors on `device`. Each softmax plane is
+    stretched to 0..1, except where the refined seed is sure background: there it stays as it is
+    (authors' code).
     """
-    sizes = maps.strided_hw(refined[0].shape), refined[0].shape
+    sizes = maps.strided_hw(refined_seeds[0].shape), refined_seeds[0].shape
     if not images:
         return [activations.Activation(np.flatnonzero(shown),
                                        *(torch.ones(1, *size) for size in sizes))
@@ -67,20 +75,27 @@ def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray], refined: Se
                      torchutils.to_device(image, device))
         logits.append((plain + mirrored) / 2)
     found = []
-    for number, (shown, seed) in enumerate(zip(present, refined, strict=True)):
+    for number, (shown, refined_seed) in enumerate(zip(present, refined_seeds, strict=True)):
         keys = np.flatnonzero(shown)
         kept = np.concatenate([[0], keys + 1])
         of_image = [scale[number] for scale in logits]
-        found.append(activations.Activation(keys, *(_stretched(_softmax(of_image, kept, size), seed)
-                                                    for size in sizes)))
+        found.append(activations.Activation(keys,
+                                            *(_stretched(_softmax(of_image, kept, size),
+                                                         refined_seed)
+                                              for size in sizes)))
     return found
 
 
-def amn_cam_of(net: torch.nn.Module, present: np.ndarray, seed: np.ndarray,
+def amn_cam_of(net: torch.nn.Module, present: np.ndarray, refined_seed: np.ndarray,
                images: list[torch.Tensor], device: torch.device,
                precision: str) -> activations.Activation:
-    """`amn_cams_of` for one image, as arrays."""
-    return amn_cams_of(net, [present], [seed], images, device, precision)[0].on_host()
+    """Compute AMN's activation of one image, as arrays.
+
+    present: bool (C,).
+    refined: (H, W).
+    images: of each scale (1, 3, h, w), normalised.
+    """
+    return amn_cams_of(net, [present], [refined_seed], images, device, precision)[0].on_host()
 
 
 def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) -> torch.Tensor:
@@ -103,10 +118,11 @@ def _softmax(logits: list[torch.Tensor], kept: np.ndarray, hw: tuple[int, int]) 
     return torch.cat(planes).sub_(highest).exp_().div_(total)
 
 
-def _stretched(planes: torch.Tensor, seed: np.ndarray) -> torch.Tensor:
+def _stretched(planes: torch.Tensor, refined_seed: np.ndarray) -> torch.Tensor:
     """Of each plane (K+1, h, w) the minimum goes to 0 and the maximum to 1 outside sure background.
     """
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     stretched = (planes - low) / (high - low + 1e-5)
-    sure_background = torch.from_numpy(labels.resize(seed, tuple(planes.shape[1:])) == 0)
+    sure_background = torch.from_numpy(label_maps.resize(refined_seed,
+                                                         tuple(planes.shape[1:])) == 0)
     return torch.where(torchutils.to_device(sure_background, planes.device), planes, stretched)

@@ -1,5 +1,4 @@
-"""Dense CRF (Kraehenbuehl and Koltun, NIPS 2011) of one image under several labelings: what goes in
-and what comes out.
+"""Dense CRF (Kraehenbuehl and Koltun, NIPS 2011) of one image under several labelings.
 
 The mean field itself is misc/method/permutohedral.py, which numba compiles: imported when a CRF is
 wanted, not before.
@@ -38,11 +37,14 @@ SEGMENTATION = Terms(1, 3, 67, 3, 4)  # kazuto1011/deeplab-pytorch
 
 def dense_crf(image: np.ndarray, labelings: Sequence[np.ndarray], n_labels: int,
               iterations: int = 10) -> list[np.ndarray]:
-    """Refine each labeling of an image; the lattices are built once for all, with the result of
-    separate calls.
+    """Refine each labeling of an image by a dense CRF.
 
-    image: uint8 (H, W, 3); labelings: each (H, W) in 0..n_labels-1, n_labels at least 2. Returns
-    the arg max of each, (H, W). Raises UserError for an image that is too large.
+    image: uint8 (H, W, 3).
+    labelings: each (H, W) in 0..n_labels-1.
+    n_labels: at least 2.
+    Returns the arg max of each, (H, W). The lattices are built once for all, with the result of
+    separate calls.
+    Raises UserError for an image that is too large.
     """
     _check_size(*image.shape[:2], SEEDS)
     gain = np.float32(np.log(CERTAINTY) - np.log((1 - CERTAINTY) / (n_labels - 1)))
@@ -53,9 +55,11 @@ def dense_crf(image: np.ndarray, labelings: Sequence[np.ndarray], n_labels: int,
 
 def refine_probabilities(image: np.ndarray, probabilities: np.ndarray,
                          iterations: int = 10) -> np.ndarray:
-    """uint8 image (H, W, 3) and probabilities (n, H, W), n at least 2 -> arg max after the CRF, (H,
-    W).
+    """Refine the probabilities of an image's pixels by a dense CRF.
 
+    image: uint8 (H, W, 3).
+    probabilities: (n, H, W), n at least 2.
+    Returns the arg max, (H, W).
     Raises UserError for an image that is too large.
     """
     _check_size(*image.shape[:2], SEGMENTATION)
@@ -115,8 +119,7 @@ def _check_size(height: int, width: int, terms: Terms) -> None:
 
 @functools.cache
 def prepare() -> None:
-    """Compile the mean field, or load what was compiled before; nothing where that is done in this
-    process.
+    """Compile the mean field, or load what was compiled before; nothing where that is done.
 
     Called before worker processes start, so that they inherit it. Of several processes one
     compiles, the others wait and load. Raises UserError where numba is missing or its cache is

@@ -1,9 +1,8 @@
-"""Instance masks: positions whose displacements lead to one centre are one object (IRN, section 5);
-and their files.
+"""Instance masks: positions whose displacements lead to one centre are one object (IRN, 5).
 
 ID.npz holds what was found in an image: `class` int64 (M,), from 0; `score` float32 (M,), 0..1;
-`instances` int32 (H, W), 0 where there is none, m + 1 on the pixels of the m-th (each pixel has one
-winner, so instances do not overlap). M may be 0.
+  `instances` int32 (H, W), 0 where there is none, m + 1 on the pixels of the m-th (each pixel has
+  one winner, so instances do not overlap). M may be 0.
 
 Shapes: h w are stride 4; K classes present; M clusters, later instances.
 """
@@ -25,13 +24,16 @@ from misc.pyutils import UserError, atomic_path, is_whole
 
 ROUNDS = 300  # of following the displacement (authors)
 WEAK = 2.5  # positions of stride 4; where the displacement is shorter, centres lie (authors)
-FRAGMENT = 0.01  # share of the image below which an instance gets score 0 (authors)
+FRAGMENT = 0.01  # fraction of the image below which an instance gets score 0 (authors)
 PLANES_AT_ONCE = 8  # in one walk: more take no less time each, only more memory
 
 
 class Instances(NamedTuple):
-    """classes (M,) from 0, scores (M,), instance_map (H, W): 0 for none, else the number of an
-    instance, from 1.
+    """The instances of an image.
+
+    classes: (M,), from 0.
+    scores: (M,).
+    instance_map: (H, W): 0 for none, else the number of an instance, from 1.
     """
 
     classes: np.ndarray
@@ -41,9 +43,10 @@ class Instances(NamedTuple):
 
 @torch.no_grad()
 def centroids(displacement: torch.Tensor, rounds: int = ROUNDS) -> torch.Tensor:
-    """Where each position ends that follows the displacement: (2, h, w), rows then columns -> int64
-    (2, h, w).
+    """Return where each position ends that follows the displacement.
 
+    displacement: (2, h, w), rows then columns.
+    Returns int64 (2, h, w).
     Each round adds the displacement, read bilinearly at the place reached, and clips to the map;
     the last place is rounded, half to even. The sums are in the authors' order: float32 gives their
     numbers to the bit.
@@ -59,12 +62,12 @@ def centroids(displacement: torch.Tensor, rounds: int = ROUNDS) -> torch.Tensor:
     place, last = start.to(displacement.dtype), last.to(displacement.dtype)
     for _ in range(rounds):
         corner = place.floor()
-        share = place - corner
-        shares = torch.stack([share, 1 - share])  # (next or this, rows or columns, h * w)
+        fraction = place - corner
+        fractions = torch.stack([fraction, 1 - fraction])  # (next or this, rows or columns, h * w)
         corner = corner.long()
         values = around.index_select(1, corner[0] * w + corner[1]).view(2, 2, 2, -1)
-        values *= shares[:, 0, None, None]
-        values *= shares[:, 1, None]
+        values *= fractions[:, 0, None, None]
+        values *= fractions[:, 1, None]
         values = values.flatten(0, 1)
         place = (place + (values[0] + values[1] + values[2] +
                           values[3])).clamp_(min=0).minimum(last)
@@ -72,11 +75,13 @@ def centroids(displacement: torch.Tensor, rounds: int = ROUNDS) -> torch.Tensor:
 
 
 def clusters(displacement: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Which positions belong to one object: (2, h, w) and their `centroids` -> int64 (h, w),
-    numbers 0..M-1, all in use.
+    """Return which positions belong to one object.
 
-    Positions whose centroids lie in one 4-connected region of weak displacement are a cluster;
-    those whose centroids lie in none are one too.
+    displacement: (2, h, w).
+    centres: its `centroids`, (2, h, w).
+    Returns int64 (h, w), numbers 0..M-1, all in use. Positions whose centroids lie in one
+    4-connected region of weak displacement are a cluster; those whose centroids lie in none are one
+    too.
     """
     weak = (displacement[0] ** 2 + displacement[1] ** 2).sqrt() < WEAK
     regions = torch.from_numpy(_components(weak.numpy()))
@@ -93,11 +98,14 @@ def _components(mask: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def find(keys: np.ndarray, strided: torch.Tensor, edge: torch.Tensor, displacement: torch.Tensor,
          threshold: float, beta: float, exp_times: int, hw: tuple[int, int]) -> Instances:
-    """The instances of an image of size (H, W). All on the host: the work is in many small steps.
+    """Find the instances of an image, on the host: the work is in many small steps.
 
-    keys (K,) from 0; strided (K, h, w) activations; edge (1, h, w) after the sigmoid; displacement
-    (2, h, w), its mean subtracted; threshold: below this share of the overall maximum a pixel is
-    background.
+    keys: (K,), from 0.
+    strided: activations (K, h, w).
+    edge: (1, h, w) after the sigmoid.
+    displacement: (2, h, w), its mean subtracted.
+    threshold: below this fraction of the overall maximum a pixel is background.
+    hw: size of the image.
     """
     cluster_map = clusters(displacement, centroids(displacement))
     winner, value = _winners(strided, cluster_map,
@@ -162,7 +170,7 @@ def _separate(keys: np.ndarray, winner: np.ndarray, value: np.ndarray, m: int) -
 
 
 def nothing(hw: tuple[int, int]) -> Instances:
-    """What is found in an image without a class."""
+    """Return the instances of an image without a class."""
     return Instances(np.empty(0, np.int64), np.empty(0, np.float32), np.zeros(hw, np.int32))
 
 
@@ -202,8 +210,7 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
 
 
 def to_coco(source: Source, ids: Iterable[str], load: Callable[[str], Instances]) -> dict[str, Any]:
-    """The instances of `ids` as the content of a COCO annotation file, to train an instance network
-    on.
+    """Return the instances of `ids` as a COCO annotation file, to train an instance network on.
 
     load(id) gives an image's instances. Images are numbered from 1 in the order of `ids`;
     category_id is the class from 1; segmentation is a compressed RLE, bbox (x, y, width, height),

@@ -34,23 +34,31 @@ def _full(x: torch.Tensor) -> torch.Tensor:
 
 
 def image_counts(labels: torch.Tensor) -> torch.Tensor:
-    """(N, C) -> (1,): the number of images, over all processes."""
+    """Return the number of images, over all processes.
+
+    labels: (N, C).
+    Returns (1,).
+    """
     return sum_over_processes(torch.full((1,), labels.shape[0], dtype=torch.int64,
                                          device=labels.device))
 
 
 def share_of_mean(mean: torch.Tensor, images: int, counts: torch.Tensor) -> torch.Tensor:
-    """This process's share of a loss, from the mean over `images` images of a batch of
-    counts.sum().
+    """Return this process's share of a loss from the mean over some images of its batch.
+
+    mean: over `images` images.
+    counts: (1,), the images of the batch.
     """
     return world()[1] * mean * images / counts.sum().to(mean.device)
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor,
                         counts: torch.Tensor | None = None) -> torch.Tensor:
-    """Multi-label soft margin loss, mean over classes and images.
+    """Return the multi-label soft margin loss, mean over classes and images.
 
-    logits, labels: (N, C), labels 0 or 1; counts: `image_counts` of the whole batch.
+    logits: (N, C).
+    labels: (N, C), 0 or 1.
+    counts: `image_counts` of the whole batch.
     """
     logits = _full(logits)
     counts = image_counts(labels) if counts is None else counts
@@ -60,8 +68,10 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor,
 
 
 def labelled_pixels(label_map: torch.Tensor) -> torch.Tensor:
-    """(N, h, w) -> (2,) int64: pixels of background and of foreground, over all processes. 255
-    counts in neither.
+    """Count pixels of background and of foreground, over all processes; 255 counts in neither.
+
+    label_map: (N, h, w).
+    Returns int64 (2,).
     """
     background = label_map == 0
     foreground = ~background & (label_map != IGNORE)
@@ -71,14 +81,15 @@ def labelled_pixels(label_map: torch.Tensor) -> torch.Tensor:
 def per_pixel_classification_loss(logits: torch.Tensor, label_map: torch.Tensor, eps: float,
                                   counts: torch.Tensor | None = None,
                                   balanced: bool = True) -> torch.Tensor:
-    """Cross-entropy with smoothed labels, balanced between background and foreground (AMN, section
-    3.2).
+    """Return the cross-entropy with smoothed labels, balanced between both grounds (AMN, 3.2).
 
-    logits: (N, C + 1, h, w), background first; label_map: (N, h, w) int64; eps: what the target
-    gives to the C other classes together; counts: `labelled_pixels` of the whole batch. Half the
-    mean over background pixels and half the mean over foreground pixels; where one of them has no
-    pixel the other alone; 0 (with a graph) where both have none.
+    logits: (N, C + 1, h, w), background first.
+    label_map: (N, h, w) int64.
+    eps: what the target gives to the C other classes together.
+    counts: `labelled_pixels` of the whole batch.
     balanced: False takes the mean over all labelled pixels instead, to see what the balance does.
+    Half the mean over background pixels and half the mean over foreground pixels; where one of them
+    has no pixel the other alone; 0 (with a graph) where both have none.
     """
     counts = labelled_pixels(label_map) if counts is None else counts
     log_probability = F.log_softmax(_full(logits), dim=1)
@@ -97,11 +108,12 @@ def per_pixel_classification_loss(logits: torch.Tensor, label_map: torch.Tensor,
 
 def cross_entropy_loss(logits: torch.Tensor, label_map: torch.Tensor,
                        counts: torch.Tensor | None = None) -> torch.Tensor:
-    """Cross-entropy, the mean over the pixels that are not 255; 0 (with a graph) where there is
-    none.
+    """Return the cross-entropy, mean over the pixels that are not 255.
 
-    logits: (N, C + 1, h, w), background first; label_map: (N, h, w) int64; counts:
-    `labelled_pixels` of the whole batch.
+    logits: (N, C + 1, h, w), background first.
+    label_map: (N, h, w) int64.
+    counts: `labelled_pixels` of the whole batch.
+    0 (with a graph) where there is no such pixel.
     """
     counts = labelled_pixels(label_map) if counts is None else counts
     labelled = label_map != IGNORE
@@ -113,20 +125,26 @@ def cross_entropy_loss(logits: torch.Tensor, label_map: torch.Tensor,
 
 
 def pair_counts(label_map: torch.Tensor, radius: int = 10) -> torch.Tensor:
-    """(N, h, w) -> (3,) int64: background, foreground and negative pairs, over all processes."""
+    """Count background, foreground and negative pairs, over all processes.
+
+    label_map: (N, h, w).
+    Returns int64 (3,).
+    """
     groups = [pair_labels(label_map, radius, group) for group in _groups(radius)]
     return sum_over_processes(sum(torch.stack([mask.sum() for mask in masks]) for masks in groups))
 
 
 def affinity_losses(edge: torch.Tensor, displacement: torch.Tensor, label_map: torch.Tensor,
                     radius: int = 10, counts: torch.Tensor | None = None) -> torch.Tensor:
-    """The four parts of IRN's loss (IRN, section 4): half-sum of the positive pairs, negative
-    pairs, displacement of the foreground, displacement of the background.
+    """Return the four parts of IRN's loss (IRN, section 4).
 
-    edge: (N, 1, h, w) after the sigmoid (take it in float32); displacement: (N, 2, h, w), dy before
-    dx; label_map:
-    (N, h, w); counts: `pair_counts` of the whole batch. Returns (4,). A part without pairs is 0.
-    Maps of fewer than `radius` rows or 2 * `radius` - 1 columns have no pair at all.
+    edge: (N, 1, h, w) after the sigmoid (take it in float32).
+    displacement: (N, 2, h, w), dy before dx.
+    label_map: (N, h, w).
+    counts: `pair_counts` of the whole batch.
+    Returns (4,): half-sum of the positive pairs, negative pairs, displacement of the foreground,
+    displacement of the background. A part without pairs is 0. Maps of fewer than `radius` rows or 2
+    * `radius` - 1 columns have no pair at all.
     """
     counts = pair_counts(label_map, radius) if counts is None else counts
     edge, displacement = _full(edge), _full(displacement)
@@ -145,8 +163,9 @@ def affinity_losses(edge: torch.Tensor, displacement: torch.Tensor, label_map: t
 
 
 def irn_loss(parts: torch.Tensor) -> torch.Tensor:
-    """The total of the parts of `affinity_losses`: affinity and displacement, each the mean of its
-    two parts.
+    """Add up the parts of `affinity_losses`: affinity and displacement, each the mean of two parts.
+
+    parts: (4,).
     """
     return (parts[0] + parts[1]) / 2 + (parts[2] + parts[3]) / 2
 

@@ -13,10 +13,11 @@ MIRRORED_APART = 3_000_000
 
 def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor],
                 images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """forward on N images (N, 3, H, W) and their left-right mirrors as one batch: both results, (N,
-    ..., h, w), the mirrors' flipped back.
+    """Call `forward` on N images and their left-right mirrors as one batch.
 
-    Large images and their mirrors are taken one after the other, which halves the memory.
+    images: (N, 3, H, W).
+    Returns both results, (N, ..., h, w), the mirrors' flipped back. Large images and their mirrors
+    are taken one after the other, which halves the memory.
     """
     result = torch.cat([forward(part).float() for part in mirrored(images)])
     number = len(images)
@@ -24,8 +25,10 @@ def with_mirror(forward: Callable[[torch.Tensor], torch.Tensor],
 
 
 def mirrored(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """N images (N, 3, H, W), and then their mirrors, channels last: as one batch, or as two where
-    the images are large.
+    """Return N images and then their mirrors, as one batch, or as two where the images are large.
+
+    images: (N, 3, H, W).
+    Returns (2N, 3, H, W), or twice (N, 3, H, W), channels last.
     """
     both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
     return (both.split(len(images)) if images.shape[2] * images.shape[3] > MIRRORED_APART
@@ -33,34 +36,42 @@ def mirrored(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def together(images: Sequence[Sequence[torch.Tensor]], device: torch.device) -> list[torch.Tensor]:
-    """The scales (1, 3, h_s, w_s) of N images of one size -> of each scale one batch (N, 3, h_s,
-    w_s) on `device`.
+    """Join the scales of N images of one size to a batch a scale, on `device`.
 
-    Each is copied as it was read: to put them together on the host would undo its pinned memory.
+    images: of each image its scales (1, 3, h_s, w_s).
+    Returns of each scale (N, 3, h_s, w_s). Each is copied as it was read: to put them together on
+    the host would undo its pinned memory.
     """
     return [torch.cat([torchutils.to_device(image, device) for image in scale])
             for scale in zip(*images, strict=True)]
 
 
 def chosen_planes(planes: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-    """planes[numbers], (K, h, w), without an index that would have to be copied to a GPU and waited
-    for.
+    """Return planes[numbers] without an index that would be copied to a GPU and waited for.
+
+    planes: (C, h, w).
+    numbers: (K,).
+    Returns (K, h, w).
     """
     return torch.stack([planes[number] for number in numbers]) if len(numbers) else planes[:0]
 
 
 def resize(planes: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
-    """Bilinear, (K, h, w) -> (K, H, W)."""
+    """Resize planes bilinearly.
+
+    planes: (K, h, w).
+    Returns (K, H, W).
+    """
     return F.interpolate(planes[None], hw, mode='bilinear', align_corners=False)[0]
 
 
 def strided_hw(hw: tuple[int, int]) -> tuple[int, int]:
-    """Stride-4 size."""
+    """Return the stride-4 size of (H, W)."""
     return (hw[0] - 1) // 4 + 1, (hw[1] - 1) // 4 + 1
 
 
 def rounded_up(hw: tuple[int, int], stride: int = 16) -> tuple[int, int]:
-    """The size rounded up to a multiple of `stride`."""
+    """Return the size (H, W) rounded up to a multiple of `stride`."""
     return ((hw[0] - 1) // stride + 1) * stride, ((hw[1] - 1) // stride + 1) * stride
 
 

@@ -1,5 +1,6 @@
-"""What each training learns: a loss of the network, a batch and its targets. One's own is a module
-with a class Objective (--cam_loss, --amn_loss; docs/extending.md).
+"""What each training learns: a loss of the network, a batch and its targets.
+
+One's own is a module with a class Objective (--cam_loss, --amn_loss; docs/extending.md).
 """
 from typing import Any
 
@@ -17,42 +18,50 @@ Parts = dict[str, torch.Tensor]
 class Objective:
     """What is learnt. For a loss that is a mean over images, define `mean` and nothing else.
 
-    told: the settings of the training. A batch is on the host: `image` (N, 3, S, S), `labels` (N,
-    C), `index` (N,), `seed` (N,) and, where the stage has label maps, `label_map` (N, s, s);
-    `self.there` brings a tensor to the device.
+    settings: of the training.
+    A batch is on the host, and `self.there` brings a tensor to the device:
+    image: (N, 3, S, S).
+    labels: (N, C), image-level.
+    index: (N,).
+    dropout_seed: (N,).
+    label_map: (N, s, s), where the stage has label maps.
     """
 
-    def __init__(self, told: Any, device: torch.device):
-        self.told, self.device = told, device
+    def __init__(self, settings: Any, device: torch.device):
+        self.settings, self.device = settings, device
 
     def there(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on the device, without waiting for it."""
+        """Return the tensor on the device, without waiting for it."""
         return torchutils.to_device(tensor, self.device)
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
-        """How many targets of each kind the whole batch holds, over all processes: what a mean is
-        divided by. None for a batch without anything to learn from, which is skipped and counted.
-        Here: (1,), its images.
+        """Count the targets of each kind in the whole batch, over all processes.
+
+        A mean is divided by them. None for a batch without anything to learn from, which is skipped
+        and counted. Here: (1,), its images.
         """
         return losses.image_counts(batch['index'])
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
-        """The share of a part of that batch in its loss, and in the loss's parts by name; the
-        shares of all parts add up.
+        """Return the share of a part of the batch in its loss, and in the loss's parts by name.
 
-        Of a sum over the part this is `torchutils.world()[1]` * sum / counts: gradients are
-        averaged over the processes, so each gives its share times their number. `net` is the
-        network itself, whatever shares its gradients."""
+        net: the network itself, whatever shares its gradients.
+        counts: of the whole batch.
+        The shares of all parts add up. Of a sum over the part a share is `torchutils.world()[1]` *
+        sum / counts: gradients are averaged over the processes, so each gives its share times their
+        number.
+        """
         return losses.share_of_mean(self.mean(net, part), len(part['index']), counts), {}
 
     def mean(self, net: nn.Module, part: Batch) -> torch.Tensor:
-        """The mean over the images of a part."""
+        """Return the mean over the images of a part."""
         raise NotImplementedError
 
 
 class Learner(nn.Module):
-    """A network and its objective as one module, so that DistributedDataParallel sees whatever of
-    the network a loss uses.
+    """A network and its objective as one module.
+
+    So DistributedDataParallel sees whatever of the network a loss uses.
     """
 
     def __init__(self, net: nn.Module, objective: Objective):
@@ -64,7 +73,7 @@ class Learner(nn.Module):
 
 
 class ImageClassification(Objective):
-    """CAM: multi-label soft margin loss of the logits."""
+    """The objective of CAM: multi-label soft margin loss of the logits."""
 
     def counts(self, batch: Batch) -> torch.Tensor:
         return losses.image_counts(batch['labels'])
@@ -76,9 +85,9 @@ class ImageClassification(Objective):
 
 
 class PixelClassification(Objective):
-    """AMN: per-pixel classification of the refined seed, smoothed, balanced (AMN, section 3.2)."""
+    """The objective of AMN: smoothed, balanced per-pixel classification (AMN, section 3.2)."""
 
-    told: AmnTraining
+    settings: AmnTraining
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
         pixels = losses.labelled_pixels(batch['label_map'])  # on the host, where the batch still is
@@ -87,13 +96,13 @@ class PixelClassification(Objective):
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         image, labels, label_map, counts = map(self.there, (part['image'], part['labels'],
                                                             part['label_map'], counts))
-        logits = net(image, labels, part['seed'])
-        return losses.per_pixel_classification_loss(logits, label_map, self.told.eps, counts,
-                                                    self.told.balanced), {}
+        logits = net(image, labels, part['dropout_seed'])
+        return losses.per_pixel_classification_loss(logits, label_map, self.settings.eps, counts,
+                                                    self.settings.balanced), {}
 
 
 class PixelPairs(Objective):
-    """IRN: affinities and displacements of the pairs of the refined seed (IRN, section 4)."""
+    """The objective of IRN: affinities and displacements of pairs (IRN, section 4)."""
 
     parts = ('same', 'different', 'displacement of objects', 'displacement of background')
 
@@ -108,18 +117,18 @@ class PixelPairs(Objective):
 
 
 class Segmentation(Objective):
-    """DeepLab-V2: the sum of the cross-entropies at every scale and at their maximum, each against
-    the label map at that size.
+    """The objective of DeepLab-V2: the cross-entropies at every scale and at their maximum.
 
-    kazuto1011's code averages over each half of a batch and then the halves; ours over the whole
-    batch at once, so that --accumulate and several processes change nothing. sizes: (h, w) of the
-    logits at each scale, and of their maximum.
+    sizes: (h, w) of the logits at each scale, and of their maximum.
+    Their sum, each against the label map at that size. kazuto1011's code averages over each half of
+    a batch and then the halves; ours over the whole batch at once, so that --accumulate and several
+    processes change nothing.
     """
 
-    told: SegTraining
+    settings: SegTraining
 
-    def __init__(self, told: SegTraining, device: torch.device, sizes: list[tuple[int, int]]):
-        super().__init__(told, device)
+    def __init__(self, settings: SegTraining, device: torch.device, sizes: list[tuple[int, int]]):
+        super().__init__(settings, device)
         self.sizes = sizes
 
     def counts(self, batch: Batch) -> torch.Tensor | None:
@@ -129,14 +138,18 @@ class Segmentation(Objective):
 
     def loss(self, net: nn.Module, part: Batch, counts: torch.Tensor) -> tuple[torch.Tensor, Parts]:
         image, label_map, counts = map(self.there, (part['image'], part['label_map'], counts))
-        outputs = segmentation.at_scales(net, image, self.told.scales)
+        outputs = segmentation.at_scales(net, image, self.settings.scales)
         values = [self.of_output(logits, segmentation.resized(label_map, hw), number)
                   for logits, hw, number in zip(outputs, self.sizes, counts, strict=True)]
         return sum(values), {'maximum': values[-1]}
 
     def of_output(self, logits: torch.Tensor, label_map: torch.Tensor,
                   counts: torch.Tensor) -> torch.Tensor:
-        """The loss of one of the outputs, against the label map at its size."""
-        if self.told.loss == 'balanced':
+        """Return the loss of one of the outputs, against the label map at its size.
+
+        logits: (N, C+1, h, w).
+        label_map: (N, h, w).
+        """
+        if self.settings.loss == 'balanced':
             return losses.per_pixel_classification_loss(logits, label_map, 0, counts)
         return losses.cross_entropy_loss(logits, label_map, counts)

@@ -1,9 +1,9 @@
-"""Gaussian filters on permutohedral lattices (Adams, Baek and Davis, Eurographics 2010), and the
-mean field that they serve.
+"""Gaussian filters on permutohedral lattices, and the mean field that they serve.
 
-Compiled by numba. The arg max is pydensecrf's (Potts, symmetric normalisation). Label 0 is left out
-of the work: with z_k = log(Q_k / Q_0), an iteration is z_k = u_0 - u_k + the sum over the terms of
-filter(Q_k - Q_0), for the K other labels.
+Adams, Baek and Davis, Eurographics 2010. Compiled by numba. The arg max is pydensecrf's (Potts,
+symmetric normalisation). Label 0 is left out of the work: with z_k = log(Q_k / Q_0), an iteration
+is z_k = u_0 - u_k + the sum over the terms of filter(Q_k - Q_0), for the K other labels.
+
 What looks like a detail (two planes spelt out, loads before stores, blocks) is speed:
 script/benchmark.py, case refine.
 """
@@ -37,19 +37,19 @@ _fused = functools.partial(_compiled, fastmath={'contract'})
 
 
 def cache_folder() -> str | None:
-    """Where compiled code is kept; None where no folder can be written."""
+    """Return where compiled code is kept; None where no folder can be written."""
     return mean_field.stats.cache_path
 
 
 @contextlib.contextmanager
 def compiling(tell: Callable[[], None]) -> Iterator[None]:
-    """tell() before the first compilation in this block, not where all is in the cache."""
+    """Call `tell` before the first compilation in this block, not where all is in the cache."""
     class Teller(event.Listener):
-        told = False
+        has_told = False
 
         def on_start(self, event: event.Event) -> None:
-            if not self.told:
-                self.told = True
+            if not self.has_told:
+                self.has_told = True
                 tell()
 
         def on_end(self, event: event.Event) -> None:
@@ -60,12 +60,12 @@ def compiling(tell: Callable[[], None]) -> Iterator[None]:
 
 
 class Lattice(NamedTuple):
-    """A gaussian filter of N pixels with d features, through M lattice points; point 0 stands for
-    none and holds 0.
+    """A gaussian filter of N pixels with d features, through M lattice points.
 
-    vertices: uint32 (N, d+1), the points around each pixel; weights: float32 (N, d+1), by which it
-    gives to them and takes from them; neighbours: for each of d+1 directions uint32 (M+1, 2), the
-    points before and after each point.
+    vertices: uint32 (N, d+1), the points around each pixel.
+    weights: float32 (N, d+1), by which it gives to them and takes from them.
+    neighbours: for each of d+1 directions uint32 (M+1, 2), the points before and after each point.
+    Point 0 stands for none and holds 0.
     """
 
     vertices: np.ndarray
@@ -75,18 +75,18 @@ class Lattice(NamedTuple):
 
 @functools.lru_cache(maxsize=8)  # most photographs have one of few sizes; 5 MB each
 def gaussian(height: int, width: int, sxy: float, compat: float) -> Lattice:
-    """The lattice of positions alone."""
+    """Build the lattice of positions alone."""
     return lattice(positions(height, width, sxy), compat)
 
 
 def positions(height: int, width: int, sxy: float) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of each pixel, in standard deviations."""
+    """Return x and y of each pixel, in standard deviations, (H*W,) each."""
     x, y = (np.arange(size, dtype=np.float32) / np.float32(sxy) for size in (width, height))
     return np.tile(x, height), np.repeat(y, width)
 
 
 def lattice(features: tuple[np.ndarray, ...], compat: float) -> Lattice:
-    """compat * filter, normalised on both sides: by the root of what it makes of ones.
+    """Build compat * filter, normalised on both sides: by the root of what it makes of ones.
 
     features: d of float32 (N,), for which `fits` holds.
     """
@@ -97,8 +97,9 @@ def lattice(features: tuple[np.ndarray, ...], compat: float) -> Lattice:
 
 
 def fits(largest: Sequence[float]) -> bool:
-    """Whether d features, from 0 to the `largest` each, have coordinates that fit a key, of 64 // d
-    bits each.
+    """Tell whether d features have coordinates that fit a key, of 64 // d bits each.
+
+    largest: (d,), each feature is from 0 to this.
     """
     d = len(largest)
     spans = [value * (d + 1) * math.sqrt(2 / 3 / axis / (axis + 1))
@@ -115,12 +116,12 @@ def _build(features, bits):
     d, n = len(features), len(features[0])
     vertices, weights = np.empty((n, d + 1), np.uint32), np.empty((n, d + 1), np.float32)
     # from a key to the next in each direction: d along an axis, -1 along all others
-    steps = np.empty(d + 1, np.int64)
-    steps[d] = 0
+    increments = np.empty(d + 1, np.int64)
+    increments[d] = 0
     for axis in range(d):
-        steps[d] -= np.int64(1) << bits * axis
+        increments[d] -= np.int64(1) << bits * axis
     for axis in range(d):
-        steps[axis] = steps[d] + (np.int64(d + 1) << bits * axis)
+        increments[axis] = increments[d] + (np.int64(d + 1) << bits * axis)
 
     corner, rank, offset = np.empty(BLOCK,
                                     np.int64), np.empty((BLOCK, d + 1), np.int32), np.empty(
@@ -143,14 +144,14 @@ def _build(features, bits):
                     table[slot], keys[size] = size, key
                 vertices[start + i, vertex] = table[slot]
                 weights[start + i, vertex] = offset_of[d - vertex] - offset_of[d - vertex + 1]
-                key -= steps[axis_of[d - vertex]]
+                key -= increments[axis_of[d - vertex]]
             if size + d + 2 > len(keys):
                 table, keys = _grown(keys, size)
 
     neighbours = np.zeros((d + 1, size + 1, 2), np.uint32)
     for axis in range(d + 1):
         for point in range(1, size + 1):
-            after = table[_slot(table, keys, keys[point] + steps[axis])]
+            after = table[_slot(table, keys, keys[point] + increments[axis])]
             neighbours[axis, point, 1] = after
             neighbours[axis, after, 0] = point
         neighbours[axis, 0, 0] = 0
@@ -245,8 +246,10 @@ def _normalise(lattice, compat):
 
 @_fused
 def mean_field(near, alike, log_odds, n_classes, iterations):
-    """log_odds: float32 (labelings * K, N) -> the arg max of each labeling, int64 (labelings, N).
+    """Return the arg max of each labeling after some iterations.
 
+    log_odds: float32 (labelings * K, N).
+    Returns int64 (labelings, N).
     One pair of planes after the other goes through the lattices, whose values so stay in the cache.
     """
     n_planes, n = log_odds.shape

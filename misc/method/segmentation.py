@@ -1,5 +1,6 @@
-"""The segmentation network around its forward pass: pixels in, several scales and their maximum,
-label maps out (DeepLab-V2 of kazuto1011/deeplab-pytorch).
+"""The segmentation network around its forward pass (DeepLab-V2 of kazuto1011/deeplab-pytorch).
+
+That is: pixels in, several scales and their maximum, label maps out.
 """
 import functools
 import warnings
@@ -11,14 +12,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from misc import imutils, torchutils
-from misc.files import labels
+from misc.files import label_maps
 from misc.method import maps
 from misc.pyutils import UserError, atomic_path
 
 
 def shrink(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """(N, 3, H, W) -> (N, 3, int(H*scale), int(W*scale)), at least 1 x 1: bilinear, without
-    smoothing, sampled at exactly 1/scale. As it is at scale 1.
+    """Resize images by a scale, bilinear, without smoothing, sampled at exactly 1/scale.
+
+    x: (N, 3, H, W).
+    Returns (N, 3, int(H*scale), int(W*scale)), at least 1 x 1; x itself at scale 1.
     """
     if scale == 1:
         return x
@@ -29,10 +32,11 @@ def shrink(x: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def at_scales(net: nn.Module, x: torch.Tensor, scales: Sequence[float]) -> list[torch.Tensor]:
-    """The logits (N, C+1, h, w) of each scale at its own size, and last the maximum of all of them
-    at the largest's size.
+    """Return the logits of each scale at its own size, and last the maximum of all of them.
 
-    With one scale the maximum is that scale's logits, and there is no other output.
+    x: (N, 3, H, W).
+    Returns (N, C+1, h, w) each; the maximum is at the largest's size. With one scale the maximum is
+    that scale's logits, and there is no other output.
     """
     logits = [net(shrink(x, scale)) for scale in scales]
     if len(logits) == 1:
@@ -48,13 +52,17 @@ def at_scales(net: nn.Module, x: torch.Tensor, scales: Sequence[float]) -> list[
 @torch.no_grad()
 def output_sizes(net: torch.nn.Module, crop_size: int,
                  scales: Sequence[float]) -> list[tuple[int, int]]:
-    """(h, w) of the logits at each scale, and of their maximum."""
+    """Return (h, w) of the logits at each scale, and of their maximum."""
     outputs = at_scales(net, torch.zeros(1, 3, crop_size, crop_size), scales)
     return [tuple(logits.shape[2:]) for logits in outputs]
 
 
 def resized(label_map: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
-    """(N, H, W) -> (N, h, w), as PIL's nearest."""
+    """Resize label maps as PIL's nearest.
+
+    label_map: (N, H, W).
+    Returns (N, h, w).
+    """
     rows, columns = (_nearest(side, target, label_map.device)
                      for side, target in zip(label_map.shape[1:], hw, strict=True))
     return label_map[:, rows[:, None], columns]
@@ -63,14 +71,17 @@ def resized(label_map: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
 @functools.lru_cache
 def _nearest(side: int, target: int, device: torch.device) -> torch.Tensor:
     # once: a copy at each step would wait for the GPU
-    return torch.from_numpy(labels.nearest(side, target)).to(device)
+    return torch.from_numpy(label_maps.nearest(side, target)).to(device)
 
 
 @torch.inference_mode()
 def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: bool,
             device: torch.device, precision: str) -> torch.Tensor:
-    """Logits (C+1, h, w) of a normalised image (1, 3, H, W): the maximum over the scales; with
-    `flip` its mean with that of the mirror. float32, on `device`.
+    """Return the logits of an image: the maximum over the scales.
+
+    image: (1, 3, H, W), normalised.
+    flip: take the mean with that of the mirror.
+    Returns float32 (C+1, h, w) on `device`.
     """
     def forward(x: torch.Tensor) -> torch.Tensor:
         return at_scales(net, x, scales)[-1]
@@ -84,18 +95,28 @@ def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: 
 
 
 def label_map(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
-    """(C+1, h, w) -> uint8 (H, W): the strongest of all classes at full size."""
+    """Return the strongest of all classes at full size.
+
+    logits: (C+1, h, w).
+    Returns uint8 (H, W).
+    """
     return maps.resize(logits, hw).argmax(0).to(torch.uint8)
 
 
 def probabilities(logits: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
-    """(C+1, h, w) -> softmax at full size, (C+1, H, W)."""
+    """Return the softmax at full size.
+
+    logits: (C+1, h, w).
+    Returns (C+1, H, W).
+    """
     return maps.resize(logits, hw).softmax(0)
 
 
 class Standalone(nn.Module):
-    """The trained network with everything around it, for export: uint8 RGB (1, 3, H, W) -> (label
-    map uint8 (H, W), probabilities (C+1, H, W)). Use it through `export`.
+    """The trained network with everything around it, for export. Use it through `export`.
+
+    image: uint8 RGB (1, 3, H, W).
+    Returns label map uint8 (H, W), probabilities (C+1, H, W).
     """
 
     def __init__(self, net: nn.Module, input_form: str, scales: Sequence[float]):
@@ -118,9 +139,10 @@ def export(net: nn.Module, input_form: str, scales: Sequence[float], path: str,
            photographs: Sequence[np.ndarray]) -> None:
     """Write `Standalone` as TorchScript: for one image of any size, on the CPU, in float32.
 
-    net: prepared for inference in float32, on the CPU. The file is read back and must give our
-    label map for each of the photographs, uint8 (H, W, 3), of which one should have another size
-    than 65 x 97; raises UserError where it does not.
+    net: prepared for inference in float32, on the CPU.
+    photographs: uint8 (H, W, 3), of which one should have another size than 65 x 97.
+    The file is read back and must give our label map for each of the photographs; raises UserError
+    where it does not.
     """
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 65, 97),
                                                                  dtype=np.uint8))

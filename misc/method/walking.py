@@ -10,7 +10,11 @@ from misc.method import maps
 
 def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str,
             canvas_side: int) -> torch.Tensor:
-    """The boundaries of `edge_and_displacement` alone."""
+    """Return the boundaries of `edge_and_displacement` alone.
+
+    image: (1, 3, H, W), normalised.
+    Returns (1, h, w).
+    """
     return edge_and_displacement(net, image, precision, canvas_side, displaced=False)[0]
 
 
@@ -18,13 +22,15 @@ def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str,
 def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: str,
                           canvas_side: int, displaced: bool = True) -> tuple[torch.Tensor,
                                                                              torch.Tensor | None]:
-    """Of a normalised image (1, 3, H, W) at stride 4: boundary probability (1, h, w), the mean with
-    its mirror's; and, where `displaced`, the displacement (2, h, w) of the image without its
-    mirror, its stored mean subtracted.
+    """Return boundary probability and displacement of an image at stride 4.
 
-    Image and mirror are each padded with 0 at their own right and bottom to `canvas_side`, or to a
-    multiple of 16 where they are larger; not at all for 0. GroupNorm averages over the canvas, so
-    it is part of the result.
+    image: (1, 3, H, W), normalised.
+    canvas_side: image and mirror are each padded with 0 at their own right and bottom to it, or to
+      a multiple of 16 where they are larger; not at all for 0. GroupNorm averages over the canvas,
+      so it is part of the result.
+    displaced: whether the displacement is wanted.
+    Returns the probability (1, h, w), the mean with the mirror's, and the displacement (2, h, w) of
+    the image without its mirror, its stored mean subtracted, or None.
     """
     hw = image.shape[2:]
     canvas = [max(canvas_side, side) for side in maps.rounded_up(tuple(hw))] if canvas_side else hw
@@ -46,15 +52,21 @@ def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: 
 @torch.inference_mode()
 def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float,
          exp_times: int) -> torch.Tensor:
-    """Spread activations (K, h, w), to the given power, along T^(2^exp_times). Returns (K, h, w).
+    """Spread activations, to the given power, along T^(2^exp_times).
+
+    strided: (K, h, w).
+    edge: (1, h, w).
+    Returns (K, h, w).
     """
     return indexing.propagate_to_edge(strided ** power, edge, beta=beta, exp_times=exp_times)[:, 0]
 
 
 @torch.inference_mode()
 def planes_of(walked: activations.Walked) -> np.ndarray:
-    """The walk resized x4, cut to (H, W), divided by the overall maximum: (K, H, W), which
-    --sem_seg_bg_thres is compared with. All 0 where nothing is left of the activation.
+    """Return the walk at full size, divided by its overall maximum.
+
+    Returns (K, H, W), which --sem_seg_bg_thres is compared with: resized x4 and cut. All 0 where
+    nothing is left of the activation.
     """
     height, width = walked.hw
     if len(walked.keys) == 0:

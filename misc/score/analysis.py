@@ -1,5 +1,4 @@
-"""What a global threshold costs: curve, each image's own best threshold, and the paper's two
-conditions, in one pass.
+"""What a global threshold costs: curve, own best thresholds, the paper's two conditions.
 
 The paper (AMN) names two conditions under which one threshold serves all: activation spread evenly
 over the object, and a gap between the activation of foreground and background. It gives no formula;
@@ -13,13 +12,13 @@ the measures here are ours:
   pixels of all images.
 
 Which pixels count: foreground of class c are those whose truth is c, in images labelled c, with c's
-plane; background of class c those whose truth is 0 in the same images, with c's plane. Over all
-classes, foreground is the foreground of every class together, background the pixels with truth 0
-with the strongest plane of their image (an image without a class has none). Pixels whose truth is
-255 are left out everywhere.
+  plane; background of class c those whose truth is 0 in the same images, with c's plane. Over all
+  classes, foreground is the foreground of every class together, background the pixels with truth 0
+  with the strongest plane of their image (an image without a class has none). Pixels whose truth is
+  255 are left out everywhere.
 
 Shapes: N images, C classes, K present classes, T thresholds. Memory is that of the counts, and
-about 1 kB an image.
+  about 1 kB an image.
 """
 import dataclasses
 from collections.abc import Callable
@@ -37,7 +36,7 @@ NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64))  # sparse counts of not
 
 
 class Pixels(NamedTuple):
-    """Some pixels' activation: how many, its sum."""
+    """The activation of some pixels: how many, its sum."""
 
     number: int
     total: float
@@ -54,8 +53,11 @@ class ObjectRow(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """What is kept of an image: its mIoU at each threshold (T,), its objects, its background's
-    strongest activation.
+    """What is kept of an image.
+
+    miou: at each threshold, (T,).
+    objects: a row each.
+    background: its strongest activation.
     """
 
     miou: np.ndarray
@@ -65,12 +67,12 @@ class ImageRow(NamedTuple):
 
 @dataclasses.dataclass
 class Analysis:
-    """Of one folder of activations, with the images in the order of `ids`.
+    """The analysis of one folder of activations, with the images in the order of `ids`.
 
-    curve: at every threshold. own: counts (C+1 truths, C+1 predictions) with each image at its own
-    best threshold.
+    curve: at every threshold.
+    own: counts (C+1 truths, C+1 predictions) with each image at its own best threshold.
     histograms: pixels (2C+1, BINS): foreground of each class, background of each class, background
-    of the strongest.
+      of the strongest.
     """
 
     ids: list[str]
@@ -80,13 +82,11 @@ class Analysis:
     rows: list[ImageRow]
 
     def image_miou(self) -> np.ndarray:
-        """mIoU of each image at each threshold (N, T); nan where an image has no known pixel."""
+        """Return mIoU of each image at each threshold (N, T); nan without a valid pixel."""
         return np.stack([row.miou for row in self.rows])
 
     def own_thresholds(self) -> np.ndarray:
-        """Each image's best threshold (N,), the lowest of equals; nan where an image has no known
-        pixel.
-        """
+        """Return each image's best threshold (N,), the lowest of equals; nan without any."""
         return np.array([NAN if np.isnan(row.miou).all()
                          else self.curve.thresholds[own_position(row.miou)]
                          for row in self.rows])
@@ -94,9 +94,9 @@ class Analysis:
 
 def analyse(source: Source, ids: list[str], load: Callable[[str], tuple[np.ndarray, np.ndarray]],
             threshold: float, num_workers: int) -> Analysis:
-    """One pass over `ids`; load(id) gives keys (K,) and planes (K, H, W). `threshold` joins
-    scores.GRID.
+    """Analyse the activations of `ids` in one pass.
 
+    load(id) gives keys (K,) and planes (K, H, W). `threshold` joins scores.GRID.
     Raises UserError for what is missing or does not fit.
     """
     thresholds = np.array(sorted({*scores.GRID, threshold}))
@@ -123,7 +123,7 @@ def analyse(source: Source, ids: list[str], load: Callable[[str], tuple[np.ndarr
 
 
 def check(image_id: str, keys: np.ndarray, planes: np.ndarray, n_classes: int) -> None:
-    """Raises UserError for activations of another data set, and for numbers that are none."""
+    """Raise UserError for activations of another data set, and for numbers that are none."""
     if len(keys) and not 0 <= keys.min() <= keys.max() < n_classes:
         raise UserError(f'the activation of {image_id} is of class {keys.max()}, counted from 0; '
                         f'this data set has {n_classes}')
@@ -134,10 +134,11 @@ def check(image_id: str, keys: np.ndarray, planes: np.ndarray, n_classes: int) -
 
 def measure(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: int,
             thresholds: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], ImageRow]:
-    """One image: sparse counts of `Analysis.curve`, `own` and `histograms`, as (flat positions,
-    counts); and its row.
+    """Count one image: for `Analysis.curve`, `own` and `histograms`, and its row.
 
-    truth: (H, W); planes: (K, H, W) without background.
+    truth: (H, W).
+    planes: (K, H, W) without background.
+    Returns the counts as (flat positions, counts) each, and the row.
     """
     curve = scores.truth_and_activation(truth, keys, planes, n_classes, thresholds)
     miou, own = own_best(*curve, n_classes, thresholds)
@@ -155,13 +156,15 @@ def measure(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: 
 
 def own_best(index: np.ndarray, counts: np.ndarray, n_classes: int,
              thresholds: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """From the counts of `scores.truth_and_activation` of one image: its mIoU at each threshold
-    (T,), and its confusion at its own best threshold as (flat positions, counts).
+    """Return an image's mIoU at each threshold (T,), and its confusion at its own best one.
+
+    index, counts: of `scores.truth_and_activation`.
+    The confusion is (flat positions, counts).
     """
     here, of_image = scores.of_one_image(index, counts, n_classes, thresholds)
     confusions = of_image.confusions()
-    miou = scores.mean_of_known(scores.iou(confusions))
-    if not counts.size:  # no known pixel
+    miou = scores.nan_mean(scores.iou(confusions))
+    if not counts.size:  # no valid pixel
         return miou, NOTHING
     best = confusions[own_position(miou)]
     rows, columns = np.nonzero(best)
@@ -174,10 +177,10 @@ def own_position(miou: np.ndarray) -> int:
 
 
 def imbalance(values: np.ndarray) -> tuple[float, float]:
-    """(coefficient of variation, mean of the highest tenth / mean of the rest) of an object's
-    activation (n,), ours.
+    """Measure how unevenly the activation (n,) of an object is spread (ours).
 
-    A tenth is rounded up. nan for less than two pixels, and where the activation is 0; the ratio is
+    Returns the coefficient of variation, and the mean of the highest tenth / mean of the rest. A
+    tenth is rounded up. nan for less than two pixels, and where the activation is 0; the ratio is
     inf where only the rest is.
     """
     values = values.astype(np.float64)
@@ -192,8 +195,9 @@ def imbalance(values: np.ndarray) -> tuple[float, float]:
 
 
 def roc_area(foreground: np.ndarray, background: np.ndarray) -> float:
-    """Area under the ROC curve from two histograms over the same bins; pixels of the same bin count
-    half. nan where one is empty.
+    """Return the area under the ROC curve from two histograms over the same bins.
+
+    Pixels of the same bin count half. nan where one histogram is empty.
     """
     foreground, background = foreground.astype(np.float64), background.astype(np.float64)
     pairs = foreground.sum() * background.sum()
@@ -220,8 +224,9 @@ def _histogram(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 def summary(result: Analysis, title: str, threshold: float,
             classes: tuple[str, ...]) -> dict[str, Any]:
-    """Everything of an `Analysis` but its images, for JSON: step/analyze_threshold.py says what
-    each key is.
+    """Return an `Analysis` without its images, for JSON.
+
+    step/analyze_threshold.py says what each key is.
     """
     curve = result.curve.curve()
     best, best_miou = result.curve.best()
@@ -238,19 +243,21 @@ def summary(result: Analysis, title: str, threshold: float,
 
 
 def on_grid(result: Analysis, values: np.ndarray) -> list[float]:
-    """values (T,) at scores.GRID alone."""
+    """Return the values (T,) at scores.GRID alone."""
     return values[[result.curve.position(threshold) for threshold in scores.GRID]].tolist()
 
 
 def precision_recall(result: Analysis) -> tuple[np.ndarray, np.ndarray]:
-    """Of the foreground at each threshold, (T,) each: the share of the pixels given a class whose
-    truth is that class, and of the pixels with a class those given it.
+    """Return precision and recall of the foreground at each threshold, (T,) each.
+
+    Precision: of the pixels given a class the fraction whose truth is that class; recall: of the
+      pixels with a class the fraction given it.
     """
     confusions = result.curve.confusions()
     right = np.diagonal(confusions, axis1=1, axis2=2)[:, 1:].sum(1)
-    return scores.share(right,
+    return scores.ratio(right,
                         confusions[:, :, 1:].sum(
-                            (1, 2))), scores.share(right, confusions[:, 1:].sum((1, 2)))
+                            (1, 2))), scores.ratio(right, confusions[:, 1:].sum((1, 2)))
 
 
 def overall_precision_recall(result: Analysis) -> dict[str, list[float]]:
@@ -279,7 +286,7 @@ def oracle(result: Analysis) -> dict[str, float]:
 
 
 def distribution(result: Analysis) -> dict[str, Any]:
-    """Of the images' own best thresholds."""
+    """Summarise the images' own best thresholds."""
     values = result.own_thresholds()
     values = values[~np.isnan(values)]
     return {'mean': float(values.mean()), 'std': float(values.std()), 'images': len(values),
@@ -290,9 +297,11 @@ def distribution(result: Analysis) -> dict[str, Any]:
 
 
 def conditions(result: Analysis, key: int | None) -> dict[str, Any]:
-    """Imbalance and gap of class `key`, or of all. The coefficient of variation is the mean over
-    objects, the ratio the median:
-    a few objects whose rest is nearly 0 would make its mean."""
+    """Return imbalance and gap of class `key`, or of all.
+
+    The coefficient of variation is the mean over objects, the ratio the median: a few objects whose
+    rest is nearly 0 would make its mean.
+    """
     n_classes = len(result.own) - 1
     objects = [found for row in result.rows for found in row.objects if key in (None, found.key)]
     foreground = [found.foreground for found in objects]
@@ -319,8 +328,7 @@ def _mean(pixels: list[Pixels]) -> float:
 
 
 def histograms(result: Analysis) -> dict[str, list[int]]:
-    """Pixels in 50 even bins of activation: foreground of all classes, background of the strongest.
-    """
+    """Count pixels in 50 even bins of activation: foreground of all classes, background."""
     n_classes = len(result.own) - 1
     return {name: rows.reshape(50, -1).sum(1).tolist()
             for name, rows in (('foreground', result.histograms[:n_classes].sum(0)),
@@ -329,24 +337,25 @@ def histograms(result: Analysis) -> dict[str, list[int]]:
 
 def per_class(result: Analysis, threshold: float,
               classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Background and each class at the used, at the best global and at its own best threshold (that
-    of its IoU), with its precision and recall, and, for classes, imbalance and gap.
+    """Return background and each class at the used, the best global and its own best threshold.
+
+    With precision and recall, and, for classes, imbalance and gap.
     """
     iou, confusions = result.curve.iou(), result.curve.confusions()
     diagonal = np.diagonal(confusions, axis1=1, axis2=2)
-    precision, recall = scores.share(diagonal,
-                                     confusions.sum(1)), scores.share(diagonal, confusions.sum(2))
+    precision, recall = scores.ratio(diagonal,
+                                     confusions.sum(1)), scores.ratio(diagonal, confusions.sum(2))
     places = {'used': result.curve.position(threshold),
               'best': result.curve.position(result.curve.best()[0])}
     rows = {}
     for number, name in enumerate(('background', *classes)):
-        known = not np.isnan(iou[:, number]).all()
-        own = int(np.nanargmax(iou[:, number])) if known else 0
+        occurs = not np.isnan(iou[:, number]).all()
+        own = int(np.nanargmax(iou[:, number])) if occurs else 0
         rows[name] = {f'{what}_{when}': float(values[place, number])
                       for when, place in places.items()
                       for what, values in (('iou', iou), ('precision', precision),
                                            ('recall', recall))}
-        rows[name] |= {'own_best_threshold': float(result.curve.thresholds[own]) if known else NAN,
+        rows[name] |= {'own_best_threshold': float(result.curve.thresholds[own]) if occurs else NAN,
                        'own_best_iou': float(iou[own, number])}
         rows[name] |= conditions(result, number - 1) if number else {}
     return rows

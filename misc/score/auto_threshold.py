@@ -1,11 +1,10 @@
-"""A global threshold chosen without ground truth, from nothing but images, image-level labels and
-activations.
+"""A global threshold chosen without ground truth: from images, image-level labels and activations.
 
 All ways but the CRF's are functions of one histogram: of each pixel's strongest activation among
 the classes present, over all pixels of all images. Its bin 0 counts the pixels that pass no
-threshold of `scores.GRID` (activation 0), bin k
-those that pass k of them: (k-1)/100 < activation <= k/100. So the foreground at GRID[t] is the bins
-above t, exactly.
+threshold of `scores.GRID` (activation 0), bin k those that pass k of them: (k-1)/100 < activation
+<= k/100. So the foreground at GRID[t] is the bins above t, exactly.
+
 Which way `auto` is, CHOSEN, was decided on two sets of images (README);
 script/compare_thresholds.py measures all of them on one's own. No constant of it was fitted.
 """
@@ -31,19 +30,16 @@ _MIDDLES = np.array([0, *(2 * number - 1 for number in range(1, len(scores.GRID)
 
 
 def sample(ids: list[str], at_most: int = LARGEST_SAMPLE) -> list[str]:
-    """`at_most` of `ids`, drawn by a hash of each id: the same ones whatever the order of the list
-    and the seed of the run.
-    """
+    """Draw `at_most` of `ids` by a hash of each, whatever the order of the list and --seed."""
     return sorted(ids, key=lambda image_id: (torchutils.image_seed(0, 0, image_id, 'threshold'),
                                              image_id))[:at_most]
 
 
 def histogram(planes: np.ndarray) -> np.ndarray:
-    """One image's pixels by the number of thresholds that their strongest activation passes: int64
-    (T+1,).
+    """Count one image's pixels by how many thresholds their strongest activation passes.
 
-    planes: (K, H, W) without background. All 0 for K = 0: without a class there is nothing to tell
-    apart.
+    planes: (K, H, W) without background.
+    Returns int64 (T+1,). All 0 for K = 0: without a class there is nothing to tell apart.
     """
     thresholds = np.array(scores.GRID, planes.dtype)
     passed = np.searchsorted(thresholds, planes.max(0).ravel() if len(planes) else planes.ravel(),
@@ -53,9 +49,11 @@ def histogram(planes: np.ndarray) -> np.ndarray:
 
 def pooled_histogram(folder: str | os.PathLike, ids: list[str], remedy: str,
                      num_workers: int) -> np.ndarray:
-    """Sum of the images' histograms (T+1,), by all processes. Raises UserError, with `remedy`, for
-    the first image without
-    an activation: what is chosen from a folder must not depend on how far it was made."""
+    """Add up the images' histograms (T+1,), by all processes.
+
+    Raises UserError, with `remedy`, for the first image without an activation: what is chosen from
+    a folder must not depend on how far it was made.
+    """
     def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         planes = activations.load(folder, image_id, remedy).without_background().high_res
         counts = np.append(histogram(planes), 1)  # the image itself, so that a sum of 0 is no error
@@ -68,16 +66,18 @@ def pooled_histogram(folder: str | os.PathLike, ids: list[str], remedy: str,
 # be said
 
 def cross_entropy(counts: np.ndarray) -> np.ndarray:
-    """Less cross entropy between the activation and the means of the two sides (Li and Lee, Pattern
-    Recognition 1993).
+    """Rate by the cross entropy between the activation and the means of the two sides.
+
+    The less the better. Li and Lee, Pattern Recognition 1993.
     """
     below, above = _sides(counts)
     return _level(*below) + _level(*above)
 
 
 def otsu(counts: np.ndarray) -> np.ndarray:
-    """Variance between the two sides (Otsu, IEEE Transactions on Systems, Man, and Cybernetics
-    1979).
+    """Rate by the variance between the two sides.
+
+    Otsu, IEEE Transactions on Systems, Man, and Cybernetics 1979.
     """
     (low, low_sum), (high, high_sum) = _sides(counts)
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -85,8 +85,9 @@ def otsu(counts: np.ndarray) -> np.ndarray:
 
 
 def triangle(counts: np.ndarray) -> np.ndarray:
-    """Depth below the line from the histogram's peak to the end of its longer tail (Zack, Rogers
-    and Latt, 1977).
+    """Rate by the depth below the line from the histogram's peak to the end of its longer tail.
+
+    Zack, Rogers and Latt, 1977.
     """
     first, peak, last = np.flatnonzero(counts)[0], np.argmax(counts), np.flatnonzero(counts)[-1]
     low, high = (peak, last) if last - peak >= peak - first else (first, peak)
@@ -97,8 +98,9 @@ def triangle(counts: np.ndarray) -> np.ndarray:
 
 
 def stability(counts: np.ndarray) -> np.ndarray:
-    """IoU of the foreground at t - 0.05 and at t + 0.05, all images together. The one lies within
-    the other, so it is the quotient of their areas (ours).
+    """Rate by the IoU of the foreground at t - 0.05 and at t + 0.05, all images together (ours).
+
+    The one lies within the other, so it is the quotient of their areas.
     """
     area = _sides(counts)[1][0]
     iou = np.full(len(area), np.nan)
@@ -113,8 +115,9 @@ CHOSEN = 'cross entropy'
 
 
 def choose(counts: np.ndarray, way: str = CHOSEN) -> float:
-    """The best threshold of a pooled histogram; the middle one of equals. Raises UserError where
-    there is none to choose.
+    """Return the best threshold of a pooled histogram; the middle one of equals.
+
+    Raises UserError where there is none to choose.
     """
     if np.count_nonzero(counts) < 2:
         what = 'all activations are the same' if counts.any() else 'no image shows a class'
@@ -124,17 +127,17 @@ def choose(counts: np.ndarray, way: str = CHOSEN) -> float:
 
 
 def best(values: np.ndarray, thresholds: np.ndarray) -> float:
-    """The threshold of the largest value, the middle one of equals."""
+    """Return the threshold of the largest value, the middle one of equals."""
     largest = np.flatnonzero(values == np.nanmax(values))
     return float(thresholds[largest[(len(largest) - 1) // 2]])
 
 
 def seed_thresholds(counts: np.ndarray) -> tuple[float, float]:
-    """(fg, bg) of refined seeds: the two cuts that part the pixels into background, unsure and
-    foreground with the least cross entropy, as `cross_entropy` parts them in two (ours). The middle
-    ones of equals.
+    """Choose (fg, bg) of refined seeds from a pooled histogram (ours).
 
-    Raises UserError where there are not three levels to part.
+    They part the pixels into background, unsure and foreground with the least cross entropy, as
+    `cross_entropy` parts them in two. The middle ones of equals. Raises UserError where there are
+    not three levels to part.
     """
     if np.count_nonzero(counts) == 2:
         raise UserError(f'two seed thresholds cannot be chosen from activations of two levels: '
@@ -150,11 +153,11 @@ def seed_thresholds(counts: np.ndarray) -> tuple[float, float]:
 
 
 def crf_agreement(image: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """mIoU of one image's label map and its own CRF refinement, at each threshold of CRF_GRID
-    (ours).
+    """Return mIoU of an image's label map and its own CRF refinement, at each of CRF_GRID (ours).
 
-    image: uint8 (H, W, 3); planes: (K, H, W) without background, K at least 1. About 0.1 s a
-    threshold for 500 x 375.
+    image: uint8 (H, W, 3).
+    planes: (K, H, W) without background, K at least 1.
+    About 0.1 s a threshold for 500 x 375.
     """
     labelings = [seeds.arg_max(planes, threshold) for threshold in CRF_GRID]
     n_labels = len(planes) + 1
@@ -166,7 +169,7 @@ def crf_agreement(image: np.ndarray, planes: np.ndarray) -> np.ndarray:
 
 
 def threshold_of(folder: str | os.PathLike, ids: list[str], remedy: str, num_workers: int) -> float:
-    """What `auto` means for the score of a folder of activations over `ids`; the log says it."""
+    """Choose and log what `auto` means for the score of a folder of activations over `ids`."""
     chosen_from = sample(ids)
     threshold = choose(pooled_histogram(folder, chosen_from, remedy, num_workers))
     log.info('threshold %.2f: chosen without ground truth (%s, %d images)', threshold, CHOSEN,
@@ -176,9 +179,7 @@ def threshold_of(folder: str | os.PathLike, ids: list[str], remedy: str, num_wor
 
 def seed_thresholds_of(folder: str | os.PathLike, ids: list[str], remedy: str,
                        num_workers: int) -> tuple[float, float]:
-    """What `auto` means for (fg, bg) of the seeds made of a folder of activations over `ids`; the
-    log says it.
-    """
+    """Choose and log what `auto` means for (fg, bg) of the seeds of a folder of activations."""
     chosen_from = sample(ids)
     fg_thres, bg_thres = seed_thresholds(pooled_histogram(folder, chosen_from, remedy, num_workers))
     log.info('seed thresholds %.2f and %.2f: chosen without ground truth (cross entropy of three '

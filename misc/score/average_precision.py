@@ -1,5 +1,4 @@
-"""VOC's average precision of instance masks, as chainercv's eval_instance_segmentation_voc defines
-it.
+"""VOC's average precision of instance masks, as chainercv's eval_instance_segmentation_voc has it.
 
 Ours, because the libraries that are kept up (pycocotools, torchmetrics) average the precision at
 COCO's 101 recalls; VOC's is the area under the whole envelope. Only scores and whether they match
@@ -13,7 +12,7 @@ import numpy as np
 from misc import torchutils
 from misc.contract.sources import Source
 from misc.data import datasets
-from misc.files import labels
+from misc.files import label_maps
 from misc.method.instances import Instances
 from misc.pyutils import UserError
 from misc.score import scores
@@ -23,8 +22,11 @@ IOU = 0.5  # from which a prediction matches an object
 
 @dataclasses.dataclass
 class InstanceScore:
-    """AP of the C classes (nan: no object of it), their mean over the others, and the number of
-    objects of each.
+    """The score of instance masks.
+
+    ap: of the C classes; nan: no object of it.
+    mean: over the others.
+    objects: the number of each class's.
     """
 
     ap: np.ndarray
@@ -34,22 +36,21 @@ class InstanceScore:
 
 
 def read_objects(source: Source, image_id: str, hw: tuple[int, int]) -> Instances:
-    """The true objects (scores are 1), each with the class that its pixels have in the true label
-    map.
+    """Read the true objects, each with the class of its pixels in the true label map.
 
-    Pixels 255 belong to no object. Raises UserError where a mask is missing or of another size than
-    (H, W), or an object has no class.
+    Their scores are 1. Pixels 255 belong to no object. Raises UserError where a mask is missing or
+    of another size than (H, W), or an object has no class.
     """
     truth = scores.read_truth(source, image_id, hw)
     path = source.object_mask_path(image_id)
-    objects = labels.load(path,
-                          'instance masks are scored with the objects of every image of the split')
+    objects = label_maps.load(path, 'instance masks are scored with the objects of every image')
     if objects.shape != truth.shape:
         raise UserError(f'{path}: {objects.shape}, the label map of {image_id} is {truth.shape}')
-    numbers = np.setdiff1d(objects, (0, labels.IGNORE))
+    numbers = np.setdiff1d(objects, (0, label_maps.IGNORE))
     classes = np.empty(len(numbers), np.int64)
     for position, number in enumerate(numbers):
-        counts = np.bincount(truth[objects == number], minlength=labels.IGNORE + 1)[1:labels.IGNORE]
+        counts = np.bincount(truth[objects == number],
+                             minlength=label_maps.IGNORE + 1)[1:label_maps.IGNORE]
         if not counts.any():
             raise UserError(f'{path}: object {number} has no class in {source.mask_path(image_id)}')
         classes[position] = counts.argmax()
@@ -59,7 +60,7 @@ def read_objects(source: Source, image_id: str, hw: tuple[int, int]) -> Instance
 
 
 def matches(found: Instances, truth: Instances) -> np.ndarray:
-    """Which of the instances found match an object, bool (M,).
+    """Return which of the instances found match an object, bool (M,).
 
     By score, the highest first, each takes the object of its class that it overlaps most, if the
     IoU is at least 0.5 and no instance before it took that object.
@@ -82,10 +83,11 @@ def matches(found: Instances, truth: Instances) -> np.ndarray:
 
 
 def average_precision(found_scores: np.ndarray, matched: np.ndarray, objects: int) -> float:
-    """Area under the envelope of precision against recall; nan without objects.
+    """Return the area under the envelope of precision against recall; nan without objects.
 
-    found_scores, matched: (M,) of one class over all images. Equal scores, which are common (the
-    best of each image has 1), keep their order; chainercv leaves it open.
+    found_scores, matched: (M,) of one class over all images.
+    Equal scores, which are common (the best of each image has 1), keep their order; chainercv
+    leaves it open.
     """
     if not objects:
         return float('nan')
@@ -97,8 +99,9 @@ def average_precision(found_scores: np.ndarray, matched: np.ndarray, objects: in
 
 def score(source: Source, ids: list[str], load: Callable[[str], Instances],
           num_workers: int) -> InstanceScore:
-    """The score over `ids`, read in parallel, by all processes; load(id) gives the instances found.
+    """Score the instances of `ids`, read in parallel, by all processes.
 
+    load(id) gives the instances found.
     Raises the first image's UserError, and one where the images hold no object.
     """
     def compare(image_id: str) -> tuple[np.ndarray, ...]:
@@ -109,7 +112,7 @@ def score(source: Source, ids: list[str], load: Callable[[str], Instances],
                             f'{source.n_classes}, their number')
         return found.classes, found.scores, matches(found, truth), truth.classes
 
-    mine = torchutils.share(ids)
+    mine = torchutils.shard(ids)
     compared = datasets.read_ahead(compare, mine, num_workers)
     results = [datasets.checked(result)
                for result in torchutils.progress(compared, total=len(mine), unit='image')]

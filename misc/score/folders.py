@@ -7,7 +7,7 @@ import numpy as np
 
 from misc.contract.settings import Seeds
 from misc.contract.stages import Job
-from misc.files import activations, labels, records
+from misc.files import activations, label_maps, records
 from misc.pyutils import UserError
 from misc.score import auto_threshold, results, scores
 from misc.score.auto_threshold import AUTO
@@ -28,18 +28,19 @@ def score_activations(job: Job, stage: str, flag: str, threshold: float | str) -
 
 
 def score_seeds(job: Job, stage: str, flag: str, thresholds: Seeds) -> None:
-    """Score the refined seeds of a flag's folder. thresholds: told where the folder has no record
-    of them.
+    """Score the refined seeds of a flag's folder.
+
+    thresholds: logged where the folder has no record of its own.
     """
     folder, ids = job.files[flag], job.ids('eval_set')
     fields = 'fg_thres', 'bg_thres'
-    made_with = tuple(records.setting(folder, name, getattr(thresholds, name))
+    made_with = tuple(records.recorded(folder, name, getattr(thresholds, name))
                       for name in fields)
     if AUTO in made_with:
         raise UserError(f'{folder} has no record of its thresholds, and {AUTO} does not tell them: '
                         f'give --{" and --".join(thresholds.flags()[name] for name in fields)}')
     origin = {f'{kind}_threshold_from': AUTO for kind in ('fg', 'bg')
-              if records.setting(folder, f'{kind}_thres_from', None) == AUTO}
+              if records.recorded(folder, f'{kind}_thres_from', None) == AUTO}
     counts = _counts(job, folder, ids, job.remedy(flag))
     results.report_seeds(job, stage, scores.score_seeds(counts, len(ids)), made_with, **origin)
 
@@ -57,6 +58,6 @@ def _counts(job: Job, folder: str | os.PathLike, ids: list[str], remedy: str) ->
     results.tell_changes(job, folder, ids)
 
     def load(image_id: str) -> np.ndarray:
-        return labels.load(labels.label_path(folder, image_id), remedy)
+        return label_maps.load(label_maps.label_path(folder, image_id), remedy)
 
     return scores.count_label_maps(job.source, ids, load, job.run.num_workers)

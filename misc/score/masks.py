@@ -10,13 +10,15 @@ import numpy as np
 
 from misc.contract.sources import some
 from misc.data import datasets
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError
 
 
 class Seen(NamedTuple):
-    """Of one image: the labels in its mask (255 too) but 0, and those that it is labelled with
-    (None: not known), from 1.
+    """What the mask of one image shows.
+
+    shown: its labels but 0; 255 too.
+    labelled: the image-level labels, from 1; None: not known.
     """
 
     image_id: str
@@ -25,42 +27,42 @@ class Seen(NamedTuple):
 
     @property
     def denied(self) -> frozenset[int]:
-        """What the mask shows of classes that the image is not labelled with."""
+        """Return the classes that the mask shows and that the image is not labelled with."""
         return (frozenset() if self.labelled is None
-                else self.shown - self.labelled - {labels.IGNORE})
+                else self.shown - self.labelled - {label_maps.IGNORE})
 
 
 def look(source: datasets.Source, image_id: str, truth: np.ndarray) -> Seen:
-    """truth: (H, W)."""
+    """Look at the true label map (H, W) of an image."""
     values = np.flatnonzero(np.bincount(truth.ravel(), minlength=256)).tolist()
     try:
-        known = source.labels(image_id) if hasattr(source, 'labels') else None
-        labelled = None if known is None else frozenset((np.flatnonzero(known) + 1).tolist())
+        present = source.labels(image_id) if hasattr(source, 'labels') else None
+        labelled = None if present is None else frozenset((np.flatnonzero(present) + 1).tolist())
     except UserError:  # a score does without
         labelled = None
     return Seen(image_id, frozenset(values) - {0}, labelled)
 
 
 def odd(classes: Sequence[str], masks: Sequence[Seen]) -> tuple[list[str], list[str]]:
-    """What cannot be meant, and what may be right but seldom is: lines with a remedy each."""
+    """Return what is wrong with masks, and what may be right but seldom is, a line each."""
     wrong, notes = [], []
-    void = [mask.image_id for mask in masks if mask.labelled and mask.shown == {labels.IGNORE}]
+    void = [mask.image_id for mask in masks if mask.labelled and mask.shown == {label_maps.IGNORE}]
     classless = [mask.image_id for mask in masks if mask.labelled
-                 and not mask.shown - {labels.IGNORE}]
+                 and not mask.shown - {label_maps.IGNORE}]
     if void:
         others = ', 2, ..., the classes in their order' if len(classes) > 1 else ''
-        told = (f'the masks of {_images(void)} hold nothing but 0 and {labels.IGNORE}: '
-                f'{labels.IGNORE} is left out, it is no '
-                f'class; write 1 ({classes[0]}{others}) in its place')
-        if any(mask.shown - {labels.IGNORE} for mask in masks):
-            notes.append(f'{told}, unless nothing there can be told')
+        message = (f'the masks of {_images(void)} hold nothing but 0 and {label_maps.IGNORE}: '
+                   f'{label_maps.IGNORE} is left out, it is no '
+                   f'class; write 1 ({classes[0]}{others}) in its place')
+        if any(mask.shown - {label_maps.IGNORE} for mask in masks):
+            notes.append(f'{message}, unless nothing there can be told')
         else:
-            wrong.append(f'{told}; a score of these is that of background alone')
+            wrong.append(f'{message}; a score of these is that of background alone')
     elif len(classless) > 1 and not any(mask.shown for mask in masks):
         notes.append(f'the masks of {_images(classless)}, whose images are labelled with classes, '
                      f'show nothing but background: '
                      'a mask holds 1, 2, ... for the classes in their order')
-    above = {mask.image_id: sorted(label for label in mask.shown - {labels.IGNORE}
+    above = {mask.image_id: sorted(label for label in mask.shown - {label_maps.IGNORE}
                                    if label > len(classes)) for mask in masks}
     if above := {image_id: numbers for image_id, numbers in above.items() if numbers}:
         first, numbers = next(iter(above.items()))
@@ -68,22 +70,23 @@ def odd(classes: Sequence[str], masks: Sequence[Seen]) -> tuple[list[str], list[
         wrong.append(f'the masks of {_images(list(above))} hold labels above {len(classes)}, the '
                      f'number of classes ({first}: '
                      f'{", ".join(map(str, numbers))}): write 1, 2, ... for the classes in their '
-                     f'order, {labels.IGNORE} for '
+                     f'order, {label_maps.IGNORE} for '
                      'what is left out' + (f'. It looks like another numbering: {meant}' if meant
                                            else ''))
     denied = [mask for mask in masks if mask.denied and mask.image_id not in above]
     if denied:
         first = denied[0]
-        told = (f'the masks of {_images([mask.image_id for mask in denied])} show classes that the '
-                f'labels of the image deny ('
-                f'{first.image_id}: {", ".join(map(str, sorted(first.denied)))}, which is '
-                f'{some([classes[label - 1] for label in sorted(first.denied)])}): mend the '
-                f'labels, or the masks')
+        message = (f'the masks of {_images([mask.image_id for mask in denied])} show classes that '
+                   f'the '
+                   f'labels of the image deny ('
+                   f'{first.image_id}: {", ".join(map(str, sorted(first.denied)))}, which is '
+                   f'{some([classes[label - 1] for label in sorted(first.denied)])}): mend the '
+                   f'labels, or the masks')
         meant = (_numbering(classes, masks)
                  if 2 * len(denied) > sum(bool(mask.shown) for mask in masks) else '')
-        notes.append(told + (f'. It looks like another numbering: {meant}; 1, 2, ... are the '
-                             f'classes in their order'
-                             if meant else ''))
+        notes.append(message + (f'. It looks like another numbering: {meant}; 1, 2, ... are the '
+                                f'classes in their order'
+                                if meant else ''))
     return wrong, notes
 
 
@@ -96,7 +99,7 @@ def _numbering(classes: Sequence[str], masks: Sequence[Seen]) -> str:
     number; nothing where no number tells.
     """
     found = []
-    for number in sorted({label for mask in masks for label in mask.shown} - {labels.IGNORE}):
+    for number in sorted({label for mask in masks for label in mask.shown} - {label_maps.IGNORE}):
         of = [mask.labelled for mask in masks if number in mask.shown and mask.labelled is not None]
         shared = frozenset.intersection(*of) if of else frozenset()
         if len(shared) == 1 and number not in shared:

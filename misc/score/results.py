@@ -1,6 +1,4 @@
-"""How every score is told: a table on the screen, a line of JSON in the scores file; and the table
-of all of them.
-"""
+"""How every score is shown: a table on the screen, a line of JSON; and the table of all of them."""
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -16,24 +14,22 @@ from misc.pyutils import append_json_line, log
 from misc.score import average_precision, scores
 
 # details with words of their own
-TOLD_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
+SHOWN_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
 WITHIN = 'within 3 points of the best'  # thresholds whose mIoU is
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 
 
 def row_of(line: dict[str, Any], rows: Sequence[Row]) -> Row:
-    """The row that a line of the scores file belongs to; one of its own for a score that no stage
-    knows.
-    """
-    return next((row for row in rows if row.stage == line['stage'] and row.of(line)),
+    """Return the row of a line of the scores file; one of its own for an unknown score."""
+    return next((row for row in rows if row.stage == line['stage'] and row.matches(line)),
                 Row(line['stage'], line['stage']))
 
 
 def last_lines(path: str, rows: Sequence[Row], splits: Sequence[str] | None = None,
                data: str | None = None) -> list[tuple[Row, dict[str, Any]]]:
-    """The last line of each row, in the order of `rows`: of all, or on each of `splits` of a data
-    set; none where nothing was scored.
+    """Return the last line of each row, in the order of `rows`.
 
+    splits, data: on each of the splits of a data set; none where nothing was scored.
     Raises UserError where the file is broken.
     """
     if splits is not None and not Path(path).exists():
@@ -41,24 +37,24 @@ def last_lines(path: str, rows: Sequence[Row], splits: Sequence[str] | None = No
     last = scores.read_scores(path,
                               lambda line: (row_of(line, rows).title,
                                             *((line['split'], line['data']) if splits else ())))
-    known = {row.title: row for row in rows}
+    by_title = {row.title: row for row in rows}
     found = []
-    for title in [*known, *sorted({key[0] for key in last} - known.keys())]:
+    for title in [*by_title, *sorted({key[0] for key in last} - by_title.keys())]:
         for key in [(title, split, data)
                     for split in dict.fromkeys(splits)] if splits else [(title,)]:
             if key in last:
-                found.append((known.get(title, Row(title, title)), last[key]))
+                found.append((by_title.get(title, Row(title, title)), last[key]))
     return found
 
 
 def table(path: str | dict[str, str], rows: Sequence[Row], published: bool = False,
           others: bool = True) -> str:
-    """The last score of each row of the scores file, as text; with the published figures beside
-    them, where there are some.
+    """Return the last score of each row of the scores file, as text.
 
     path: of the file, or of several by the names of their runs (seeds): then each number is the
     mean over the runs and, after a ±, the standard deviation of single runs (n - 1), and a column a
-    run has its mIoU. Rows that a run lacks are left out; others: those that no row is of, too.
+    run has its mIoU; rows that a run lacks are left out. published: whether the published figures
+    stand beside them; others: whether those of lines of no row have one, too.
     """
     files = path if isinstance(path, dict) else {'': path}
     found = [{row.title: (row, line) for row, line in last_lines(each, rows)}
@@ -105,15 +101,17 @@ def spread(values: Sequence[float | None], factor: int = 1) -> str:
 
 def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:
     """Log whether labels or photographs have changed since what is scored was made."""
-    told = inputs.changes(folder, job.source, ids) if torchutils.is_main() else ''
-    if told:
-        log.info('%s was made from other inputs (%s): what follows tells of these', folder, told)
+    changes = inputs.changes(folder, job.source, ids) if torchutils.is_main() else ''
+    if changes:
+        log.info('%s was made from other inputs (%s): what follows tells of these', folder, changes)
 
 
 def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
            **details: Any) -> None:
-    """Print IoU per class and mIoU with split (the flag of its list), number of images and what
-    else is told in `details` (a threshold, if there is one), and write them down.
+    """Print IoU per class and mIoU, and write them down.
+
+    split: the flag of the list.
+    details: what else is logged and written (a threshold, if there is one).
     """
     names = ('background', *job.source.classes)
     log.info('%s', scores.table(('class', 'IoU %'), zip(names, map(float, score.iou), strict=True)))
@@ -123,7 +121,7 @@ def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
         best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, '
                 f'{WITHIN} from {low:.2f} to {high:.2f}')
     settings = ''.join(f', {name} {_shown(value)}' for name, value in details.items()
-                       if name not in TOLD_APART)
+                       if name not in SHOWN_APART)
     chosen = ' (auto)' if 'threshold_from' in details else ''
     log.info('%s: mIoU %.1f%% on %s, %d images%s%s%s', stage, 100 * score.miou, job.lists[split],
              score.images, settings, chosen, best)
@@ -134,7 +132,7 @@ def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
 
 def report_seeds(job: Job, stage: str, score: scores.SeedScore, thresholds: tuple[float, float],
                  **details: Any) -> None:
-    """The same for refined seeds."""
+    """Print precision and recall per class of refined seeds, and write them down."""
     names = ('background', *job.source.classes)
     rows = zip(names, map(float, score.precision), map(float, score.recall), strict=True)
     log.info('%s', scores.table(('class', 'precision %', 'recall %'), rows))
@@ -151,8 +149,7 @@ def report_seeds(job: Job, stage: str, score: scores.SeedScore, thresholds: tupl
 
 def report_instances(job: Job, stage: str, score: average_precision.InstanceScore,
                      threshold: float) -> None:
-    """The same for instance masks: average precision for each class that has objects, and its mean.
-    """
+    """Print average precision per class of instance masks, and its mean, and write them down."""
     names = job.source.classes
     log.info('%s', scores.table(('class', 'AP %', 'objects'),
                                 zip(names, map(float, score.ap), score.objects, strict=True)))

@@ -1,5 +1,4 @@
-"""Scores: confusion matrix, IoU, the curve of mIoU against a global threshold, precision and
-recall, printed tables.
+"""Scores: confusion matrix, IoU, mIoU against a global threshold, precision and recall, tables.
 
 All counts are added image by image, so memory does not grow with their number. Pixels whose truth
 is 255 are left out; 255 in a prediction counts as background, except where refined seeds are
@@ -16,9 +15,9 @@ import numpy as np
 import torch
 
 from misc import imutils, torchutils
-from misc.contract.sources import Source
+from misc.contract.sources import Source, renumbered
 from misc.data import datasets
-from misc.files import labels
+from misc.files import label_maps
 from misc.pyutils import UserError, log
 from misc.score import masks
 
@@ -27,8 +26,10 @@ GRID = tuple(number / 100 for number in range(101))  # thresholds of the curve
 
 @dataclasses.dataclass
 class Score:
-    """IoU of background and the C classes (nan: in neither truth nor prediction), and their mean
-    over the others.
+    """The IoU of background and the C classes, and their mean.
+
+    iou: nan for a class in neither truth nor prediction.
+    miou: over the others.
     """
 
     iou: np.ndarray
@@ -37,57 +38,61 @@ class Score:
 
 
 def score(confusion: np.ndarray, images: int) -> Score:
-    """confusion: counts (C+1, C+1), rows truth, columns prediction. IoU = diag / (row + column -
-    diag).
+    """Score a confusion matrix: IoU = diag / (row + column - diag).
+
+    confusion: counts (C+1, C+1), rows truth, columns prediction.
     """
     each = iou(confusion)
-    return Score(each, float(mean_of_known(each)), images)
+    return Score(each, float(nan_mean(each)), images)
 
 
 def iou(confusions: np.ndarray) -> np.ndarray:
-    """Counts (..., C+1, C+1) -> (..., C+1), nan where a class is in neither truth nor prediction.
-    """
+    """Turn counts (..., C+1, C+1) into IoU (..., C+1); nan for a class in neither."""
     diagonal = np.diagonal(confusions, axis1=-2, axis2=-1)
-    return share(diagonal, confusions.sum(-2) + confusions.sum(-1) - diagonal)
+    return ratio(diagonal, confusions.sum(-2) + confusions.sum(-1) - diagonal)
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, nan where there is no whole."""
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole, nan where there is no whole."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
-def mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not nan; nan where all is."""
-    known = ~np.isnan(values)
-    return share(np.where(known, values, 0).sum(-1), known.sum(-1))
+def nan_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the last axis of what is not nan; nan where all is."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))
 
 
 def sparse_counts(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What one image adds to a count array: (flat positions, counts)."""
+    """Return what one image adds to a count array: (flat positions, counts)."""
     counts = np.bincount(index)  # far faster than to sort the pixels
     positions = np.flatnonzero(counts)
     return positions, counts[positions]
 
 
 def read_truth(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
-    """The true label map. Raises UserError where it is missing, of another size, or holds other
-    classes.
+    """Read the true label map of an image of size `hw`.
+
+    Raises UserError where it is missing, of another size, or holds other classes.
     """
     truth = read_values(source, image_id, hw)
-    if truth[truth != labels.IGNORE].max(initial=0) > source.n_classes:
+    if truth[truth != label_maps.IGNORE].max(initial=0) > source.n_classes:
         raise UserError(f'{source.mask_path(image_id)}: holds labels above {source.n_classes}, the '
                         f'number of classes (but '
-                        f'{labels.IGNORE}, which is left out); --check_data says what they seem to '
+                        f'{label_maps.IGNORE}, which is left out); --check_data says what they '
+                        f'seem to '
                         f'stand for')
     return truth
 
 
 def read_values(source: Source, image_id: str, hw: tuple[int, int]) -> np.ndarray:
-    """The true label map, whatever its labels. Raises UserError where it is missing or of another
-    size.
+    """Read the true label map, whatever its labels; of a source with `mask_values` by these.
+
+    Raises UserError where it is missing or of another size.
     """
     path = source.mask_path(image_id)
-    truth = labels.load(path, 'a score needs the mask of every image of the split')
+    truth = renumbered(source, label_maps.load(path, 'a score needs the mask of every image of '
+                                                     'the split'))
     if truth.shape != tuple(hw):
         if truth.shape == _size_of(source, image_id):
             raise UserError(f'{image_id}: what is scored is {hw[0]} x {hw[1]}, but photograph and '
@@ -116,20 +121,22 @@ def tell_odd(source: datasets.Source, seen: list[masks.Seen]) -> None:
 
 def truth_and_map(truth: np.ndarray, label_map: np.ndarray,
                   n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts over (C+1 truths, C+2 predictions), the last column being 255."""
-    known = truth != labels.IGNORE
-    predicted = label_map[known].astype(np.int64)
-    predicted[predicted == labels.IGNORE] = n_classes + 1
+    """Count an image's pixels by (C+1 truths, C+2 predictions), the last column being 255."""
+    valid = truth != label_maps.IGNORE
+    predicted = label_map[valid].astype(np.int64)
+    predicted[predicted == label_maps.IGNORE] = n_classes + 1
     if predicted.max(initial=0) > n_classes + 1:
         raise UserError(f'a label map holds labels above {n_classes}, the number of classes')
-    return sparse_counts(truth[known].astype(np.int64) * (n_classes + 2) + predicted)
+    return sparse_counts(truth[valid].astype(np.int64) * (n_classes + 2) + predicted)
 
 
 def strongest_and_passed(keys: np.ndarray, planes: np.ndarray,
                          thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """planes (K, ...) without background -> the label of each pixel's strongest class (the first
-    wins a tie), and how many of the ascending `thresholds` (T,) its activation exceeds; both (...),
-    0 where K = 0.
+    """Return the label of each pixel's strongest class, and how many thresholds it passes.
+
+    planes: (K, ...) without background; the first wins a tie.
+    thresholds: (T,), ascending.
+    Returns two arrays (...), 0 where K = 0.
     """
     if len(keys) == 0:
         return np.zeros(planes.shape[1:], np.int64), np.zeros(planes.shape[1:], np.int64)
@@ -141,26 +148,28 @@ def strongest_and_passed(keys: np.ndarray, planes: np.ndarray,
 
 def truth_and_activation(truth: np.ndarray, keys: np.ndarray, planes: np.ndarray, n_classes: int,
                          thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts over (C+1 truths, C+1 strongest classes, T+1 numbers of thresholds passed) of one
-    image.
+    """Count an image's pixels by (C+1 truths, C+1 strongest classes, T+1 thresholds passed).
 
-    planes: (K, H, W) without background; thresholds ascending (T,). A pixel takes its strongest
-    class (the first wins a tie) at every threshold that the class's activation exceeds; this is
-    what an arg max over (threshold, planes) gives at each threshold, in one pass.
+    planes: (K, H, W) without background.
+    thresholds: (T,), ascending.
+    A pixel takes its strongest class (the first wins a tie) at every threshold that the class's
+    activation exceeds; this is what an arg max over (threshold, planes) gives at each threshold, in
+    one pass.
     """
-    known = truth != labels.IGNORE
-    true = truth[known].astype(np.int64)
-    strongest, passed = strongest_and_passed(keys, planes[:, known], thresholds)
+    valid = truth != label_maps.IGNORE
+    true = truth[valid].astype(np.int64)
+    strongest, passed = strongest_and_passed(keys, planes[:, valid], thresholds)
     return sparse_counts((true * (n_classes + 1) + strongest) * (len(thresholds) + 1) + passed)
 
 
 def of_one_image(index: np.ndarray, counts: np.ndarray, n_classes: int,
                  thresholds: np.ndarray) -> tuple[np.ndarray, 'ThresholdScores']:
-    """From the counts of `truth_and_activation` of one image: its labels, background first (L,),
-    and the counts over these alone, because those over all classes would take a second.
+    """Reduce the counts of `truth_and_activation` of one image to its own labels.
 
-    An image's mIoU is that of a data set of this image alone: the mean IoU of background and of the
-    classes which are in its truth or in its prediction at that threshold.
+    Returns these labels, background first (L,), and the counts over them alone: those over all
+    classes would take a second. An image's mIoU is that of a data set of this image alone: the mean
+    IoU of background and of the classes which are in its truth or in its prediction at that
+    threshold.
     """
     rest, passed = np.divmod(index, len(thresholds) + 1)
     true, strongest = np.divmod(rest, n_classes + 1)
@@ -172,19 +181,23 @@ def of_one_image(index: np.ndarray, counts: np.ndarray, n_classes: int,
 
 def add_up(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray]], size: int,
            num_workers: int) -> np.ndarray:
-    """Sum of count(id) over `ids`, counted in parallel, by all processes: int64 (size,). Raises the
-    first image's UserError.
+    """Add up the counts of all images, in parallel, by all processes.
+
+    count(id): (flat positions, counts) of an image.
+    Returns int64 (size,). Raises the first image's UserError.
     """
     return add_up_and_keep(ids, lambda image_id: (*count(image_id), None), size, num_workers)[0]
 
 
 def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.ndarray, Any]],
                     size: int, num_workers: int) -> tuple[np.ndarray, list[Any]]:
-    """As `add_up`, of a count that returns a third thing, too: it is kept for every image, in the
-    order of `ids`.
+    """Add up the counts of all images as `add_up` does, and keep a value of each image.
+
+    count(id): (flat positions, counts, value) of an image.
+    Returns the sum, int64 (size,), and the values in the order of `ids`.
     """
     total, kept = np.zeros(size, np.int64), []
-    mine = torchutils.share(ids)
+    mine = torchutils.shard(ids)
     results = datasets.read_ahead(count, mine, num_workers)
     for result in torchutils.progress(results, total=len(mine), unit='image'):
         index, counts, third = datasets.checked(result)
@@ -192,14 +205,15 @@ def add_up_and_keep(ids: list[str], count: Callable[[str], tuple[np.ndarray, np.
         kept.append(third)
     total = torchutils.sum_over_processes(torch.from_numpy(total)).numpy()
     if not total.any():
-        raise UserError(f'every pixel of the {len(ids)} masks is {labels.IGNORE} (ignored): there '
+        raise UserError(f'every pixel of the {len(ids)} masks is {label_maps.IGNORE} (ignored): '
+                        f'there '
                         f'is nothing to score')
     return total, torchutils.gather(kept)
 
 
 @dataclasses.dataclass
 class ThresholdScores:
-    """mIoU at every threshold of a grid, from one pass over the images.
+    """The scores at every threshold of a grid, from one pass over the images.
 
     counts: (C+1 truths, C+1 strongest classes, T+1 numbers of thresholds passed).
     """
@@ -209,43 +223,45 @@ class ThresholdScores:
     images: int
 
     def confusion(self, position: int) -> np.ndarray:
-        """(C+1, C+1) at thresholds[position]: pixels that do not pass it are background."""
+        """Return (C+1, C+1) at thresholds[position]: pixels that do not pass it are background."""
         above = self.counts[:, :, position + 1:].sum(2)
         matrix = above.copy()
         matrix[:, 0] += self.counts.sum((1, 2)) - above.sum(1)
         return matrix
 
     def confusions(self) -> np.ndarray:
-        """`confusion` at every threshold: (T, C+1, C+1)."""
+        """Return `confusion` at every threshold: (T, C+1, C+1)."""
         above = self.counts[:, :, :0:-1].cumsum(2)[:, :, ::-1]
         matrices = np.ascontiguousarray(np.moveaxis(above, 2, 0))
         matrices[:, :, 0] += self.counts.sum((1, 2)) - matrices.sum(2)
         return matrices
 
     def position(self, threshold: float) -> int:
-        """The place of a threshold of the grid."""
+        """Return the place of a threshold of the grid."""
         return int(np.flatnonzero(self.thresholds == threshold)[0])
 
     def at(self, threshold: float) -> Score:
         return score(self.confusion(self.position(threshold)), self.images)
 
     def iou(self) -> np.ndarray:
-        """IoU of background and the classes at each threshold (T, C+1)."""
+        """Return IoU of background and the classes at each threshold (T, C+1)."""
         return iou(self.confusions())
 
     def curve(self) -> np.ndarray:
-        """mIoU at each threshold (T,)."""
-        return mean_of_known(self.iou())
+        """Return mIoU at each threshold (T,)."""
+        return nan_mean(self.iou())
 
     def best(self) -> tuple[float, float]:
-        """(threshold, mIoU) of the best global threshold; the lowest of equals."""
+        """Return (threshold, mIoU) of the best global threshold; the lowest of equals."""
         curve = self.curve()
         position = int(np.nanargmax(curve))
         return float(self.thresholds[position]), float(curve[position])
 
     def within(self, points: float) -> tuple[float, float]:
-        """Lowest and highest threshold around the best whose mIoU is within `points` (a share,
-        0.03) of it.
+        """Return the lowest and highest threshold whose mIoU is within `points` of the best.
+
+        points: a fraction, 0.03. Only thresholds without a lower one between them and the best
+          count.
         """
         curve = self.curve()
         low = high = int(np.nanargmax(curve))
@@ -259,8 +275,9 @@ class ThresholdScores:
 
 def score_activations(source: Source, ids: list[str], load: Callable[[str], Any], threshold: float,
                       num_workers: int) -> ThresholdScores:
-    """Counts for activations over `ids`; load(id) gives (keys, planes (K, H, W)). `threshold` joins
-    the grid.
+    """Count activations over `ids`.
+
+    load(id) gives keys (K,) and planes (K, H, W). `threshold` joins the grid.
     """
     thresholds = np.array(sorted({*GRID, threshold}))
 
@@ -278,7 +295,10 @@ def score_activations(source: Source, ids: list[str], load: Callable[[str], Any]
 
 def count_label_maps(source: Source, ids: list[str], load: Callable[[str], np.ndarray],
                      num_workers: int) -> np.ndarray:
-    """(C+1 truths, C+2 predictions) over `ids`, the last column 255; load(id) gives (H, W)."""
+    """Count label maps over `ids`: (C+1 truths, C+2 predictions), the last column 255.
+
+    load(id) gives (H, W).
+    """
     def count(image_id: str) -> tuple[np.ndarray, np.ndarray, masks.Seen]:
         label_map = load(image_id)
         true = read_truth(source, image_id, label_map.shape)
@@ -291,7 +311,7 @@ def count_label_maps(source: Source, ids: list[str], load: Callable[[str], np.nd
 
 
 def ignored_as_background(counts: np.ndarray) -> np.ndarray:
-    """(C+1, C+2) -> confusion (C+1, C+1): 255 in a prediction counts as 0 (authors' code)."""
+    """Turn (C+1, C+2) into (C+1, C+1): 255 in a prediction counts as 0 (authors' code)."""
     confusion = counts[:, :-1].copy()
     confusion[:, 0] += counts[:, -1]
     return confusion
@@ -299,8 +319,11 @@ def ignored_as_background(counts: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass
 class SeedScore:
-    """Refined seeds: labelled share, mIoU of the labelled pixels, precision and recall of
-    background and each class.
+    """The score of refined seeds.
+
+    labelled: the fraction of labelled pixels.
+    miou: of the labelled pixels.
+    precision, recall: of background and each class, (C+1,).
     """
 
     labelled: float
@@ -311,21 +334,23 @@ class SeedScore:
 
 
 def score_seeds(counts: np.ndarray, images: int) -> SeedScore:
-    """counts: (C+1, C+2), the last column ignored pixels. Recall is over all true pixels, ignored
-    ones included.
+    """Score refined seeds. Recall is over all true pixels, ignored ones included.
+
+    counts: (C+1, C+2), the last column ignored pixels.
     """
     confusion = counts[:, :-1]
     diagonal = np.diag(confusion)
     return SeedScore(float(confusion.sum() / max(counts.sum(), 1)), score(confusion, images).miou,
-                     share(diagonal, confusion.sum(0)), share(diagonal, counts.sum(1)), images)
+                     ratio(diagonal, confusion.sum(0)), ratio(diagonal, counts.sum(1)), images)
 
 
 def read_scores(path: str | os.PathLike,
                 row_of: Callable[[dict[str, Any]],
                                  Hashable] = lambda line: line['stage']) -> dict[Any,
                                                                                  dict[str, Any]]:
-    """The last score of each stage (of each `row_of` its line) in a file of scores. Raises
-    UserError where there is none, and where the file holds anything else.
+    """Return the last score of each stage (of each `row_of` its line) in a file of scores.
+
+    Raises UserError where there is none, and where the file holds anything else.
     """
     try:
         lines = Path(path).read_text(encoding='utf-8').splitlines()
@@ -339,8 +364,9 @@ def read_scores(path: str | os.PathLike,
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Plain text: first column to the left, the others to the right; numbers in % with one digit,
-    nan and None as '-'.
+    """Return a table as plain text: first column to the left, the others to the right.
+
+    Numbers are in % with one digit, nan and None '-'.
     """
     cells = [list(headings)] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]

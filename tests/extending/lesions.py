@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from misc.contract import sources
-from misc.files.labels import PALETTE
+from misc.files.label_maps import PALETTE
 from misc.pyutils import UserError
 
 

@@ -43,8 +43,9 @@ def save(path: str | os.PathLike, label_map: np.ndarray, palette: np.ndarray) ->
 
 
 def load(path: str | os.PathLike, remedy: str = 'it is needed here') -> np.ndarray:
-    """uint8 (H, W). Raises UserError, with `remedy`, where the file is missing, and where it is not
-    an 8-bit map.
+    """Read a label map, uint8 (H, W).
+
+    Raises UserError, with `remedy`, where the file is missing, and where it is not an 8-bit map.
     """
     try:
         with Image.open(path) as picture:

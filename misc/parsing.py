@@ -10,9 +10,9 @@ from typing import IO, Any, NoReturn
 from misc import ending
 
 
-def meant(word: str, known: Collection[str]) -> str:
-    """A mistyped word -> ' (cam_scales?)', what it may stand for; '' where nothing is near."""
-    near = difflib.get_close_matches(word, known, n=2, cutoff=0.75)
+def nearest(word: str, words: Collection[str]) -> str:
+    """Return what a mistyped word may stand for, as ' (cam_scales?)'; '' where nothing is near."""
+    near = difflib.get_close_matches(word, words, n=2, cutoff=0.75)
     return f' ({" or ".join(near)}?)' if near else ''
 
 
@@ -34,9 +34,10 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [flag.lstrip('-') for flag in self._option_string_actions]
-            told = [word + meant(word.split('=')[0].lstrip('-'), flags).replace('(', '(--').replace(
-                ' or ', ' or --') if word.startswith('--') else word for word in unknown]
-            self.error(f'unrecognized arguments: {" ".join(told)}')
+            shown = [word + nearest(word.split('=')[0].lstrip('-'),
+                                    flags).replace('(', '(--').replace(' or ', ' or --')
+                     if word.startswith('--') else word for word in unknown]
+            self.error(f'unrecognized arguments: {" ".join(shown)}')
         return found
 
     def named(self, words: Sequence[str]) -> frozenset[str]:
@@ -57,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            error.message += meant(str(value), [str(choice) for choice in action.choices])
+            error.message += nearest(str(value), [str(choice) for choice in action.choices])
             raise
 
     def _print_message(self, message: str, file: IO[str] | None = None) -> None:
