@@ -67,8 +67,9 @@ def git_commit() -> str:
 
 def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage],
                    log_path: str) -> None:
-    """Version, commit, machine and every setting: the first lines of a log. The screen has what a
-    person wants to know in their place.
+    """Log version, commit, machine and every setting: the first lines of each log file.
+
+    The screen has what a person wants to know in their place.
     """
     if not torchutils.is_main():
         return

@@ -172,8 +172,9 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
 
 @contextlib.contextmanager
 def to_reader() -> Iterator[None]:
-    """Where nobody reads any more what this block prints (`| head`), the command ends without a
-    word, with the exit code 141, as other programs do.
+    """End the command without a word where nobody reads what this block prints (`| head`).
+
+    Raises SystemExit with the code 141, as shells tell of a program that a closed pipe ended.
     """
     try:
         yield
@@ -185,7 +186,7 @@ def to_reader() -> Iterator[None]:
 
 
 def _unread() -> bool:
-    """Whether nobody reads stdout or stderr; what is still written there is then dropped."""
+    """Return whether nobody reads stdout or stderr; what is still written there is dropped."""
     unread = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()

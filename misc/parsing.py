@@ -1,5 +1,7 @@
-"""How every command reads its words: dashes are taken for underscores, a wrong flag or value is
-told of in one line with the nearest one, and help may be cut short (`| head`).
+"""How every command reads its words.
+
+Dashes in a flag are taken for underscores, a wrong flag or value is told of in one line with the
+nearest one, and help may be cut short (`| head`).
 """
 import argparse
 import difflib
@@ -17,8 +19,10 @@ def nearest(word: str, words: Collection[str]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that tells of a wrong flag as every error is told, in one line, with the nearest
-    flag or value, and that takes dashes in a flag for underscores. Flags are written in full.
+    """A parser that tells of a wrong flag as every error is told: in one line.
+
+    It names the nearest flag or value, takes dashes in a flag for underscores, and wants flags
+    written in full.
     """
 
     def __init__(self, **options: Any):
@@ -41,8 +45,9 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def named(self, words: Sequence[str]) -> frozenset[str]:
-        """The words of a command line -> the flags that they name, without dashes and by the first
-        name of each.
+        """Return the flags that the words of a command line name, by the first name of each.
+
+        Without dashes, as the attributes of what is parsed.
         """
         flags = (self._with_underscores(word).partition('=')[0] for word in words)
         return frozenset(self._option_string_actions[flag].dest for flag in flags

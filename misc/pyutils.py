@@ -190,7 +190,7 @@ class _LogFile(logging.FileHandler):
 
 
 class _Screen(logging.StreamHandler):
-    """A screen that nobody reads any more (`| head`) ends the command, which is told of that."""
+    """A screen; where nobody reads it any more (`| head`), what writes to it is told."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if isinstance(sys.exc_info()[1], BrokenPipeError):

@@ -182,8 +182,9 @@ def gather(mine: Sequence[T]) -> list[T]:
 
 
 def progress(items: Iterable[T], description: str | None = None, **options: Any) -> Iterable[T]:
-    """Wrap `items` in a bar, in the main process only; where stderr is no terminal, in lines, one
-    every 30 s.
+    """Wrap `items` in a bar, in the main process only.
+
+    Where stderr is no terminal, a line every 30 s takes the place of the bar.
     """
     if sys.stderr.isatty():
         return tqdm(items, description, mininterval=1, dynamic_ncols=True, disable=not is_main(),

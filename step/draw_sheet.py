@@ -1,8 +1,7 @@
-"""Draw the contact sheet: photographs, activations, pseudo-masks and, where it is there, the truth,
-a row an image.
+"""Draw the contact sheet: photographs with their activations, pseudo-masks and truth.
 
-Reads what is there of --cam_out_dir, --amn_cam_out_dir and --sem_seg_out_dir, and the images of
---infer_list. Writes --sheet_out anew.
+A row an image of --infer_list; the truth where there are masks. Reads what is there of
+--cam_out_dir, --amn_cam_out_dir and --sem_seg_out_dir. Writes --sheet_out anew.
 Only this stage: python run_sample.py --draw_sheet_pass True
 """
 from pathlib import Path

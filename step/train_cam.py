@@ -49,7 +49,7 @@ def run(job: Job, settings: CamTraining) -> None:
 
 
 def is_validated(job: Job) -> bool:
-    """Whether the val list is kept apart from the train list, or named by the user."""
+    """Return whether the val list is apart from the train list, or another than the default."""
     name = job.lists['val_list']
     return (name != job.source.lists['val_list']
             or not set(job.ids('val_list')) <= set(job.ids('train_list')))

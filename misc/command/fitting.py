@@ -1,4 +1,4 @@
-"""--fit_to_images: batches, epochs and learning rates that follow from the number of images.
+"""Batches, epochs and learning rates that follow from the number of images (--fit_to_images).
 
 The published ones are for ten thousand. Of tens or hundreds they make a handful of steps, after
 which IRN, whose heads begin at random, knows no boundary, and its masks run over.
@@ -17,8 +17,10 @@ TRAININGS = {'cam': settings.CamTraining, 'amn': settings.AmnTraining, 'irn': se
 
 
 def fit(args: argparse.Namespace, images: int, named: Collection[str]) -> str:
-    """The flags of the three trainings for a train list of so many images, set where they are not
-    `named`. Returns what the trainings have then, in words.
+    """Set the flags of the three trainings for a train list of so many images.
+
+    named: the flags that the user, or a preset, gives, which stay.
+    Returns what the trainings have then, in words.
     """
     def fitted(flag: str, value: Any) -> None:
         if flag not in named:

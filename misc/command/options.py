@@ -235,8 +235,10 @@ def stage_list(stages: Stages) -> str:
 
 
 class Given(NamedTuple):
-    """What the command line gives: its words; the flags that these, or a preset, name; and those
-    whose values are not the defaults, as words. Kept beside the flags, as `given`.
+    """What the command line gives; kept beside the flags, as `given`.
+
+    words: its own; named: the flags that these, or a preset, name; changed: the flags whose values
+    are not the defaults, as words.
     """
 
     words: list[str]
@@ -246,8 +248,10 @@ class Given(NamedTuple):
 
 def given(parser: Parser, words: Sequence[str], with_preset: Sequence[str],
           args: argparse.Namespace) -> Given:
-    """words, with_preset: of the command line, without and with those of its preset; args: these
-    parsed, and not resolved yet.
+    """Return what a command line gives.
+
+    words, with_preset: its words, without and with those of its preset; args: these parsed, and
+    not resolved yet.
     """
     changed = []
     for action in parser._actions:
@@ -261,7 +265,7 @@ def given(parser: Parser, words: Sequence[str], with_preset: Sequence[str],
 
 
 def without_stages(words: Sequence[str]) -> list[str]:
-    """The words of a command line, but those that choose stages."""
+    """Return the words of a command line, but those that choose stages."""
     kept: list[str] = []
     skip: Callable[[str], bool] | None = None  # whether the next word belongs to what is left out
     for word in words:

@@ -43,20 +43,21 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
 
 
 def scores(stage: Stage) -> bool:
-    """Whether a stage needs masks to score against."""
+    """Return whether a stage needs masks to score against."""
     return stage.masks or bool(stage.rows)
 
 
 def has_masks(job: Job, stage: Stage) -> bool:
-    """Whether an image that the stage scores has a mask."""
+    """Return whether an image that the stage scores has a mask."""
     flag = 'eval_set' if 'eval_set' in stage.lists else stage.lists[0]
     return any(job.source.mask_path(image_id).is_file() for image_id in job.ids(flag))
 
 
 def without_scores(args: argparse.Namespace, job: Job,
                    chosen: Sequence[Stage]) -> tuple[list[Stage], str]:
-    """The chosen stages, without those that a range took in and that score images of which none has
-    a mask; and a line that says so, where there are such and others.
+    """Return the chosen stages without the scores that there are no masks for, and a line on it.
+
+    Only those that a range took in (`args.ranged`) are left out, and not all that is chosen.
     """
     left = [stage for stage in chosen if stage.name in args.ranged and scores(stage)
             and not has_masks(job, stage)]
@@ -67,7 +68,7 @@ def without_scores(args: argparse.Namespace, job: Job,
 
 
 def is_there(path: str | None) -> bool:
-    """Whether weights, or a folder, are there."""
+    """Return whether weights, or a folder, are there."""
     return path is not None and (weights.existing(path) is not None or Path(path).is_dir())
 
 

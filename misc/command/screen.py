@@ -1,5 +1,7 @@
-"""What the screen says of a run first: the data, the machine, what is run and where it goes; and
-last: where things are, and the next command. The log file has every setting.
+"""What the screen says of a run first and last.
+
+First: machine, data, stages and where they write; last: where the results are, and the next
+command. The log file has every setting.
 """
 import argparse
 import os
@@ -16,7 +18,7 @@ PROGRAM = options.ROOT / 'run_sample.py'
 
 
 def opening(args: argparse.Namespace, job: Job, chosen: Sequence[Stage], log_path: str) -> str:
-    """The first screen, less what a run adds line by line."""
+    """Return the first screen, less what a run adds line by line."""
     processes = torchutils.world()[1]
     shared = f', {processes} processes' if processes > 1 else ''
     images: dict[str, list[str]] = {}
@@ -44,13 +46,13 @@ def _goes_to(args: argparse.Namespace, stage: Stage) -> str:
 
 
 def _below(work_dir: str, path: str) -> str:
-    """The path as seen from `work_dir`, where it lies in it."""
+    """Return the path as seen from `work_dir`, where it lies in it."""
     whole, above = (Path(os.path.abspath(each)) for each in (path, work_dir))
     return str(whole.relative_to(above)) if whole.is_relative_to(above) else str(path)
 
 
 def closing(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> str:
-    """Where the results are: what no chosen stage goes on with; and the next command."""
+    """Return where the results are, which no chosen stage goes on with, and the next command."""
     gone_on = {flag for stage in chosen if stage.outputs(args) for flag in stage.inputs(args)}
     results = {output.flag: (stage.title if number == 0 else f'--{output.flag}',
                              str(Path(getattr(args, output.flag)) / output.opens))
@@ -70,7 +72,7 @@ def closing(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> str:
 
 def _following(args: argparse.Namespace, job: Job, chosen: Sequence[Stage],
                made: Sequence[str]) -> Stage | None:
-    """The first stage that needs one of the flags `made`, and all of whose inputs are there."""
+    """Return the first stage that needs one of the flags `made`, where all its inputs are there."""
     for stage in job.stages:
         needed = stage.inputs(args)
         if stage not in chosen and set(needed) & set(made) \

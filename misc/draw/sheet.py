@@ -24,7 +24,7 @@ class Column(NamedTuple):
 
 
 def shown(stages: Sequence[Stage]) -> list[Stage]:
-    """The stages whose first output has a column."""
+    """Return the stages whose first output has a column."""
     return [stage for stage in stages if stage.shown is not None and stage.shown.kind != 'seed']
 
 
@@ -33,14 +33,16 @@ def column(stage: Stage, folder: Path) -> Column:
 
 
 def spread(ids: Sequence[str], number: int) -> list[str]:
-    """At most `number` of the ids, evenly spread."""
+    """Return at most `number` of the ids, evenly spread."""
     return [ids[position]
             for position in np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(int)]
 
 
 def draw(source: Source, ids: Sequence[str], columns: Sequence[Column]) -> np.ndarray:
-    """The sheet of these images, uint8 (H, W, 3), each row with the names of its classes; the
-    column of the truth only where one of them has a mask. Raises UserError where a file is missing.
+    """Return the sheet of these images, uint8 (H, W, 3).
+
+    Each row begins with the names of its classes; there is a column of the truth where one of them
+    has a mask. Raises UserError where a file is missing.
     """
     truth = [source.mask_path(image_id) for image_id in ids]
     masked = any(path.is_file() for path in truth)

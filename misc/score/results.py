@@ -88,8 +88,10 @@ def table(path: str | dict[str, str], rows: Sequence[Row], published: bool = Fal
 
 
 def spread(values: Sequence[float | None], factor: int = 1) -> str:
-    """One number of each run -> their mean and deviation; one number alone where they are equal,
-    '-' where one of them is missing. factor: 100 for shares in %, with one digit.
+    """Return the mean and the deviation of one number of each run, as text.
+
+    One number alone where they are equal, '-' where one is missing. factor: 100 for shares in %,
+    with one digit.
     """
     if None in values:
         return '-'
