@@ -18,6 +18,13 @@ def nearest(word: str, words: Collection[str]) -> str:
     return f' ({" or ".join(near)}?)' if near else ''
 
 
+def underscored(word: str, flags: Collection[str]) -> str:
+    """Return a word of a command line with underscores where it is one of the flags so."""
+    flag, equals, value = word.partition('=')
+    changed = '--' + flag[2:].replace('-', '_')
+    return changed + equals + value if flag.startswith('--') and changed in flags else word
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that tells of a wrong flag as every error is told: in one line.
 
@@ -30,7 +37,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None,
                          namespace: argparse.Namespace | None = None) -> tuple:
-        words = [self._with_underscores(word) for word in (sys.argv[1:] if args is None else args)]
+        words = [underscored(word, self._option_string_actions)
+                 for word in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(words, namespace)
 
     def parse_args(self, args: Sequence[str] | None = None,
@@ -49,15 +57,10 @@ class Parser(argparse.ArgumentParser):
 
         Without dashes, as the attributes of what is parsed.
         """
-        flags = (self._with_underscores(word).partition('=')[0] for word in words)
+        flags = (underscored(word, self._option_string_actions).partition('=')[0]
+                 for word in words)
         return frozenset(self._option_string_actions[flag].dest for flag in flags
                          if flag in self._option_string_actions)
-
-    def _with_underscores(self, word: str) -> str:
-        flag, equals, value = word.partition('=')
-        changed = '--' + flag[2:].replace('-', '_')
-        return (changed + equals + value if flag.startswith('--')
-                and changed in self._option_string_actions else word)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

@@ -124,6 +124,13 @@ def test_a_range_leaves_out_scores_where_there_are_no_masks(photographs, capsys)
             capsys.readouterr().err
 
 
+def test_names_of_stages_and_early_flags_may_have_dashes(capsys):
+    words = options.with_preset(['--stage-from', 'tests.extending.smooth', '--from-released'])
+    stages = options.with_stages_of(STAGES, words)
+    args = options.build_parser(stages).parse_args([*words, '--stages', 'smooth,eval-cam'])
+    assert (args.preset, args.smooth_pass, args.eval_cam_pass) == ('released', True, True)
+
+
 def test_a_range_keeps_scores_where_there_are_masks(tmp_path, capsys):
     assert run_sample.main(['--voc12_root', str(GOLDEN / 'tree'), *NO_WEIGHTS, *words(**QUICK),
                             *words(train_list='train_aug', val_list='val', infer_list='train'),

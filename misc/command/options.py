@@ -15,7 +15,7 @@ from misc.contract import settings
 from misc.contract.settings import boolean, boolean_or
 from misc.contract.sources import Source
 from misc.contract.stages import Input, Stage, Stages
-from misc.parsing import Parser, nearest
+from misc.parsing import Parser, nearest, underscored
 from misc.pyutils import UserError
 from voc12.dataloader import VOC12
 
@@ -25,6 +25,7 @@ SCORES = 'result/scores.jsonl'  # below --work_dir
 USUAL = ''  # a flag without a path: the usual place
 TOLD_ELSEWHERE = ('dataset', 'data_root', 'voc12_root', 'work_dir')  # on the first screen
 ALIASES = {'--from_released': 'released'}  # -> preset
+READ_FIRST = (*ALIASES, '--stage_from')  # before there is a parser
 
 
 LISTS = {'train_list': 'images to train on and to make activations for: a list file or a split of '
@@ -203,6 +204,7 @@ def _stages_type(stages: Stages) -> Callable[[str], list[tuple[Stage, bool]]]:
     names = [stage.name for stage in stages]
 
     def position(name: str) -> int:
+        name = name.replace('-', '_')
         if name not in names:
             raise argparse.ArgumentTypeError(f'no stage is called {name!r}{nearest(name, names)}')
         return names.index(name)
@@ -293,7 +295,7 @@ def with_preset(words: Sequence[str]) -> list[str]:
     A flag that is given twice is then the command line's. Raises UserError for a preset that is not
     there, or that names another.
     """
-    words = [part for word in words
+    words = [part for word in (underscored(each, READ_FIRST) for each in words)
              for part in (('--preset', ALIASES[word]) if word in ALIASES else (word,))]
     places = [number for number, word in enumerate(words) if re.fullmatch('--preset(=.*)?', word)]
     if not places:
