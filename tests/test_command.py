@@ -242,7 +242,7 @@ def test_roots_of_other_data_sets(monkeypatch, tmp_path):
     monkeypatch.setenv('COCO14_ROOT', '/data/coco')
     assert options.find_root(None, 'coco14') == '/data/coco'
     with pytest.raises(UserError, match=r'where is folder\? Give --data_root FOLDER: .* images/ '
-                                        r'and labels.csv$'):
+                                        r'and labels.csv, or a folder of .* a class$'):
         options.find_root(None, 'folder')
 
 
