@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'parsing', 'contract', 'files',
           'indexing', 'data', 'method', 'networks', 'training', 'inference', 'score', 'draw',
-          'command')
+          'export', 'command')
 FILES = sorted(path for path in (ROOT / 'misc').rglob('*.py') if path.parent.name != 'misc'
                or path.stem in FLOORS)
 
