@@ -1,4 +1,5 @@
 """One's own photographs in one command: --preset own; ranges of stages without masks."""
+import json
 import shutil
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 import run_sample
 from misc.command import fitting, options
+from step import export
 from step.pipeline import STAGES
 from tests.conftest import GOLDEN
 from tests.tiny import QUICK
@@ -44,10 +46,16 @@ def test_own_photographs_in_one_command(photographs, capsys, monkeypatch):
     assert len(list((work / 'result' / 'sem_seg').glob('*.png'))) == 4
     assert (work / 'result' / 'sheet.png').is_file()
     assert [path.name for path in photographs.parent.iterdir() if path.name != 'mine'] == ['result']
-    masks, sheet, page, following = out.out.splitlines()[-4:]
+    masks, sheet, page, tools, following = out.out.splitlines()[-5:]
     assert masks.startswith('result/mine/result/sem_seg: pseudo-masks')
     assert sheet.startswith('result/mine/result/sheet.png: the contact sheet')
     assert page.startswith('result/mine/result/report/index.html: a page')
+    assert tools.endswith(' python -m step.export --format coco DIR --what make_sem_seg --dataset '
+                          'folder --data_root mine --work_dir result/mine')
+    export.main([*tools[tools.index('--format'):].replace('DIR', 'exported').split(), '--images',
+                 'none'])
+    assert len(json.loads((photographs.parent / 'exported' / 'annotations.json').read_text())[
+        'images']) == 4
     assert following.endswith(' --stages train_seg')
     told = out.out.replace('pseudo-masks', '').replace('activations and masks', '')
     for word in ('validation', 'no mask', 'score of AMN', 'eval_set', 'mIoU', 'labels.csv'):

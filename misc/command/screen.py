@@ -61,6 +61,14 @@ def closing(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> str:
     lines = [f'{path}: {title}' for title, path in results.values()]
     if any(stage.rows for stage in chosen):
         lines.append(f'{args.scores_file}: the scores')
+    masks = [stage for stage in chosen if stage.shown is not None and stage.shown.kind == 'mask'
+             and stage.writes[0].flag in results]
+    if masks and args.repeat == 1:
+        where = '' if Path.cwd() == options.ROOT else f'PYTHONPATH={os.path.relpath(options.ROOT)} '
+        command = shlex.join(['python', '-m', 'step.export', '--format', 'coco', 'DIR', '--what',
+                              masks[-1].name, '--dataset', args.dataset, '--data_root',
+                              args.data_root, '--work_dir', args.work_dir])
+        lines.append(f'for other tools (--help lists their formats): {where}{command}')
     following = _following(args, job, chosen, results)
     if following is not None and args.repeat == 1:
         words = options.without_stages(args.given.words)
