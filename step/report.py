@@ -43,8 +43,9 @@ def run(job: Job, told: Report) -> None:
     split = 'eval_set'
     if not job.ids(split):
         split = 'infer_list'
-        log.info('--eval_set %s has no image: the report is of --infer_list %s',
-                 job.lists['eval_set'], job.lists[split])
+        if job.lists['eval_set'] != job.source.lists['eval_set']:  # else nobody asked for it
+            log.info('--eval_set %s has no image: the report is of --infer_list %s',
+                     job.lists['eval_set'], job.lists[split])
     ids = job.ids(split)
     methods = all_methods(job, ids)
     if not any(Path(method.folder).is_dir() for method in methods):
@@ -271,5 +272,5 @@ STAGE = Stage(
     reads=tuple(Input(flag, needed=False) for flag in ('cam_out_dir', 'ir_label_out_dir',
                                                        'amn_cam_out_dir', 'amn_ir_label_out_dir',
                                                        'sem_seg_out_dir')),
-    writes=(Output('report_out_dir', 'result/report'),), lists=('eval_set',), labelled=False,
-    may_be_empty=True)
+    writes=(Output('report_out_dir', 'result/report', opens='index.html'),),
+    lists=('eval_set',), labelled=False, may_be_empty=True)

@@ -215,10 +215,9 @@ def test_a_contact_sheet_shows_a_stage_that_makes_and_scores():
     """Such a stage has rows, whose published figures cannot be hashed."""
     stage = importlib.import_module('tests.extending.smooth').STAGE
     sheet = runpy.run_path(str(ROOT / 'script' / 'contact_sheet.py'))
-    assert stage.shown.title not in sheet['HEADINGS']
+    assert stage not in sheet['SHOWN']
     with mock.patch('step.pipeline.STAGES', STAGES.with_more([stage])):
-        assert stage.shown.title in runpy.run_path(str(ROOT / 'script' /
-                                                       'contact_sheet.py'))['HEADINGS']
+        assert stage in runpy.run_path(str(ROOT / 'script' / 'contact_sheet.py'))['SHOWN']
 
 
 def test_the_page_tells_of_every_example():

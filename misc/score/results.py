@@ -1,4 +1,5 @@
 """How every score is shown: a table on the screen, a line of JSON; and the table of all of them."""
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from misc.score import average_precision, scores
 
 # details with words of their own
 SHOWN_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
+WITHIN = 'within 3 points of the best'  # thresholds whose mIoU is
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 
 
@@ -45,35 +47,58 @@ def last_lines(path: str, rows: Sequence[Row], splits: Sequence[str] | None = No
     return found
 
 
-def table(path: str, rows: Sequence[Row], published: bool = False) -> str:
+def table(path: str | dict[str, str], rows: Sequence[Row], published: bool = False,
+          others: bool = True) -> str:
     """Return the last score of each row of the scores file, as text.
 
-    published: whether the published figures stand beside them.
+    path: of the file, or of several by the names of their runs (seeds): then each number is the
+    mean over the runs and, after a ±, the standard deviation of single runs (n - 1), and a column a
+    run has its mIoU; rows that a run lacks are left out. published: whether the published figures
+    stand beside them; others: whether those of lines of no row have one, too.
     """
-    lines = last_lines(path, rows)
-    data = sorted({line['data'] for _, line in lines} & PUBLISHED_OF.keys()) if published else []
+    files = path if isinstance(path, dict) else {'': path}
+    found = [{row.title: (row, line) for row, line in last_lines(each, rows)}
+             for each in files.values()]
+    titles = [title for title in found[0] if all(title in each for each in found)
+              and (others or title in {row.title for row in rows})]
     cells = []
-    for row, line in lines:
-        within = line.get('within_3_points')
-        cell = [row.title, _thresholds(line), line.get('miou', line.get('map')),
-                line.get('best_miou', '-'),
-                f'{line["best_threshold"]:.2f}' if 'best_threshold' in line else '-',
-                f'{within[0]:.2f} to {within[1]:.2f}' if within else '-',
-                f'{line["split"]} ({line["images"]})']
-        cells.append(cell + ([row.published.get(line['data'], '-')] if published else []))
-    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', 'best less 3 points',
-                'split (images)']
-    notes = (['refined seeds: of the labelled pixels alone']
-             if any('labelled' in line for _, line in lines) else [])
+    for title in titles:
+        row, lines = found[0][title][0], [each[title][1] for each in found]
+        within = [line.get('within_3_points') for line in lines]
+        names = [name for name in ('threshold', 'fg_threshold', 'bg_threshold') if name in lines[0]]
+        scored = [line.get('miou', line.get('map')) for line in lines]
+        cells.append([
+            title, ', '.join(spread([line.get(name) for line in lines]) for name in names) or '-',
+            spread(scored, 100), spread([line.get('best_miou') for line in lines], 100),
+            spread([line.get('best_threshold') for line in lines]),
+            '-' if None in within else ' to '.join(map(spread, zip(*within, strict=True))),
+            f'{lines[0]["split"]} ({lines[0]["images"]})',
+            *([row.published.get(lines[0]['data'], '-')] if published else []),
+            *(scored if len(files) > 1 else [])])
+    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', WITHIN, 'split (images)',
+                *(['published'] if published else []), *(files if len(files) > 1 else [])]
+    notes = [f'mean ± standard deviation of {len(files)} runs'] if len(files) > 1 else []
+    lines = [each[title][1] for each in found for title in titles]
+    data = sorted({line['data'] for line in lines} & PUBLISHED_OF.keys()) if published else []
+    notes += (['refined seeds: of the labelled pixels alone']
+              if any('labelled' in line for line in lines) else [])
     notes += [f'published: {PUBLISHED_OF[name]}, the seeds at their best threshold (LPCAM paper, '
-              f'table 2); segmentation: val, '
-              'ResNet-101 (tables 3, 4)' for name in data]
-    return '\n'.join([scores.table(headings + (['published'] if published else []), cells), *notes])
+              'table 2); segmentation: val, ResNet-101 (tables 3, 4)' for name in data]
+    return '\n'.join([scores.table(headings, cells), *notes])
 
 
-def _thresholds(line: dict[str, Any]) -> str:
-    names = [name for name in ('threshold', 'fg_threshold', 'bg_threshold') if name in line]
-    return ', '.join(f'{line[name]:.2f}' for name in names) or '-'
+def spread(values: Sequence[float | None], factor: int = 1) -> str:
+    """Return the mean and the deviation of one number of each run, as text.
+
+    One number alone where they are equal, '-' where one is missing. factor: 100 for shares in %,
+    with one digit.
+    """
+    if None in values:
+        return '-'
+    digits = 1 if factor == 100 else 2
+    mean = f'{factor * statistics.mean(values):.{digits}f}'
+    return mean if len({*values}) == 1 else \
+        f'{mean} ± {factor * statistics.stdev(values):.{digits}f}'
 
 
 def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:
@@ -96,8 +121,7 @@ def report(job: Job, stage: str, score: scores.Score, split: str = 'eval_set',
     if 'best_threshold' in details:
         low, high = details['within_3_points']
         best = (f'; best {100 * details["best_miou"]:.1f} at {details["best_threshold"]:.2f}, '
-                f'within 3 points of it from '
-                f'{low:.2f} to {high:.2f}')
+                f'{WITHIN} from {low:.2f} to {high:.2f}')
     settings = ''.join(f', {name} {_shown(value)}' for name, value in details.items()
                        if name not in SHOWN_APART)
     chosen = ' (auto)' if 'threshold_from' in details else ''
