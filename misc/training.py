@@ -6,6 +6,7 @@ import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -261,17 +262,85 @@ def step(learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp
     optimizer.zero_grad(set_to_none=True)
     total: torch.Tensor | float = 0.0
     parts = list(_parts(batch, training.accumulate))
+    threads = _threads(learner, training.device)
     for number, part in enumerate(parts, start=1):
+        shares = list(_parts(part, threads))
         last = number == len(parts)
-        with contextlib.nullcontext() if last or isinstance(learner,
-                                                            Learner) else learner.no_sync():
-            with torchutils.autocast(training.precision, training.device):
-                loss, others = learner(part, counts)
-            scaler.scale(loss).backward()
-        total = total + torch.stack([loss.detach(), *(value.detach() for value in others.values())])
+        if len(shares) > 1:
+            values, names = _backward_by_threads(learner, shares, counts, training)
+        else:
+            with contextlib.nullcontext() if last or isinstance(learner,
+                                                                Learner) else learner.no_sync():
+                loss, values, names = _forward(learner, part, counts, training)
+                scaler.scale(loss).backward()
+        total = total + values
     scaler.step(optimizer)
     scaler.update()
-    return total, ['loss', *others]
+    return total, names
+
+
+def _forward(learner: nn.Module, part: Batch, counts: torch.Tensor,
+             training: Training) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Compute the loss of a part of a batch.
+
+    Returns it, to go backward from; the values of loss and parts; and their names.
+    """
+    with torchutils.autocast(training.precision, training.device):
+        loss, others = learner(part, counts)
+    values = torch.stack([loss.detach(), *(value.detach() for value in others.values())])
+    return loss, values, ['loss', *others]
+
+
+def _threads(learner: nn.Module, device: torch.device) -> int:
+    """How many threads take a share of a batch each.
+
+    1 (torch's own then share every operation) on a GPU, for several processes, and where what is
+    computed of one image depends on the others: by a batch norm of the batch's statistics, or by
+    dropout drawn from torch's one generator.
+    """
+    if device.type != 'cpu' or not isinstance(learner, Learner) or any(
+            module.training and (type(module).forward is nn.BatchNorm2d.forward
+                                 or isinstance(module, nn.modules.dropout._DropoutNd) and module.p)
+            for module in learner.modules()):
+        return 1
+    return torch.get_num_threads()
+
+
+def _backward_by_threads(learner: nn.Module, shares: list[Batch], counts: torch.Tensor,
+                         training: Training) -> tuple[torch.Tensor, list[str]]:
+    """Compute the gradient of each share by a thread of its own, and add it to the parameters'.
+
+    Returns the values of loss and parts, and their names. Threads that share every operation wait
+    for each other thousands of times a step, and beside another busy program each time for one that
+    has no core; these wait once. Gradients are added in the order of the shares, so that every run
+    has the same bits.
+    """
+    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    threads = torch.get_num_threads()
+
+    def start() -> None:
+        torch.set_num_threads(threads // len(shares))  # for this thread, and those that start later
+        # What weights were rounded to is shared by all threads. Within another autocast, the end of
+        # that of the forward pass does not throw it away while others still need it.
+        torch.autocast(training.device.type, enabled=False).__enter__()
+
+    def gradients(share: Batch) -> tuple[tuple[torch.Tensor, list[str]], tuple[torch.Tensor, ...]]:
+        loss, values, names = _forward(learner, share, counts, training)
+        return (values, names), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    total: torch.Tensor | float = 0.0
+    try:
+        with ThreadPoolExecutor(len(shares), initializer=start) as pool:
+            for told, found in pool.map(gradients, shares):
+                total = total + told[0]
+                for parameter, gradient in zip(parameters, found, strict=True):
+                    if gradient is not None:
+                        before = parameter.grad
+                        parameter.grad = gradient if before is None else before + gradient
+    finally:
+        torch.clear_autocast_cache()
+        torch.set_num_threads(threads)
+    return total, told[1]
 
 
 def _parts(batch: Batch, number: int) -> Iterator[Batch]:

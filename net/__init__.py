@@ -34,6 +34,10 @@ What it computes, from images x (N, 3, H, W), normalised:
                   mean_shift.running_mean: (2,), subtracted in evaluation
     segmentation  Net(x) -> logits (N, C+1, h, w)
 
+In training on a CPU every thread takes a share of the batch, and all call the network at once:
+what it makes of an image depends on no other image, and is kept nowhere in the module. Batch norms
+of the batch's statistics and torch's dropout are noticed: with them the batch stays whole.
+
 A module named by --backbone has a class `Backbone`, a torch.nn.Module made without arguments:
 
     Backbone()(x) -> features (N, channels, h, w)

@@ -73,6 +73,11 @@ def seconds(work: Callable[[], Any], args: argparse.Namespace) -> float:
     return float(np.median([once() for _ in range(args.repeat)]))
 
 
+def plain_seconds(work: Callable[[], Any], args: argparse.Namespace) -> float:
+    """`seconds` of the plain way; nan where --no_plain leaves it out."""
+    return math.nan if args.no_plain else seconds(work, args)
+
+
 def gigaflop(work: Callable[[], Any]) -> float:
     """Floating-point operations of the matrix products and convolutions of a call, in 1e9."""
     with FlopCounterMode(display=False) as counter:
@@ -132,7 +137,7 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
             for one in images:
                 forward(torch.cat([one, one.flip(-1)]))
 
-    plain_seconds, work = seconds(plain, args), gigaflop(plain)
+    of_plain, work = plain_seconds(plain, args), gigaflop(plain)
     networks.prepare(net, args.device, args.precision)
 
     def network() -> None:
@@ -155,8 +160,8 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
 
         stage_seconds = seconds(whole, argparse.Namespace(device=args.device, repeat=1)) / number
     return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work,
-            'plain': plain_seconds,
-            'plain_what': 'network in float32, contiguous', 'compared': network_seconds}
+            'plain': of_plain, 'plain_what': 'network in float32, contiguous',
+            'compared': network_seconds}
 
 
 def case_train_cam(args: argparse.Namespace) -> dict[str, Any]:
@@ -204,7 +209,10 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
         learner = objectives.Learner(net, objective)
         return lambda: training.step(learner, optimizer, scaler, batch, objective, settings)
 
-    plain, work = seconds(job('fp32'), args), gigaflop(job('fp32'))
+    plain, threads = plain_seconds(job('fp32'), args), torch.get_num_threads()
+    torch.set_num_threads(1)  # a step's own threads are not seen by the counter
+    work = gigaflop(job('fp32'))
+    torch.set_num_threads(threads)
     net.to(memory_format=torch.channels_last)
     taken = seconds(job(args.precision), args)
     return {'seconds': taken / args.batch, 'network': taken / args.batch,
@@ -245,7 +253,8 @@ def _against_pydensecrf(args: argparse.Namespace, ours: Callable[[], Any], image
     if importlib.util.find_spec('pydensecrf') is None:
         return {'seconds': taken, 'plain': math.nan,
                 'plain_what': 'pydensecrf2, which is not installed', 'compared': taken}
-    return {'seconds': taken, 'plain': seconds(lambda: by_pydensecrf(image, energies, terms), args),
+    return {'seconds': taken,
+            'plain': plain_seconds(lambda: by_pydensecrf(image, energies, terms), args),
             'plain_what': 'pydensecrf2', 'compared': taken}
 
 
@@ -303,7 +312,7 @@ def case_walk(args: argparse.Namespace) -> dict[str, Any]:
     matrix = indexing._transitions(edge[0].double(), 5, 10)
     step = matrix.values().numel() * (8 + 4) + len(matrix) * (4 + 2 * len(x) * 8)
     return {'seconds': taken, 'gigabyte': 2 ** 8 * step / 1e9,
-            'plain': seconds(lambda: walk_by_planes(x, edge), args),
+            'plain': plain_seconds(lambda: walk_by_planes(x, edge), args),
             'plain_what': 'by shifted planes', 'compared': taken}
 
 
@@ -341,7 +350,7 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     small, small_edge = torch.rand(2, 48, 48,
                                    device=args.device), torch.rand(1, 48, 48, device=args.device)
     return {'seconds': network + walk, 'network': network, 'gflop': work, 'walk': walk,
-            'plain': seconds(lambda: dense_walk(small, small_edge), args),
+            'plain': plain_seconds(lambda: dense_walk(small, small_edge), args),
             'plain_what': 'dense walk, 48 x 48 map',
             'compared': seconds(lambda: indexing.propagate_to_edge(small, small_edge), args)}
 
@@ -388,7 +397,7 @@ def case_pair_losses(args: argparse.Namespace) -> dict[str, Any]:
     taken = seconds(ours, args)
     pairs = len(indexing.offsets(10)) * indexing.shifted(label_map, 10).numel()
     return {'seconds': taken, 'gigabyte': pairs * 2 * 2 * 3 * 4 / 1e9,
-            'plain': seconds(tables, args), 'plain_what': 'affinities alone, by index tables',
+            'plain': plain_seconds(tables, args), 'plain_what': 'affinities alone, by index tables',
             'compared': taken}
 
 
@@ -421,7 +430,7 @@ def case_score(args: argparse.Namespace) -> dict[str, Any]:
     taken = seconds(lambda: scores.truth_and_activation(truth, keys, planes, CLASSES,
                                                         np.array(scores.GRID)), args)
     return {'seconds': taken, 'gigabyte': (planes.nbytes + truth.nbytes) / 1e9,
-            'plain': 10.1 * seconds(plain, args), 'plain_what': 'one evaluation a threshold',
+            'plain': 10.1 * plain_seconds(plain, args), 'plain_what': 'one evaluation a threshold',
             'compared': taken}
 
 
@@ -463,9 +472,18 @@ def main() -> int:
     parser.add_argument('--num_workers', type=int, default=1, help='that decode ahead [1]')
     parser.add_argument('--repeat', type=int, default=3,
                         help='calls of which the median counts [3]')
+    parser.add_argument('--no_plain', action='store_true', help='leave the plain ways out')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
     return ending.run(lambda: run(args), remedy)
+
+
+def plain_columns(result: dict[str, Any]) -> tuple[str, str, str]:
+    """Of the table: seconds of the plain way, times that it takes longer, and what it is."""
+    if math.isnan(result['plain']):
+        return '-', '-', result['plain_what']
+    return (f'{result["plain"]:.3f}', f'{result["plain"] / result["compared"]:.1f}',
+            result['plain_what'])
 
 
 def run(args: argparse.Namespace) -> None:
@@ -495,8 +513,7 @@ def run(args: argparse.Namespace) -> None:
             share = f'{result["gigabyte"] / result["seconds"] / bytes_rate:.0%} of bytes'
         rows.append([name, f'{1 / result["seconds"]:.2f}', f'{result["seconds"]:.3f}',
                      f'{result["peak_memory_gb"]:.1f}',
-                     share, f'{result["plain"]:.3f}', f'{result["plain"] / result["compared"]:.1f}',
-                     result['plain_what']])
+                     share, *plain_columns(result)])
         print(f'{name}: {result["seconds"]:.3f} s an image', file=sys.stderr)
     print(f'{platform.processor() or platform.machine()}, {args.device}, torch '
           f'{torch.__version__}, {args.precision}, image '

@@ -305,6 +305,7 @@ def as_process(args: argparse.Namespace) -> None:
 def speed(args: argparse.Namespace) -> Iterator[str]:
     """Images a second of each stage, by script/benchmark.py; small images on a CPU."""
     if args.quick:
+        yield 'speed: left out by --quick'
         return
     words = [] if args.device.type == 'cuda' else ['--size', '94', '125', '--crop', '128']
     wanted = [mode for mode in modes(args.device, args.quick) if mode in ('fp32', 'bf16')]
@@ -313,9 +314,8 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
             path = Path(folder) / 'speed.json'
             done = subprocess.run(
                 [sys.executable, 'script/benchmark.py', '--device', str(args.device), '--precision',
-                 precision, '--repeat', '2',
-                 '--json', str(path), '--stages', *STAGES, *words], cwd=ROOT, capture_output=True,
-                text=True, timeout=600)
+                 precision, '--repeat', '2', '--no_plain', '--json', str(path), '--stages',
+                 *STAGES, *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
             if done.returncode != 0:
                 sys.stderr.write(done.stderr)
                 raise RuntimeError(f'script/benchmark.py ended with {done.returncode}')
@@ -386,8 +386,11 @@ def run(args: argparse.Namespace) -> int:
         print('no GPU: what follows is what the CPU can show; TF32 is imitated by rounding')
     found = run_checks(args)
     wrong = [check for check in found if not check.passed]
-    print(f'verdict: {len(wrong)} of {len(found)} comparisons FAILED' if wrong else
-          f'verdict: all {len(found)} comparisons within their limits ({args.device})')
+    if not found:
+        print(f'verdict: nothing was compared ({args.device})')
+    else:
+        print(f'verdict: {len(wrong)} of {len(found)} comparisons FAILED' if wrong else
+              f'verdict: all {len(found)} comparisons within their limits ({args.device})')
     for check in wrong:
         print(check)
     print('---- to here ----')

@@ -16,7 +16,8 @@ How each is defined: misc/score/analysis.py. Of a method:
   threshold_from              'auto', where the threshold in use was chosen from the activations;
                               else not there
   threshold_published,        of "cam", "amn_cam" and "sem_seg" alone: the threshold published for
-  loss_published              VOC 2012, and best_miou - the mIoU there
+  loss_published              VOC 2012, and best_miou - the mIoU there; not of a walk that is not
+                              as published (--sem_seg_from, --sem_seg_background)
   best_threshold, best_miou   the best global threshold, the lowest of equals;
                               loss_used: best_miou - miou_used
   within_1_point,             [lowest, highest] threshold of the stretch around the best that comes
@@ -51,7 +52,7 @@ from typing import Any
 import numpy as np
 
 from misc import torchutils
-from misc.contract.settings import AUTO, AmnScore, Analysis, CamScore, PseudoMasks
+from misc.contract.settings import AUTO, AmnScore, Analysis, CamScore, PseudoMasks, Walk
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.draw import plots
 from misc.files import activations, records
@@ -70,6 +71,7 @@ class Method:
 
     load: id -> keys (K,) and planes (K, H, W).
     is_auto: whether its threshold was chosen from them.
+    is_published: whether they are made as published, where anything is published of them.
     """
 
     title: str
@@ -77,6 +79,7 @@ class Method:
     threshold: float
     load: Callable[[str], tuple[np.ndarray, np.ndarray]]
     is_auto: bool = False
+    is_published: bool = True
 
 
 def run(job: Job, settings: Analysis, cam: CamScore, amn: AmnScore, masks: PseudoMasks) -> None:
@@ -91,9 +94,12 @@ def run(job: Job, settings: Analysis, cam: CamScore, amn: AmnScore, masks: Pseud
         result = analysis.analyse(job.source, ids, method.load, method.threshold,
                                   job.run.num_workers)
         summary = analysis.summary(result, method.title, method.threshold, job.source.classes)
-        chosen = {'threshold_from': AUTO} if method.is_auto else {}
-        summaries[name] = _rounded(summary | published(name, result) | chosen |
-                                   {'made_by': records.made_by(method.folder)})
+        more = {'made_by': records.made_by(method.folder)}
+        if method.is_auto:
+            more['threshold_from'] = AUTO
+        if method.is_published:
+            more |= published(name, result)
+        summaries[name] = _rounded(summary | more)
         images += image_rows(name, result)
     if torchutils.is_main():
         write(job, len(ids), summaries, images)
@@ -183,11 +189,16 @@ def _pseudo_masks(job: Job, ids: list[str], masks: PseudoMasks) -> Method:
                         f'{len(ids)} walks of '
                         f'{job.lists["eval_set"]} are missing; {remedy}')
 
-    def load(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        walked = activations.load_walked(folder, image_id)
-        return walked.keys, walking.planes_of(walked)
-
-    return Method('pseudo-mask', folder, masks.bg_thres, load)
+    record = records.read_folder(folder) or {}
+    walk = Walk(**{name: record[name] for name in ('foreground', 'background') if name in record})
+    load = functools.partial(walking.class_planes, folder, background=walk.background)
+    threshold, is_auto = masks.bg_thres, masks.bg_thres == AUTO
+    if is_auto:  # the masks' own, where they were cut from these walks
+        same = {name: value for name, value in record.items() if name != 'stage'}
+        numbers = auto_threshold.begun_with(job.files['sem_seg_out_dir'], ['bg_thres'], **same)
+        threshold = numbers['bg_thres'] if numbers else auto_threshold.threshold_for(
+            load, ids, job.run.num_workers)
+    return Method('pseudo-mask', folder, threshold, load, is_auto, walk.is_published)
 
 
 def image_rows(name: str, result: analysis.Analysis) -> list[tuple]:

@@ -51,16 +51,12 @@ def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy:
     activations are the same.
     """
     chosen = [name for name in ('fg_thres', 'bg_thres') if record[name] == AUTO]
-    origin = {f'{name}_from': AUTO for name in chosen}
-    same = origin | {'activations': record['activations']}
-    if not job.run.overwrite and all(records.recorded(folder, name, None) == value
-                                     for name, value in same.items()):
-        numbers = {name: records.recorded(folder, name, None) for name in chosen}
-        log.info('%s was begun with chosen thresholds, which stay', folder)
-    else:
+    numbers = {} if job.run.overwrite else auto_threshold.begun_with(
+        folder, chosen, activations=record['activations'])
+    if not numbers:
         numbers = dict(zip(('fg_thres', 'bg_thres'), auto_threshold.seed_thresholds_of(
             cam_dir, job.ids('train_list'), remedy, job.run.num_workers), strict=True))
-    resolved = record | {name: numbers[name] for name in chosen} | origin
+    resolved = record | auto_threshold.as_recorded({name: numbers[name] for name in chosen})
     log.info('foreground above %.2f, background below %.2f', resolved['fg_thres'],
              resolved['bg_thres'])
     if resolved['bg_thres'] > resolved['fg_thres']:

@@ -1,29 +1,41 @@
 """Pseudo-masks: AMN's activations spread by a random walk that stops at IRN's class boundaries.
 
-Reads --irn_weights_name, --amn_cam_out_dir, images of --mask_list. Writes --sem_seg_out_dir/ID.png,
-and the walk itself, where it is asked for, to --walked_out_dir/ID.npz: what is there is not walked
-again, so that masks at another --sem_seg_bg_thres cost next to nothing.
+Reads --irn_weights_name, --amn_cam_out_dir, images of --mask_list, and --cam_out_dir where CAM's
+activations walk, too (--sem_seg_from). Writes --sem_seg_out_dir/ID.png, and the walk itself, where
+it is asked for, to --walked_out_dir/ID.npz: what is there is not walked again, so that masks at
+another --sem_seg_bg_thres cost next to nothing. `auto` chooses that from the walks of at most 1,000
+images, which come first.
 Only this stage: python run_sample.py --make_sem_seg_pass True
 """
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from misc import imutils, inference, networks, torchutils
-from misc.contract.settings import PseudoMasks, Walk
+from misc.contract.settings import AUTO, PseudoMasks, Walk
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, label_maps, records
 from misc.files.activations import Walked
 from misc.files.inputs import Inputs, Part
 from misc.method import seeds, walking
+from misc.pyutils import log
+from misc.score import auto_threshold
 
 LISTED = 'with a --train_list that holds it'
 
 
 class Unwalked(NamedTuple):
-    """An image, normalised (1, 3, H, W), and its activations: keys (K,), strided (K, h, w)."""
+    """An image, its classes, and what is to walk.
+
+    keys: (K,).
+    strided: (K, h, w), or (K+1, h, w) with a background.
+    hw: the size (H, W) of the image.
+    image: normalised (1, 3, H, W).
+    """
 
     keys: np.ndarray
     strided: torch.Tensor
@@ -32,22 +44,25 @@ class Unwalked(NamedTuple):
 
 
 def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
-    source, folder, kept, amn = (job.source, *(job.files[flag] for flag in (
-        'sem_seg_out_dir', 'walked_out_dir', 'amn_cam_out_dir')))
+    source, folder, kept, ids = (job.source, job.files['sem_seg_out_dir'],
+                                 job.files['walked_out_dir'], job.ids('mask_list'))
     net, digest = networks.load(settings.network, path=job.files['irn_weights_name'],
                                 remedy=job.remedy('irn_weights_name'), device=job.device,
                                 precision=settings.precision)
     code = networks.code_of(*settings.modules())
+    reads = {'activation': 'amn_cam_out_dir'}
+    if settings.reads_cam:
+        reads['cam_activation'] = 'cam_out_dir'
+    parts = {name: Part(job.files[flag], activations.existing_path, job.remedy(flag, LISTED))
+             for name, flag in reads.items()}
     record = {'stage': 'walk', **settings.record(), 'code': code, 'weights': digest,
-              'classes': source.classes, 'activations': records.made_by(amn)}
-    ids, remedy, made = job.ids('mask_list'), job.remedy('amn_cam_out_dir', LISTED), []
-    inputs = Inputs(source, activation=Part(amn, activations.existing_path, remedy))
+              'classes': source.classes,
+              **{f'{name}s': records.made_by(part.folder) for name, part in parts.items()}}
+    inputs, made = Inputs(source, **parts), []
     if kept is not None:  # the same walk is kept even where the masks are to be made anew
         made.append(records.open_folder(kept, record, ('.npz',),
                                         job.run.overwrite and not records.is_of(kept, record),
                                         only_own=True, inputs=inputs, ids=ids))
-    made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **masks.record()},
-                                    ('.png',), job.run.overwrite, inputs=inputs, ids=ids))
 
     def is_walked(image_id: str) -> bool:
         return kept is not None and activations.exists(kept, image_id)
@@ -60,49 +75,91 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
         hw = image.shape[:2]
         if is_walked(image_id):
             return activations.load_walked(kept, image_id, hw=hw)
-        activation = activations.of_image(amn, image_id, hw, remedy)
-        return Unwalked(activation.keys, torch.from_numpy(activation.strided), hw,
-                        datasets.scaled_images(image, [1.0])[0])
+        amn, cam = (activations.of_image(part.folder, image_id, hw, part.remedy, background=True)
+                    if part is not None else None
+                    for part in (parts['activation'], parts.get('cam_activation')))
+        start = walking.start(settings.foreground, settings.background, amn, cam)
+        return Unwalked(amn.keys, start, hw, datasets.scaled_images(image, [1.0])[0])
 
     # behind: may wait for a GPU
-    def save(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> None:
-        walked = (item if tensor is None else Walked(item.keys, tensor.cpu().numpy(),
-                                                     np.array(item.hw)))
-        if kept is not None and tensor is not None:
+    def keep(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> Walked:
+        if tensor is None:
+            return item
+        walked = Walked(item.keys, tensor.cpu().numpy(), np.array(item.hw))
+        if kept is not None:
             activations.save_walked(kept, image_id, walked)
-        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(walking.planes_of(walked),
-                                                               masks.bg_thres)]
+        return walked
+
+    def save(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> None:
+        walked = keep(image_id, item, tensor)
+        planes = walking.planes_of(walked, settings.background)
+        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes, resolved['bg_thres'])]
         label_maps.save(label_maps.label_path(folder, image_id), label_map, source.palette)
 
-    with inference.Images.of(job, 'mask_list', is_done, *made) as images:
-        for image_id, item in images.todo(read):
-            with images.enough([image_id]):
-                walked = (None if isinstance(item, Walked)
-                          else walked_of(net, item, settings, job.device))
-                images.save(image_id, save, image_id, item, walked)
+    def walk(images: inference.Images, behind: Callable[..., Any]) -> None:
+        with images:
+            for image_id, item in images.todo(read):
+                with images.enough([image_id]):
+                    walked = (None if isinstance(item, Walked)
+                              else walked_of(net, item, settings, job.device))
+                    images.save(image_id, behind, image_id, item, walked)
+
+    def walk_sample(sample: list[str]) -> None:
+        if not all(map(is_walked, sample)):
+            log.info('walks of %d images come first, to choose the threshold from', len(sample))
+        walk(inference.Images(sample, is_walked, job.run.num_workers, job.device, made), keep)
+
+    resolved = masks.record()
+    if masks.bg_thres == AUTO:
+        resolved = chosen_threshold(job, settings, walk_sample)
+    made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **resolved},
+                                    ('.png',), job.run.overwrite, inputs=inputs, ids=ids))
+    walk(inference.Images.of(job, 'mask_list', is_done, *made), save)
+
+
+def chosen_threshold(job: Job, settings: Walk, walk: Callable[[list[str]], None]) -> dict[str, Any]:
+    """Return the number in the place of 'auto', and where it comes from, as they are recorded.
+
+    It is chosen from kept walks; `walk` makes those of the sample first. Masks that were begun so
+    keep theirs.
+    """
+    folder, kept, ids = (job.files['sem_seg_out_dir'], job.files['walked_out_dir'],
+                         job.ids('mask_list'))
+    numbers = {} if job.run.overwrite else auto_threshold.begun_with(folder, ['bg_thres'])
+    if not numbers:
+        walk(auto_threshold.sample(ids))
+        numbers = {'bg_thres': auto_threshold.threshold_for(
+            functools.partial(walking.class_planes, kept, background=settings.background), ids,
+            job.run.num_workers)}
+    return auto_threshold.as_recorded(numbers)
 
 
 def walked_of(net: torch.nn.Module, item: Unwalked, settings: Walk,
               device: torch.device) -> torch.Tensor:
-    """Return the walk of an image, (K, h, w); without a class there is nothing to spread."""
+    """Return the scores of an image's classes after the walk, (K, h, w).
+
+    Without a class there is nothing to spread.
+    """
     if not len(item.keys):
-        return item.strided
+        return item.strided[:0]
     edge = walking.edge_of(net, torchutils.to_device(item.image, device), settings.precision,
                            settings.canvas)
-    return walking.walk(torchutils.to_device(item.strided, device), edge, settings.power,
-                        settings.beta, settings.exp_times)
+    walked = walking.walk(torchutils.to_device(item.strided, device), edge, settings.power,
+                          settings.beta, settings.exp_times)
+    return walking.class_scores(walked, settings.background)
 
 
 STAGE = Stage(
     'make_sem_seg', "pseudo-masks: random walk over AMN's activations", run, (Walk, PseudoMasks),
-    reads=(Input('irn_weights_name'), Input('amn_cam_out_dir')),
+    reads=(Input('irn_weights_name'), Input('amn_cam_out_dir'),
+           Input('cam_out_dir', when=lambda args: args.sem_seg_from != 'amn')),
     writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=label_maps.exists, megabytes=0.009,
                    authors=True),
-            Output('walked_out_dir', 'result/walked', kept=False, help='keep the walk of each '
-                                                                       'image there (0.05 MB '
-                   'an image and class): make_sem_seg then makes masks at another '
-                   '--sem_seg_bg_thres without walking again, '
-                   'analyze_threshold tries them all (ours; default: not kept; without DIR in '
-                   'result/walked)', metavar='DIR',
+            Output('walked_out_dir', 'result/walked', kept=False,
+                   implied=lambda args: args.sem_seg_bg_thres == AUTO,
+                   help='keep the walk of each image there (0.05 MB an image and class): '
+                   'make_sem_seg then makes masks at another --sem_seg_bg_thres without walking '
+                   'again, analyze_threshold tries them all (ours; default: not kept, but for '
+                   '--sem_seg_bg_thres auto; without DIR in result/walked)', metavar='DIR',
                    holds='the walk', exists=activations.exists, megabytes=0.08)),
     lists=('mask_list',), labelled=False, shown=Shown('Pseudo-mask', 'mask'))

@@ -170,7 +170,8 @@ def check(args: argparse.Namespace) -> None:
     """Raise UserError for what can be known to be wrong before anything is computed."""
     for flag in ('cam_network', 'amn_network', 'irn_network'):
         networks.module_of(getattr(args, flag), flag)
-    chosen = [f'--{flag}' for flag in THRESHOLDS if getattr(args, flag) == AUTO]
+    chosen = [f'--{flag}' for flag in (*THRESHOLDS, *PseudoMasks.flags().values())
+              if getattr(args, flag) == AUTO]
     if chosen:
         raise UserError(f'{", ".join(chosen)}: {AUTO} takes the activations of many images; give a '
                         f'number')
@@ -219,8 +220,9 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
                                   args.cam_conf_bg_thres)
     amn_net = trained('amn', amn_settings, len(present), backbone=amn_settings.backbone,
                       label_conditioning=amn_settings.label_conditioning)
-    amn = activating.amn_cam_of(amn_net, present, cam_seed, images, device,
-                                amn_settings.precision).without_background()
+    whole_amn = activating.amn_cam_of(amn_net, present, cam_seed, images, device,
+                                      amn_settings.precision)
+    amn = whole_amn.without_background()
     amn_seed = seeds.refined_seed(image, amn.keys, amn.high_res, args.amn_conf_fg_thres,
                                   args.amn_conf_bg_thres)
     edge = walked = None
@@ -228,9 +230,12 @@ def compute(args: argparse.Namespace, image: np.ndarray, present: np.ndarray) ->
         whole = datasets.scaled_images(image, [1.0])[0].to(device)
         edge = walking.edge_of(trained('irn', walk_settings), whole, walk_settings.precision,
                                walk_settings.canvas)
-        strided = walking.walk(torch.from_numpy(amn.strided).to(device), edge, walk_settings.power,
-                               walk_settings.beta, walk_settings.exp_times).cpu().numpy()
-        walked = walking.planes_of(activations.Walked(amn.keys, strided, np.array(hw)))
+        start = walking.start(walk_settings.foreground, walk_settings.background, whole_amn, cam)
+        strided = walking.class_scores(
+            walking.walk(start.to(device), edge, walk_settings.power, walk_settings.beta,
+                         walk_settings.exp_times), walk_settings.background).cpu().numpy()
+        walked = walking.planes_of(activations.Walked(amn.keys, strided, np.array(hw)),
+                                   walk_settings.background)
     return Made(cam.keys, cam.high_res, cam_seed, amn.high_res, amn_seed, edge, walked)
 
 

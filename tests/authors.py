@@ -68,16 +68,18 @@ def _rounded(x: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def computing(mode: str, device: torch.device) -> Iterator[str]:
     """Within it networks compute in `mode`; gives what --precision is then. TF32 is imitated on a
-    CPU.
+    CPU, by one thread: in the threads of a training step the imitation would not be there.
     """
-    before = torch.backends.cudnn.allow_tf32
+    before, threads = torch.backends.cudnn.allow_tf32, torch.get_num_threads()
     torch.backends.cudnn.allow_tf32 = mode == 'tf32'
+    rounded = mode == 'tf32' and device.type == 'cpu'
     try:
-        rounded = mode == 'tf32' and device.type == 'cpu'
+        torch.set_num_threads(1 if rounded else threads)
         with RoundedConvolutions() if rounded else contextlib.nullcontext():
             yield 'fp32' if mode == 'tf32' else mode
     finally:
         torch.backends.cudnn.allow_tf32 = before
+        torch.set_num_threads(threads)
 
 
 # forward passes

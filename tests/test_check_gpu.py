@@ -1,4 +1,5 @@
 """What script/check_gpu.py says of this CPU, and of a network that computes something else."""
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,21 @@ def test_a_part_that_ends_with_an_error_fails(monkeypatch, capsys):
     assert 'verdict: 1 of 2 comparisons FAILED\nFAIL files' in said.out
     assert 'RuntimeError: no kernel image is available ' in said.out
     assert 'Traceback' in said.err
+
+
+def test_speed_alone_compares_nothing(monkeypatch, capsys):
+    def benchmark(words, **options):
+        Path(words[words.index('--json') + 1]).write_text(json.dumps({
+            'arguments': {'size': [94, 125], 'crop': 128}, 'matrix_gflops': 100.0,
+            'stages': [{'stage': 'make_cam', 'seconds': 0.5, 'peak_memory_gb': 1.0}]}))
+        return subprocess.CompletedProcess(words, 0, '', '')
+
+    monkeypatch.setattr(check_gpu.subprocess, 'run', benchmark)
+    assert check_gpu.main(['--device', 'cpu', '--parts', 'speed']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith('no GPU: ') for line in lines)
+    assert any(line.split() == ['make_cam', '2.00', 'images/s', '1.0', 'GB'] for line in lines)
+    assert lines[-2] == 'verdict: nothing was compared (cpu)'
 
 
 def test_an_error_that_is_no_number_fails():

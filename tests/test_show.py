@@ -104,7 +104,8 @@ def test_activations_and_seeds_are_the_stages(staged, image_id, monkeypatch, tmp
 def test_settings_reach_the_stages_functions(staged, tmp_path, monkeypatch):
     """Flags of every part, against the stages run with them."""
     flags = {'cam_scales': [1.0], 'conf_fg_thres': 0.6, 'amn_conf_bg_thres': 0.3, 'exp_times': 1,
-             'beta': 2.0, 'sem_seg_bg_thres': 0.4, 'sem_seg_power': 2.0, 'sem_seg_canvas': 0}
+             'beta': 2.0, 'sem_seg_bg_thres': 0.4, 'sem_seg_power': 2.0, 'sem_seg_canvas': 0,
+             'sem_seg_from': 'mean', 'sem_seg_background': 'amn'}
     other = Command(GOLDEN / 'tree', tmp_path / 'other')
     where = {f'{name}_weights_name': staged / 'sess' / f'res50_{name}.pth'
              for name in ('cam', 'amn', 'irn')}
@@ -299,6 +300,8 @@ def test_the_authors_double_ending(work):
     ({'cam_network': 'tests.nowhere'}, '--cam_network tests.nowhere: cannot be imported'),
     ({'eval_cam_thres': 'auto', 'amn_conf_fg_thres': 'auto'},
      '--eval_cam_thres, --amn_conf_fg_thres: auto takes the activations of many images'),
+    ({'sem_seg_bg_thres': 'auto'},
+     '--sem_seg_bg_thres: auto takes the activations of many images; give a number'),
     ({'conf_bg_thres': 0.4}, 'CAM seeds: the background threshold 0.4 is above'),
     ({'out': 'sess/res50_cam.pth/sheet.png'}, 'cannot write sess/res50_cam.pth/sheet.png'),
     ({'irn_weights_name': 'sess/res50_cam.pth'},

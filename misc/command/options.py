@@ -350,7 +350,7 @@ def resolve_files(stages: Stages, args: argparse.Namespace) -> None:
             setattr(args, name, str(Path(args.work_dir) / default))
     for name, (_, output) in stages.outputs().items():
         path = getattr(args, name)
-        if path == USUAL:
+        if path == USUAL or (path is None and output.implied(args)):
             path = str(Path(args.work_dir) / output.path)
         setattr(args, name, path if path is None
                 else str(path).replace('{work_dir}', args.work_dir))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from misc.contract.stages import Stage, Stages
+from misc.contract.stages import Input, Stage, Stages
 from misc.pyutils import UserError
 from step.pipeline import STAGES
 
@@ -19,8 +19,7 @@ def table(stages: Stages) -> str:
     files = {flag: output.path for flag, (_, output) in stages.outputs().items()}
     rows = ['| stage | what it does | goes over | reads | writes |', '|---|---|---|---|---|']
     for stage in stages:
-        reads = ', '.join(_read(each.fallback or each.flag, files, each.needed)
-                          for each in stage.reads)
+        reads = ', '.join(_read(each, files) for each in stage.reads)
         writes = ', '.join(f'`{output.path}`' + ('' if output.kept else ' where asked for')
                            for output in stage.writes)
         scores = 'a line of `result/scores.jsonl`' if stage.rows else ''
@@ -30,19 +29,24 @@ def table(stages: Stages) -> str:
     return '\n'.join(rows)
 
 
-def _read(flag: str, files: dict[str, str], needed: bool) -> str:
-    return f'`{files.get(flag, flag)}`' + ('' if needed else ' if there')
+def _read(read: Input, files: dict[str, str]) -> str:
+    flag = read.fallback or read.flag
+    return f'`{files.get(flag, flag)}`' + ('' if read.always else ' where asked for'
+                                           if read.needed else ' if there')
 
 
 def diagram(stages: Stages) -> str:
-    """Draw the way from stage to stage, scores left out, for a viewer of Mermaid (GitHub's)."""
+    """Draw the way from stage to stage, scores left out, for a viewer of Mermaid (GitHub's).
+
+    Shown is what a stage needs in every run.
+    """
     lines = ['```mermaid', 'flowchart LR']
     shown = [stage for stage in stages if not _is_score(stage)]
     makers = {output.flag: stage for stage in shown for output in stage.writes}
     for stage in shown:
         for each in stage.reads:
             maker = makers.get(each.fallback or each.flag)
-            if each.needed and maker is not None:
+            if each.always and maker is not None:
                 lines.append(f'  {maker.name} --> {stage.name}')
     return '\n'.join([*lines, '```'])
 

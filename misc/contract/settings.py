@@ -16,6 +16,8 @@ from misc import imutils, torchutils
 from misc.pyutils import UserError
 
 AUTO = 'auto'  # in the place of a threshold: chosen from the activations alone
+WALK_FROM = ('amn', 'cam', 'mean', 'geometric')  # what may walk, and beside what background:
+WALK_BACKGROUNDS = ('none', 'inverse', 'amn', 'constant')  # misc/method/walking.py has the formulas
 
 
 # What argparse makes of a word
@@ -434,15 +436,36 @@ class Walk(Settings):
                           '--irn_crop_size, where that is small, the boundaries are better '
                           '(authors, fixed there)', WHOLE,
                           flag='sem_seg_canvas')
+    foreground: str = setting('amn', "what walks: AMN's activations, CAM's, the mean of both, or "
+                                     'their geometric mean (docs/better_masks.md; ours; '
+                                     'published: amn)',
+                              recorded='changed', flag='sem_seg_from', choices=WALK_FROM)
+    background: str = setting('none', 'what walks for the background, of which a score is then '
+                                      "the share that it leaves to the class: the inverse of AMN's "
+                                      "activations, AMN's own background plane, or a constant; "
+                                      'none: scores are divided by the highest one of their image '
+                                      '(ours; published: none)',
+                              recorded='changed', flag='sem_seg_background',
+                              choices=WALK_BACKGROUNDS)
     precision: str = same_as(Run, 'precision')
+
+    @property
+    def reads_cam(self) -> bool:
+        return self.foreground != 'amn'
+
+    @property
+    def is_published(self) -> bool:
+        """Whether what walks, and how its score is made, is as published."""
+        return (self.foreground, self.background) == ('amn', 'none')
 
 
 @dataclasses.dataclass(frozen=True)
 class PseudoMasks(Settings):
     group = 'random walk'
-    bg_thres: float = setting(0.25, 'below it a pixel is background; raise for smaller objects '
-                                    '(authors)', FRACTION,
-                              flag='sem_seg_bg_thres')
+    bg_thres: float | str = setting(0.25, 'below it a pixel is background; raise for smaller '
+                                          'objects (authors); auto: chosen from the walks alone, '
+                                          'which are then kept, without masks (ours)',
+                                    THRESHOLD, metavar='0..1|auto', flag='sem_seg_bg_thres')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,20 +19,26 @@ def _always(args: argparse.Namespace) -> bool:
     return True
 
 
+def _never(args: argparse.Namespace) -> bool:
+    return False
+
+
 @dataclasses.dataclass(frozen=True)
 class Output:
     """A file or folder that a stage writes.
 
     flag: names it; path: its usual place below --work_dir; kept: it is written without being asked
-    for, else only where the flag is given, with a place or without; when: whether this run writes
-    it; help: what it is, where the flag's help needs more than the stage; holds: the same in a word
-    or two, for a message; exists(path, id): whether an image's file is there, of what holds one for
-    each image; megabytes: of an image of VOC's size, about; authors: the flag is theirs.
+    for, else only where the flag is given, with a place or without, or where it is `implied`, at
+    its usual place; when: whether this run writes it; help: what it is, where the flag's help needs
+    more than the stage; holds: the same in a word or two, for a message; exists(path, id): whether
+    an image's file is there, of what holds one for each image; megabytes: of an image of VOC's
+    size, about; authors: the flag is theirs.
     """
 
     flag: str
     path: str
     kept: bool = True
+    implied: Callable[[argparse.Namespace], bool] = _never
     when: Callable[[argparse.Namespace], bool] = _always
     help: str = ''
     metavar: str | None = None
@@ -60,6 +66,11 @@ class Input:
     when: Callable[[argparse.Namespace], bool] = _always
     fallback: str | None = None
     help: str = ''
+
+    @property
+    def always(self) -> bool:
+        """Whether every run reads it, and needs it."""
+        return self.needed and self.when is _always
 
     def output_flag(self, args: argparse.Namespace) -> str:
         """The flag of the output that is read."""

@@ -51,7 +51,7 @@ class Activation(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """The random walk of one image.
+    """The random walk of one image, as misc.method.walking scores its classes.
 
     keys: int64 (K,).
     walked: float32 (K, h, w) at stride 4.
@@ -122,13 +122,15 @@ def load(folder: str | os.PathLike, image_id: str, remedy: str = 'it is needed h
     return _checked(_read(path, Activation, remedy), path)
 
 
-def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int],
-             remedy: str) -> Activation:
-    """Read the activation of an image of size `hw`, without background.
+def of_image(folder: str | os.PathLike, image_id: str, hw: tuple[int, int], remedy: str,
+             background: bool = False) -> Activation:
+    """Read the activation of an image of size `hw`, without background unless it is asked for.
 
     Raises UserError where it is of another size, too.
     """
-    activation = load(folder, image_id, remedy).without_background()
+    activation = load(folder, image_id, remedy)
+    if not background:
+        activation = activation.without_background()
     strided = tuple((side - 1) // 4 + 1 for side in hw)
     if activation.high_res.shape[1:] != tuple(hw) or activation.strided.shape[1:] != strided:
         raise UserError(f'{folder}: the activation of {image_id} has another size than its image; '

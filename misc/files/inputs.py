@@ -40,7 +40,8 @@ from misc.pyutils import (
 )
 
 FOLDER_INPUTS = '_inputs.jsonl'
-PLURAL = {'photograph': 'photographs', 'activation': 'activations', 'seed': 'refined seeds',
+PLURAL = {'photograph': 'photographs', 'activation': 'activations',
+          'cam_activation': 'activations of CAM', 'seed': 'refined seeds',
           'label_map': 'label maps'}
 FEW = 100  # outputs that are made anew without being asked for, however large their share
 READERS = 8  # threads that read files whose size or time has changed

@@ -1,4 +1,6 @@
 """IRN's boundaries and displacements of an image, and the walk of activations to the boundaries."""
+import os
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -6,6 +8,7 @@ from torch.nn import functional as F
 from misc import indexing, torchutils
 from misc.files import activations
 from misc.method import maps
+from misc.pyutils import UserError
 
 
 def edge_of(net: torch.nn.Module, image: torch.Tensor, precision: str,
@@ -49,6 +52,47 @@ def edge_and_displacement(net: torch.nn.Module, image: torch.Tensor, precision: 
     return (plain / 2 + mirror.flip(-1) / 2).sigmoid(), displacement
 
 
+def start(foreground: str, background: str, amn: activations.Activation,
+          cam: activations.Activation | None) -> torch.Tensor:
+    """Return what walks of an image, from its activations at stride 4.
+
+    That is a plane of each class (K, h, w), and where there is a `background` its plane after them,
+    (K+1, h, w). Values lie between 0 and 1.
+
+    foreground: a class's plane. amn: a, AMN's activation of it; cam: c, CAM's; mean: (a + c) / 2;
+        geometric: sqrt(a c).
+    background: inverse: 1 - the largest a of the classes; amn: AMN's own background plane;
+        constant: 1; none: no plane.
+    amn: with its background plane, where `background` is amn.
+    cam: None where it is not read.
+
+    Raises UserError where CAM's classes are not AMN's, or the background plane is missing.
+    """
+    if cam is not None and not np.array_equal(cam.keys, amn.keys):
+        raise UserError(f'the activations of CAM are of the classes {cam.keys.tolist()}, those of '
+                        f'AMN of {amn.keys.tolist()} (from 0): make both anew')
+    a = torch.from_numpy(amn.without_background().strided)
+    if foreground == 'amn':
+        planes = a
+    elif foreground == 'cam':
+        planes = torch.from_numpy(cam.strided)
+    else:
+        c = torch.from_numpy(cam.strided)
+        planes = (a + c) / 2 if foreground == 'mean' else (a * c).sqrt()
+    if background == 'none':
+        return planes
+    if background == 'amn':
+        if len(amn.strided) == len(amn.keys):
+            raise UserError("the activation of AMN has no background plane, which "
+                            '--sem_seg_background amn needs: make it anew, or take inverse')
+        last = torch.from_numpy(amn.strided[:1])
+    else:
+        last = a.new_ones(1, *a.shape[1:])
+        if background == 'inverse' and len(a):
+            last = last - a.amax(0, keepdim=True)
+    return torch.cat([planes, last])
+
+
 @torch.inference_mode()
 def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float,
          exp_times: int) -> torch.Tensor:
@@ -62,8 +106,24 @@ def walk(strided: torch.Tensor, edge: torch.Tensor, power: float, beta: float,
 
 
 @torch.inference_mode()
-def planes_of(walked: activations.Walked) -> np.ndarray:
-    """Return the walk at full size, divided by its overall maximum.
+def class_scores(walked: torch.Tensor, background: str) -> torch.Tensor:
+    """Return the score of each class, (K, h, w), from the walk of what `start` gave.
+
+    Without a background it is the walk itself, which `planes_of` divides by its maximum. Else, f
+    and b being the walks of class and background, it is the share f / (f + b), or with the
+    background `constant` f / b: the mean of the activations that come together in a position,
+    weighted as the walk does. Both lie between 0 and 1; 0 where f is 0, whatever b is.
+    """
+    if background == 'none':
+        return walked
+    classes, last = walked[:-1], walked[-1:]
+    whole = last if background == 'constant' else classes + last
+    return torch.where(classes > 0, classes / whole, torch.zeros_like(classes))
+
+
+@torch.inference_mode()
+def planes_of(walked: activations.Walked, background: str = 'none') -> np.ndarray:
+    """Return the `class_scores` at full size; without a background divided by their maximum.
 
     Returns (K, H, W), which --sem_seg_bg_thres is compared with: resized x4 and cut. All 0 where
     nothing is left of the activation.
@@ -73,5 +133,14 @@ def planes_of(walked: activations.Walked) -> np.ndarray:
         return np.zeros((0, height, width), np.float32)
     planes = torch.from_numpy(walked.walked)
     planes = maps.resize(planes, (planes.shape[1] * 4, planes.shape[2] * 4))[:, :height, :width]
+    if background != 'none':
+        return planes.numpy()
     highest = planes.max()
     return torch.where(highest > 0, planes / highest, torch.zeros_like(planes)).numpy()
+
+
+def class_planes(folder: str | os.PathLike, image_id: str,
+                 background: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read what is scored of a kept walk: keys (K,) and planes (K, H, W)."""
+    walked = activations.load_walked(folder, image_id)
+    return walked.keys, planes_of(walked, background)

@@ -8,18 +8,22 @@ threshold of `scores.GRID` (activation 0), bin k those that pass k of them: (k-1
 Which way `auto` is, CHOSEN, was decided on two sets of images (docs/thresholds.md);
 script/compare_thresholds.py measures all of them on one's own. No constant of it was fitted.
 """
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from misc import torchutils
 from misc.contract.settings import AUTO
-from misc.files import activations
+from misc.files import activations, records
 from misc.method import seeds
 from misc.method.crf import dense_crf
 from misc.pyutils import UserError, log
 from misc.score import scores
+
+Load = Callable[[str], tuple[np.ndarray, np.ndarray]]  # id -> keys (K,), planes (K, H, W)
 
 LARGEST_SAMPLE = 1000  # images that a threshold is chosen from; on our data any 100 gave it to 0.02
 STEP = 5  # the stability compares masks at t - 0.05 and t + 0.05
@@ -54,9 +58,15 @@ def pooled_histogram(folder: str | os.PathLike, ids: list[str], remedy: str,
     Raises UserError, with `remedy`, for the first image without an activation: what is chosen from
     a folder must not depend on how far it was made.
     """
+    return histograms_of(functools.partial(activations.class_planes, folder, remedy=remedy), ids,
+                         num_workers)
+
+
+def histograms_of(load: Load, ids: list[str], num_workers: int) -> np.ndarray:
+    """Add up the histograms (T+1,) of what load(id) gives, by all processes."""
     def count(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        planes = activations.load(folder, image_id, remedy).without_background().high_res
-        counts = np.append(histogram(planes), 1)  # the image itself, so that a sum of 0 is no error
+        # and the image itself, so that a sum of 0 is no error
+        counts = np.append(histogram(load(image_id)[1]), 1)
         return np.arange(len(counts)), counts
 
     return scores.add_up(ids, count, len(scores.GRID) + 2, num_workers)[:-1]
@@ -170,8 +180,14 @@ def crf_agreement(image: np.ndarray, planes: np.ndarray) -> np.ndarray:
 
 def threshold_of(folder: str | os.PathLike, ids: list[str], remedy: str, num_workers: int) -> float:
     """Choose and log what `auto` means for the score of a folder of activations over `ids`."""
+    return threshold_for(functools.partial(activations.class_planes, folder, remedy=remedy), ids,
+                         num_workers)
+
+
+def threshold_for(load: Load, ids: list[str], num_workers: int) -> float:
+    """Choose and log what `auto` means for what load(id) gives of `ids`."""
     chosen_from = sample(ids)
-    threshold = choose(pooled_histogram(folder, chosen_from, remedy, num_workers))
+    threshold = choose(histograms_of(load, chosen_from, num_workers))
     log.info('threshold %.2f: chosen without ground truth (%s, %d images)', threshold, CHOSEN,
              len(chosen_from))
     return threshold
@@ -186,6 +202,24 @@ def seed_thresholds_of(folder: str | os.PathLike, ids: list[str], remedy: str,
              'levels, %d images)',
              fg_thres, bg_thres, len(chosen_from))
     return fg_thres, bg_thres
+
+
+def begun_with(folder: str | os.PathLike, names: Sequence[str], **same: Any) -> dict[str, float]:
+    """Read the numbers that `auto` stood for when `folder` was begun, by the names of the settings.
+
+    There are none where it was begun otherwise, or its record differs from `same`. The log says
+    where they stay.
+    """
+    wanted = {f'{name}_from': AUTO for name in names} | same
+    if any(records.recorded(folder, name, None) != value for name, value in wanted.items()):
+        return {}
+    log.info('%s was begun with chosen thresholds, which stay', folder)
+    return {name: records.recorded(folder, name, None) for name in names}
+
+
+def as_recorded(numbers: dict[str, float]) -> dict[str, Any]:
+    """Return what a record tells of settings for which `auto` chose: numbers, and where from."""
+    return numbers | {f'{name}_from': AUTO for name in numbers}
 
 
 def _level(pixels: np.ndarray, activation: np.ndarray) -> np.ndarray:
