@@ -90,6 +90,14 @@ def lock_path(path: str | os.PathLike) -> Path:
     return path.with_name(f'.{name}.lock')
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write `text` as UTF-8, atomically; a file that holds it already stays as it is."""
+    content = text.encode('utf-8', 'surrogateescape')  # a name of a file may be none
+    if not Path(path).is_file() or Path(path).read_bytes() != content:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write `content` atomically as indented JSON, keys sorted."""
     with atomic_path(path) as temporary:

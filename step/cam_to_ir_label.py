@@ -28,7 +28,8 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: 
         record |= chosen_thresholds(job, record, cam_dir, folder, remedy)
     made = records.open_folder(folder, record, ('.png',), job.run.overwrite,
                                ids=job.ids('train_list'), inputs=Inputs(
-        source, activation=Part(cam_dir, activations.existing_path, remedy)))
+        source, activation=Part(cam_dir, activations.existing_path, remedy)),
+        legend=label_maps.legend(source.classes))
 
     def refine(image_id: str) -> None:
         image = imutils.read_of(source, image_id)

@@ -17,7 +17,7 @@ from misc import imutils, inference, networks, torchutils
 from misc.contract.settings import InstanceMasks
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
-from misc.files import activations, records
+from misc.files import activations, label_maps, records
 from misc.files.inputs import Inputs, Part
 from misc.method import instances, walking
 from misc.pyutils import UserError, log, write_json
@@ -55,7 +55,8 @@ def run(job: Job, settings: InstanceMasks) -> None:
     remedy = job.remedy('cam_out_dir', LISTED)
     made = records.open_folder(folder, record, ('.npz',), job.run.overwrite, ids=ids,
                                inputs=Inputs(source, activation=Part(cam, activations.existing_path,
-                                                                     remedy)))
+                                                                     remedy)),
+                               legend=label_maps.legend(source.classes, first=0))
 
     def read(image_id: str) -> Unwalked:
         image = imutils.read_of(source, image_id)

@@ -41,13 +41,14 @@ def run(job: Job, form: SegForm, settings: SegMaps) -> None:
     code = networks.code_of(*form.modules())
     record = {'stage': 'make_seg', **form.record(), **settings.record(), 'code': code,
               'classes': source.classes, 'weights': digest}
-    inputs = Inputs(source, labelled=False)
-    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids)
+    inputs, legend = Inputs(source, labelled=False), label_maps.legend(source.classes)
+    made = records.open_folder(folder, record, ('.png',), job.run.overwrite, inputs=inputs, ids=ids,
+                               legend=legend)
     if settings.crf:
         refined = records.open_folder(crf_folder, {
             'stage': 'make_seg', 'crf': True, 'classes': source.classes,
             'logits': records.made_by(folder)}, ('.png',),
-            job.run.overwrite, inputs=inputs, ids=ids)
+            job.run.overwrite, inputs=inputs, ids=ids, legend=legend)
         records.open_folder(logits, record, ('.npz',), job.run.overwrite)
         crf.prepare()
 
@@ -150,5 +151,5 @@ STAGE = Stage(
     'make_seg', "the segmentation network's label maps", run, (SegForm, SegMaps),
     reads=(Input('seg_weights_name'),),
     writes=(Output('seg_out_dir', 'result/seg', exists=label_maps.exists, megabytes=0.009),
-            Output('seg_crf_out_dir', 'result/seg_crf', when=with_crf)),
+            Output('seg_crf_out_dir', 'result/seg_crf', exists=label_maps.exists, when=with_crf)),
     lists=('seg_list',), labelled=False)

@@ -113,7 +113,8 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
     if masks.bg_thres == AUTO:
         resolved = chosen_threshold(job, settings, walk_sample)
     made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **resolved},
-                                    ('.png',), job.run.overwrite, inputs=inputs, ids=ids))
+                                    ('.png',), job.run.overwrite, inputs=inputs, ids=ids,
+                                    legend=label_maps.legend(source.classes)))
     walk(inference.Images.of(job, 'mask_list', is_done, *made), save)
 
 

@@ -92,16 +92,6 @@ def run(args: argparse.Namespace) -> None:
     print(f'written: {len(paths)} label maps in {out}, overlays in {out / "overlay"}{message}')
 
 
-class _Photographs:
-    """As much of a data set as `Inputs` asks of one without labels."""
-
-    def __init__(self, paths: dict[str, Path]):
-        self.paths = paths
-
-    def image_path(self, image_id: str) -> Path:
-        return self.paths[image_id]
-
-
 def photographs(given: str) -> tuple[dict[str, Path], list[str]]:
     """Return name without ending -> path, and what else lies in the folder.
 
@@ -151,10 +141,12 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     torchutils.check_precision(settings.precision, device)
     networks.prepare(net, device, settings.precision)
     start_log(None)  # nothing is written to a folder before it is known to be ours
+    classes = (records.read_weights_record(args.seg_weights_name) or {}).get('classes')
     made = records.open_folder(out, {'stage': 'segment', **settings.record(), 'crf': settings.crf,
                                      'weights': digest}, ('.png',),
                                args.overwrite, inputs=Inputs(Photographs(paths), labelled=False),
-                               ids=list(paths))
+                               ids=list(paths),
+                               legend=label_maps.legend(classes) if classes else '')
     start_log(out / 'segment.log')
     if settings.crf:
         crf.prepare()

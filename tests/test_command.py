@@ -431,7 +431,7 @@ def test_a_broken_activation_does_not_lose_the_others(tiny, command, capsys):
             in (line := last_error(capsys)))
     assert 'run --make_cam_pass True first' in line
     assert sorted(path.name for path in (command.folder / 'ir_label').iterdir()) == [
-        '2007_000002.png', '2007_000004.png', '_inputs.jsonl', '_settings.json']
+        '2007_000002.png', '2007_000004.png', '_inputs.jsonl', '_settings.json', 'classes.txt']
     assert tiny('eval_cam') == 1
     assert '2007_000001.npz: no such activation' in last_error(capsys)
     assert not (command.folder / 'scores.jsonl').exists()
@@ -504,7 +504,8 @@ def test_a_disk_that_refuses_a_label_map_of_a_worker(tiny, command, capsys):
         assert tiny('cam_to_ir_label', num_workers=1, log_name=command.folder / 'other') == 1
     assert 'cannot write' in (line := last_error(capsys))
     assert '.png: File too large' in line
-    assert all(path.suffix in ('.png', '.json') and not path.name.startswith('.')
+    assert all((path.suffix in ('.png', '.json') or path.name == 'classes.txt')
+               and not path.name.startswith('.')
                for path in (command.folder / 'ir_label').iterdir())
 
 

@@ -471,7 +471,7 @@ def test_stages_on_true_masks(trained, capsys):
     assert trained('make_seg', 'eval_seg', seg_crf=True, **QUICK) == 0
     folders = {name: {path.name for path in (trained.folder / name).iterdir()}
                for name in ('seg', 'seg_crf')}
-    assert folders['seg'] == {'_settings.json', '_inputs.jsonl',
+    assert folders['seg'] == {'_settings.json', '_inputs.jsonl', 'classes.txt',
                               *(f'{image_id}.png' for image_id in IDS)}
     assert folders['seg_crf'] == folders['seg'] | {'logits', '.logits.lock'}
     assert [path.name for path
@@ -556,9 +556,8 @@ def test_images_without_labels_and_the_servers_layout(trained):
     assert trained('make_seg', seg_list='test', seg_crf=True, **QUICK) == 0
     for name in ('seg', 'seg_crf'):
         folder = trained.folder / name / 'results' / 'VOC2012' / 'Segmentation' / 'comp6_test_cls'
-        assert {path.name for path in folder.iterdir()} == {'_settings.json', '_inputs.jsonl',
-                                                            *(f'{image_id}.png' for image_id
-                                                              in IDS[:2])}
+        assert {path.name for path in folder.iterdir()} == {
+            '_settings.json', '_inputs.jsonl', 'classes.txt', *(f'{name}.png' for name in IDS[:2])}
 
 
 def test_missing_label_maps_are_told_of_before_the_first_stage(command, capsys):
@@ -753,7 +752,7 @@ def test_segment_any_photograph(trained, tmp_path, capsys):
     (folder / 'notes.txt').write_text('no photograph')
     assert segmented(trained, folder, '--out', out) == 0
     assert {path.name for path in out.iterdir()} == {'_settings.json', '_inputs.jsonl', 'overlay',
-                                                     'segment.log',
+                                                     'segment.log', 'classes.txt',
                                                      *(f'{image_id}.png' for image_id in IDS[:2])}
     for image_id in IDS[:2]:
         assert (out / f'{image_id}.png').read_bytes() == (trained.folder / 'seg' /

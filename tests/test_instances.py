@@ -475,7 +475,9 @@ def made(tmp_path_factory):
 
 def test_the_stages_leave_masks_a_score_and_a_coco_file(made):
     assert sorted(path.name for path in (made.folder / 'ins_seg').iterdir()) == [
-        *(f'{image_id}.npz' for image_id in IDS), '_inputs.jsonl', '_settings.json']
+        *(f'{image_id}.npz' for image_id in IDS), '_inputs.jsonl', '_settings.json', 'classes.txt']
+    legend = (made.folder / 'ins_seg' / 'classes.txt').read_text().splitlines()
+    assert (legend[0], legend[-1]) == ('0 aeroplane', '19 tvmonitor')  # `class` is from 0
     source, total = VOC12(made.tree), 0
     for image_id in IDS:
         found = instances.load(made.folder / 'ins_seg', image_id)

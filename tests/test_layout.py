@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'contract', 'files', 'indexing',
-          'data', 'method', 'networks', 'training', 'inference', 'score', 'draw', 'command')
+          'data', 'method', 'networks', 'training', 'inference', 'score', 'draw', 'export',
+          'command')
 FILES = sorted(path for path in (ROOT / 'misc').rglob('*.py') if path.parent.name != 'misc'
                or path.stem in FLOORS)
 

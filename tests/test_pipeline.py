@@ -62,6 +62,8 @@ def test_all_stages_leave_all_files(whole):
                            ('seg', 'png')):
         expected |= {f'{folder}/{image_id}.{ending}' for image_id in IDS} | {
             f'{folder}/_{name}' for name in ('settings.json', 'inputs.jsonl')}
+        if 'cam' not in folder:
+            expected.add(f'{folder}/classes.txt')
     expected |= {'report/_settings.json'} | {f'report/data/{number}.js' for number in range(4)} | {
         f'report/images/{number}_{name}' for number in range(4)
         for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png')}

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from misc.files import records
+from misc.files import label_maps, records
 from misc.pyutils import UserError
 
 SETTINGS = {'stage': 'make_cam', 'scales': [1.0, 0.5], 'classes': ('a', 'b'), 'weights': '00ff'}
@@ -12,6 +12,12 @@ SETTINGS = {'stage': 'make_cam', 'scales': [1.0, 0.5], 'classes': ('a', 'b'), 'w
 
 def open_folder(folder, overwrite=False, **changed):
     records.open_folder(folder, SETTINGS | changed, ('.npz', '.npy'), overwrite)
+
+
+def legend_of(folder, text, overwrite=False, **changed):
+    records.open_folder(folder, SETTINGS | changed, ('.png',), overwrite, legend=text)
+    path = folder / 'classes.txt'
+    return path.read_text() if path.exists() else None
 
 
 def stored(folder):
@@ -169,3 +175,23 @@ def test_code_is_compared_with_digests_of_the_same_scheme_only(tmp_path):
     with pytest.raises(UserError, match='code: was 2:aa, now 2:bb'):
         open_folder(tmp_path, code='2:bb')
     assert records.completed({'code': '2:aa'}, {}) == {'code': '2:aa'}
+
+
+def test_what_the_values_mean_lies_beside_the_record(tmp_path):
+    text = label_maps.legend(('cat', 'a dog'))
+    assert text == '0 background\n1 cat\n2 a dog\n255 ignored\n'
+    assert label_maps.legend(('cat', 'a dog'), first=0) == '0 cat\n1 a dog\n'
+    assert legend_of(tmp_path / 'new', text) == text
+    (tmp_path / 'new' / 'x.png').write_text('1')
+    before = (tmp_path / 'new' / 'classes.txt').stat().st_mtime_ns
+    assert legend_of(tmp_path / 'new', text) == text
+    assert (tmp_path / 'new' / 'classes.txt').stat().st_mtime_ns == before
+    (tmp_path / 'new' / 'classes.txt').unlink()  # made by an earlier version
+    assert legend_of(tmp_path / 'new', text) == text
+    with pytest.raises(UserError, match='made with other settings'):
+        legend_of(tmp_path / 'new', 'other', classes=('b', 'a'))
+    assert (tmp_path / 'new' / 'classes.txt').read_text() == text
+    assert legend_of(tmp_path / 'new', 'other', overwrite=True, classes=('b', 'a')) == 'other'
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / 'x.png').write_text('1')  # whose values are not known
+    assert legend_of(tmp_path / 'elsewhere', text) is None

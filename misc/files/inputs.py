@@ -31,11 +31,11 @@ from misc.contract.sources import some
 from misc.pyutils import (
     UserError,
     append_json_line,
-    atomic_path,
     lock_path,
     log,
     read_lock,
     write_lock,
+    write_text,
     writing,
 )
 
@@ -201,11 +201,8 @@ def read_snapshot(path: Path, lock: Path) -> Snapshot:
 
 def write_snapshot(path: Path, lock: Path, stored: Snapshot) -> None:
     """Write both, in the order of the snapshot."""
-    text = ''.join(json.dumps({'image': image_id} | line) + '\n'
-                   for image_id, line in stored.lines.items())
-    if not path.is_file() or path.read_bytes() != text.encode():
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding='utf-8')
+    write_text(path, ''.join(json.dumps({'image': image_id} | line) + '\n'
+                             for image_id, line in stored.lines.items()))
     write_lock(lock, json.dumps(stored.stats))
 
 

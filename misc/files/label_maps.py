@@ -1,6 +1,7 @@
 """Label maps: uint8 (H, W), 0 background, 1..C classes, 255 ignore; 8-bit palette PNGs on disk."""
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from misc.pyutils import UserError, atomic_path, is_whole
 
 IGNORE = 255
+LEGEND = 'classes.txt'  # beside label maps: what their values mean
 
 
 def _palette() -> np.ndarray:
@@ -24,6 +26,18 @@ def _palette() -> np.ndarray:
 
 
 PALETTE = _palette()
+
+
+def legend(classes: Sequence[str], first: int = 1) -> str:
+    """Return the text of `LEGEND`, a line for each value of label maps with these classes.
+
+    It is '0 background', '1 aeroplane', ..., '255 ignored'.
+    first: the value of the first class; where it is 0 (instance masks) there are classes alone.
+    """
+    values = {first + number: name for number, name in enumerate(classes)}
+    if first:
+        values = {0: 'background', **values, IGNORE: 'ignored'}
+    return ''.join(f'{value} {name}\n' for value, name in values.items())
 
 
 def label_path(folder: str | os.PathLike, image_id: str) -> Path:

@@ -12,7 +12,17 @@ from typing import Any
 
 from misc import torchutils
 from misc.files.inputs import Inputs, Made
-from misc.pyutils import UserError, lock, lock_path, log, remove_unfinished, write_json, writing
+from misc.files.label_maps import LEGEND
+from misc.pyutils import (
+    UserError,
+    lock,
+    lock_path,
+    log,
+    remove_unfinished,
+    write_json,
+    write_text,
+    writing,
+)
 
 FOLDER_RECORD = '_settings.json'
 NAMED = 8  # entries of a list that an error names
@@ -41,19 +51,22 @@ def weights_record(weights: str | os.PathLike) -> Path:
 
 def open_folder(folder: str | os.PathLike, record: dict[str, Any], suffixes: tuple[str, ...],
                 overwrite: bool, only_own: bool = False, inputs: Inputs | None = None,
-                ids: Sequence[str] = ()) -> Made:
+                ids: Sequence[str] = (), legend: str = '') -> Made:
     """Make `folder` ready for files ID + one of `suffixes`, made from `inputs` as `record` says.
 
     With overwrite, files of an earlier run are removed, those without a record (made elsewhere)
     too, unless `only_own`: then that raises UserError. Else raises UserError where they were made
     with other settings; files without a record are used, which the log says. Those of `ids` whose
-    inputs have changed are removed, so that they are made anew. Raises UserError where another
-    stage made the folder, and as `Made.open` does. Locks the folder against other runs.
+    inputs have changed are removed, so that they are made anew. legend: what the files' values mean
+    (label_maps.legend), written beside the record. Raises UserError where another stage made the
+    folder, and as `Made.open` does. Locks the folder against other runs.
     """
     folder = Path(folder)
     made = Made(folder, inputs, ids, suffixes)
     if torchutils.is_main():
         recorded = _open_folder(folder, record, made, overwrite, only_own)
+        if legend and recorded:
+            write_text(folder / LEGEND, legend)
         if inputs is not None:
             made.open(recorded)
     torchutils.wait_for_all()

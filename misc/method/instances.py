@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 
 from misc import indexing
 from misc.contract.sources import Source
+from misc.files import coco
 from misc.method import maps
 from misc.pyutils import UserError, atomic_path, is_whole
 
@@ -218,26 +218,14 @@ def to_coco(source: Source, ids: Iterable[str], load: Callable[[str], Instances]
     file_name is below the folder that holds all these images.
     """
     ids = list(ids)
-    paths = [Path(source.image_path(image_id)) for image_id in ids]
-    folder = os.path.commonpath([path.parent for path in paths]) if paths else ''
+    names = coco.names_of([Path(source.image_path(image_id)) for image_id in ids])
     images, annotations = [], []
-    for image_number, (image_id, path) in enumerate(zip(ids, paths, strict=True), start=1):
+    for image_number, (image_id, name) in enumerate(zip(ids, names, strict=True), start=1):
         classes, scores, instance_map = load(image_id)
-        h, w = instance_map.shape
-        images.append({'id': image_number, 'file_name': path.relative_to(folder).as_posix(),
-                       'height': h, 'width': w, 'license': 1})
+        images.append(coco.image(image_number, name, instance_map.shape))
         for number in np.flatnonzero(scores > 0):
-            encoded = coco_mask.encode(np.asfortranarray(instance_map == number + 1, np.uint8))
-            annotations.append({
-                'id': len(annotations) + 1, 'image_id': image_number,
-                'category_id': int(classes[number]) + 1, 'iscrowd': 0,
-                'score': float(scores[number]), 'area': int(coco_mask.area(encoded)),
-                'bbox': coco_mask.toBbox(encoded).tolist(),
-                'segmentation': {'size': [h, w], 'counts': encoded['counts'].decode('ascii')}})
-    categories = [{'id': number, 'name': name, 'supercategory': 'object'}
-                  for number, name in enumerate(source.classes, start=1)]
-    return {'info': {'description': 'instance masks made from image-level labels by AMN and IRN',
-                     'version': '1.0'},
-            # pycocotools and trainers read these, whatever they hold
-            'licenses': [{'id': 1, 'name': 'unknown', 'url': ''}],
-            'images': images, 'annotations': annotations, 'categories': categories}
+            annotations.append(coco.annotation(
+                int(classes[number]) + 1, instance_map == number + 1, id=len(annotations) + 1,
+                image_id=image_number, score=float(scores[number])))
+    return coco.content(source.classes, 'instance masks made from image-level labels by AMN and '
+                        'IRN', images, annotations)
