@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The command line: it checks everything that can be checked, then runs the chosen stages.
 
     python run_sample.py --data_root ROOT --stages train_cam..eval_sem_seg

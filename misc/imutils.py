@@ -64,22 +64,27 @@ def photograph(path: str | os.PathLike, upright: bool = False) -> tuple[np.ndarr
         # a phone's preview
         remarks = (['pages'] if getattr(picture, 'n_frames', 1) > 1 and picture.format != 'MPO'
                    else [])
-        deep = (picture.mode[0] in 'IF'
-                or (';16' in str(picture.tile) and picture.format in ('PNG', 'TIFF')))
-        if deep:
-            values = np.asarray(picture) if picture.mode[0] in 'IF' else _read_deep(path)
-            image = to_8_bits(values)
-        else:
-            image = np.array(picture.convert('RGB'))
+        deep = ';16' in str(picture.tile) and picture.format in ('PNG', 'TIFF')
+        image = pixels_of(picture, upright,
+                          _read_deep(path) if deep and picture.mode[0] not in 'IF' else None)
         if picture.has_transparency_data and picture.convert('RGBA').getextrema()[3][0] < 128:
             remarks.append('transparent')
-        if (upright or picture.format == 'TIFF') and (
-            turn := TURNS.get(_orientation(picture))) is not None:
-            image = np.array(Image.fromarray(image).transpose(turn))
     light = np.count_nonzero(image >= DARK)
     if light < SOME * image.size and image.max() > image.min():
         remarks.append('dark')
     return image, remarks
+
+
+def pixels_of(picture: Image.Image, upright: bool, deep: np.ndarray | None = None) -> np.ndarray:
+    """Return a PIL picture as `photograph` reads a file: uint8 (H, W, 3) RGB.
+
+    deep: its numbers, where they have more bits a channel than PIL keeps.
+    """
+    if deep is None and picture.mode[0] in 'IF':
+        deep = np.asarray(picture)
+    image = np.array(picture.convert('RGB')) if deep is None else to_8_bits(deep)
+    turn = TURNS.get(_orientation(picture)) if upright or picture.format == 'TIFF' else None
+    return image if turn is None else np.array(Image.fromarray(image).transpose(turn))
 
 
 def to_8_bits(values: np.ndarray) -> np.ndarray:

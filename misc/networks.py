@@ -20,12 +20,17 @@ from torch import nn
 from misc import torchutils
 from misc.files import weights
 from misc.method.objectives import Objective
-from misc.pyutils import UserError
+from misc.pyutils import UserError, log
 from net import backbone_of
 
 SCHEME = 2  # of `code_of`; records of another one are not compared (records.completed)
 CONTENT = 'net.', 'misc.method.', 'misc.indexing.'
 DOCUMENTED = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+
+
+def module_name(name: str) -> str:
+    """Return the module behind a name: that of timm's networks for 'timm:NAME'."""
+    return 'net.timm_backbone' if name.startswith('timm:') else name
 
 
 def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
@@ -34,7 +39,9 @@ def module_of(name: str, flag: str, wanted: str = 'Net') -> ModuleType:
     Raises UserError, which names the flag, where there is none.
     """
     try:
-        module = importlib.import_module(name)
+        module = importlib.import_module(module_name(name))
+        if module_name(name) != name:
+            module.check(name.partition(':')[2])
     except (ImportError, ValueError) as error:
         raise UserError(f'--{flag} {name}: cannot be imported ({error})') from error
     if not hasattr(module, wanted):
@@ -50,8 +57,24 @@ def build(name: str, *arguments: Any, backbone: str | None = None, **options: An
         if not any(each.name == 'backbone' or each.kind is each.VAR_KEYWORD for each in taken):
             raise UserError(f'--backbone {backbone}: the Net of {name} takes no other backbone '
                             f'than its own')
-        options['backbone'] = module_of(backbone, 'backbone', 'Backbone').Backbone()
+        options['backbone'] = backbone_named(backbone)
     return net(*arguments, **options)
+
+
+def backbone_named(name: str) -> nn.Module:
+    """Build the Backbone of a module, or of timm's network NAME where `name` is timm:NAME.
+
+    Raises UserError where there is none, and where timm's does not keep to net/__init__.py.
+    """
+    made = module_of(name, 'backbone', 'Backbone').Backbone
+    if module_name(name) == name:
+        return made()
+    try:
+        backbone = made(name.partition(':')[2])
+    except ValueError as error:
+        raise UserError(f'--backbone {name}: {error}') from error
+    log.info('backbone: %s, %d channels at stride %d', name, backbone.channels, backbone.stride)
+    return backbone
 
 
 def start(name: str, *arguments: Any, pretrained: str, seed: int,
@@ -104,7 +127,7 @@ def code_of(*names: str) -> str:
     That is CONTENT and their own folder, transitively. Comments, docstrings and layout
     do not count, nor the version of Python.
     """
-    modules, found = [importlib.import_module(name) for name in names], {}
+    modules, found = [importlib.import_module(module_name(name)) for name in names], {}
     while modules:
         module = modules.pop()
         if module.__name__ not in found:

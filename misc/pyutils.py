@@ -1,7 +1,6 @@
 """What every part of the program needs from Python: errors, whole files, the log, elapsed time."""
 import contextlib
 import errno
-import fcntl
 import glob
 import json
 import logging
@@ -13,6 +12,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+import filelock
 
 REMEDIES = {  # what can be done where the system refuses
     errno.ENOSPC: ': make room, then the same command goes on',
@@ -143,14 +144,15 @@ def lock(path: str | os.PathLike, what: str) -> None:
         # open as long as the lock is held
         handle = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        handle.close()
-        raise UserError(
-            f'{what} is in use by another run: wait for it, or write to another place') from error
+        is_ours = filelock.lock_descriptor(handle.fileno(), blocking=False)
     except OSError as error:  # some network file systems have no locks
         log.info('%s cannot be locked (%s): start no second run that writes to it', what,
                  error.strerror)
+    else:
+        if not is_ours:
+            handle.close()
+            raise UserError(f'{what} is in use by another run: wait for it, or write to another '
+                            'place')
     _locks[path] = handle
 
 

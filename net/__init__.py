@@ -46,7 +46,10 @@ A module named by --backbone has a class `Backbone`, a torch.nn.Module made with
                             nor let a gradient reach them
     torchvision_name        the torchvision network whose ImageNet weights fit; without it
                             --pretrained is none, or a file with its own names
+    own_names(state)        where there is one: the tensors of such a file by this backbone's names
     fold_norms()            where there is one: puts norms into convolutions for inference
+
+timm:NAME is the Backbone of net/timm_backbone.py, made of timm's network NAME.
 """
 from typing import Protocol
 

@@ -12,7 +12,8 @@ from importlib import metadata
 NEEDED = {'numpy': 'numpy', 'torch': 'torch', 'numba': 'numba', 'cv2': 'opencv-python-headless',
           'PIL.Image': 'pillow',
           'matplotlib.figure': 'matplotlib', 'tqdm': 'tqdm', 'pycocotools.mask': 'pycocotools',
-          'jinja2': 'jinja2'}
+          'jinja2': 'jinja2',
+          'filelock': 'filelock'}
 BUILT_AGAINST = {'torch': 'numpy', 'numba': 'numpy', 'cv2': 'numpy', 'matplotlib.figure': 'numpy',
                  'pycocotools.mask': 'numpy', 'torchvision': 'torch'}
 

@@ -1,8 +1,10 @@
 """Segment any photographs, without labels, by the trained segmentation network; or export it.
 
-    python -m step.segment IMAGE_OR_FOLDER --out DIR                  # DIR/NAME.png (label map),
-    DIR/overlay/NAME.png python -m step.segment [IMAGE_OR_FOLDER] --export network.pt      #
-    TorchScript, checked on these photographs
+    python -m step.segment IMAGE_OR_FOLDER --out DIR
+    python -m step.segment [IMAGE_OR_FOLDER] --export network.pt
+
+The first leaves DIR/NAME.png, the label map, and DIR/overlay/NAME.png. The second writes
+TorchScript, or ONNX where the file ends in .onnx, and checks it on these photographs.
 
 Reads --seg_weights_name and the record beside it. A folder that was begun is gone on with. Label
 maps lie over the photograph as viewers show it, turned as its EXIF orientation says.
@@ -62,9 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
                         help='a photograph, or a folder of them')
     parser.add_argument('--out', metavar='DIR', help='where label maps and overlays go')
     parser.add_argument('--export', metavar='FILE',
-                        help='write the network as TorchScript: uint8 RGB (1, 3, H, W) -> label '
-                        'map (H, W), probabilities (C+1, H, W); the CPU, float32, no mirror, '
-                        'no CRF')
+                        help='write the network as TorchScript, or as ONNX where FILE ends in '
+                        '.onnx (needs onnx, onnxscript and onnxruntime): uint8 RGB (1, 3, H, W) -> '
+                        'label map (H, W), probabilities (C+1, H, W); float32, no mirror, no CRF')
     return parser
 
 

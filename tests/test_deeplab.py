@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -813,6 +814,45 @@ def test_the_exported_network_gives_the_same_masks(input_form, tmp_path):
         assert torch.equal(label_map, segmentation.label_map(logits, image.shape[:2]))
         assert len(label_map.unique()) > 1
         torch.testing.assert_close(shares.sum(0), torch.ones(image.shape[:2]))
+
+
+def test_the_network_in_onnx_gives_the_same_masks(tmp_path):
+    for package in ('onnx', 'onnxscript'):
+        pytest.importorskip(package)
+    onnxruntime = pytest.importorskip('onnxruntime')
+    net = TinyNet(3)
+    net.load_state_dict(formula_state(net))
+    networks.prepare(net, CPU, 'fp32')
+    photographs = [np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
+                   for hw in ((40, 90), (131, 33), (3, 2))]
+    path = tmp_path / 'net.onnx'
+    segmentation.export(net, 'caffe', [1.0, 0.75, 0.5], str(path), photographs)
+    assert [each.name for each in tmp_path.iterdir()] == ['net.onnx']
+    session = onnxruntime.InferenceSession(str(path))
+    assert session.get_inputs()[0].shape == [1, 3, 'height', 'width']
+    for image in photographs:
+        x = torch.from_numpy(imutils.to_chw(imutils.INPUTS['caffe'](image)))[None]
+        logits = segmentation.predict(net, x, [1.0, 0.75, 0.5], False, CPU, 'fp32')
+        label_map, shares = session.run(['label_map', 'probabilities'],
+                                        {'image': imutils.to_chw(image)[None]})
+        expected = segmentation.probabilities(logits, image.shape[:2])
+        torch.testing.assert_close(torch.from_numpy(shares), expected, atol=1e-4, rtol=0)
+        differs = label_map != segmentation.label_map(logits, image.shape[:2]).numpy()
+        assert label_map.dtype == np.uint8 and differs.mean() < 1e-3
+    with mock.patch.object(segmentation, 'label_map',
+                           lambda logits, hw: torch.full(hw, 9, dtype=torch.uint8)), \
+            pytest.raises(UserError, match='gives another label map for an image of 90 x 40'):
+        segmentation.export(net, 'caffe', [1.0], str(tmp_path / 'other.onnx'), photographs)
+    assert [each.name for each in tmp_path.iterdir()] == ['net.onnx']
+
+
+def test_the_packages_of_onnx_are_asked_for(tmp_path, monkeypatch):
+    net = TinyNet(3)
+    networks.prepare(net, CPU, 'fp32')
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    with pytest.raises(UserError, match='pip install onnx onnxscript onnxruntime$'):
+        segmentation.export(net, 'caffe', [1.0], str(tmp_path / 'net.ONNX'), [])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_differs_is_refused(tmp_path, monkeypatch):

@@ -16,10 +16,10 @@ from step.pipeline import STAGES
 from tests.extending import smooth
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 README_BYTES = 9_000  # a page that is read, not searched
 OURS = ('step', 'net', 'misc', 'voc12', 'coco14', 'folder', 'script', 'tests', 'docs')
-FOREIGN = {'--shm-size', '--ipc', '--nproc_per_node'}  # docker's and torchrun's
+FOREIGN = {'--shm-size', '--ipc', '--build-arg', '--rm'}  # docker's
 OUR_MODULE = rf'\bpython -m ((?:{"|".join(OURS)})\.[\w.]*\w)'
 PLACEHOLDER = re.compile(r'[A-Z]{2,}|\.\.\.|\*')
 

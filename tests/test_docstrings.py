@@ -22,7 +22,7 @@ def documented(node, name):
             yield from documented(child, f'{name}.{child.name}')
 
 
-@pytest.mark.parametrize('path', [ROOT / 'run_sample.py', *FILES],
+@pytest.mark.parametrize('path', [ROOT / 'run_sample.py', ROOT / 'amn.py', *FILES],
                          ids=lambda path: str(path.relative_to(ROOT)))
 def test_first_lines_are_sentences(path):
     tree = ast.parse(path.read_text(encoding='utf-8'))

@@ -199,6 +199,36 @@ def test_a_lock_keeps_a_second_run_out_and_dies_with_its_process(tmp_path):
     unlock()
 
 
+FORKS = """if True:
+    import os, sys, time
+    from misc.pyutils import lock, unlock
+    lock(sys.argv[1], "x")
+    worker = os.fork()
+    if worker == 0:
+        unlock()
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_neither_gives_up_the_lock_of_its_run_nor_keeps_it(tmp_path):
+    holder = subprocess.Popen([sys.executable, '-c', FORKS, str(tmp_path / 'lock')], cwd=ROOT,
+                              stdout=subprocess.PIPE, text=True)
+    worker = int(holder.stdout.readline())
+    try:
+        with pytest.raises(UserError, match='in use by another run'):
+            lock(tmp_path / 'lock', 'result/cam')
+        holder.kill()
+        holder.wait()
+        lock(tmp_path / 'lock', 'result/cam')
+        os.kill(worker, 0)  # which outlives it
+        unlock()
+    finally:
+        holder.kill()
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_ctrl_c_ends_with_one_line(undisturbed, tmp_path, monkeypatch, capsys):
     command = without(undisturbed, 'train_cam', tmp_path / 'run')
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from amn import FLAGS, Activations, Model
 from misc.command import options
 from misc.draw import drawing
 from misc.files import activations, label_maps, records, weights
@@ -184,7 +185,7 @@ def test_the_sheet_draws_what_was_made(tmp_path, monkeypatch):
     left, right = np.zeros((1, 160, 320), np.float32), np.ones((1, 160, 320), np.float32)
     left[..., :160], right[..., :160] = 1, 0
     seed = np.full((160, 320), 255, np.uint8)
-    made = show.Made(np.array([7]), left, seed, right, seed, None, None)
+    made = Activations(np.array([7]), left, seed, right, seed, None, None)
     seen = []
     monkeypatch.setattr(drawing, 'contact_sheet', lambda rows, headings, **more: seen.append(rows))
     show.draw(args, image, made, CLASSES)
@@ -327,7 +328,7 @@ def test_ctrl_c_is_told_in_one_line(work, monkeypatch, capsys):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(show, 'compute', stop)
+    monkeypatch.setattr(Model, 'activations', stop)
     assert show.main(words(photograph(work / 'yard.png'), 'dog')) == 130
     assert capsys.readouterr().err == 'stopped by Ctrl-C\n'
 
@@ -347,7 +348,7 @@ def test_every_flag_has_the_default_of_the_stages():
     args = vars(show.parse(['folder/yard.jpg', '--labels', 'dog']))
     theirs = vars(options.build_parser(STAGES).parse_args([]))
     assert {name: args[name] for name in theirs} == theirs
-    assert set(show.FLAGS) <= theirs.keys()
+    assert set(FLAGS) <= theirs.keys()
     assert args['out'] == 'yard_amn.png'
 
 
@@ -356,7 +357,7 @@ def test_help_lists_the_flags(capsys):
         show.main(['--help'])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert all(f'--{name} ' in shown for name in (*show.FLAGS, 'labels', 'out', 'mask_out'))
+    assert all(f'--{name} ' in shown for name in (*FLAGS, 'labels', 'out', 'mask_out'))
     assert '--cam_batch_size' not in shown
 
 

@@ -2,7 +2,6 @@
 is made.
 """
 import errno
-import fcntl
 import os
 import sys
 from argparse import Namespace
@@ -205,7 +204,7 @@ def test_workers_do_without_shared_memory(monkeypatch, batches):
 @pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
     told = []
-    monkeypatch.setattr(fcntl, 'flock', raising(OSError(number, os.strerror(number))))
+    monkeypatch.setattr('fcntl.flock', raising(OSError(number, os.strerror(number))))
     monkeypatch.setattr(pyutils.log, 'info', lambda text, *values: told.append(text % values))
     pyutils.lock(tmp_path / 'lock', 'x')
     pyutils.unlock()

@@ -85,6 +85,9 @@ def build_parser(stages: Stages) -> argparse.ArgumentParser:
     group('--dry_run', type=boolean, nargs='?', const=True, default=False, metavar='True|False',
           help='print the stages, '
           'their images, steps and disk, and what is done already; then stop')
+    group('--print_completion', choices=('bash', 'zsh'), action=_PrintCompletion,
+          default=argparse.SUPPRESS, help='print what completes the flags in this shell (docs/'
+          'completion.md; needs shtab), then stop')
 
     group = parser.add_argument_group('data').add_argument
     add_data_flags(group)
@@ -235,6 +238,29 @@ class _ChooseStages(argparse.Action):
             setattr(namespace, stage.flag.lstrip('-'), True)
 
 
+class _PrintCompletion(argparse.Action):
+    """--print_completion: what a shell reads to complete this command's flags, and their values
+    where they are words, files or folders.
+    """
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: str, option_string: str | None = None) -> None:
+        try:
+            import shtab
+        except ImportError as error:
+            raise UserError(f'{option_string} takes shtab ({error}): pip install shtab') from error
+        for action in parser._actions:
+            if action.metavar is not None and 'DIR' in action.metavar:
+                action.complete = shtab.DIRECTORY
+            elif action.metavar is not None and 'FILE' in action.metavar:
+                action.complete = shtab.FILE
+            elif action.metavar == 'True|False' and action.nargs != '?':
+                action.choices = ('True', 'False')
+        parser.prog = 'run_sample.py'  # what the shell completes; by itself it may be python, too
+        print(shtab.complete(parser, values))
+        parser.exit()
+
+
 def _stages_type(stages: Stages) -> Callable[[str], list[Stage]]:
     """An argparse type: 'train_cam..make_sem_seg,report' -> the stages, ends included."""
     names = [stage.name for stage in stages]
@@ -264,6 +290,24 @@ def parser_of(stages: Stages, names: Collection[str], **options: Any) -> argpars
         if action.dest in names:
             group._add_action(action)
     return parser
+
+
+def from_python(stages: Stages, names: Collection[str], **flags: Any) -> argparse.Namespace:
+    """Parse the flags `names` from values, as the command line would.
+
+    Every other flag of run_sample.py is at its default; None is a flag that is not given. Raises
+    UserError for what the command line refuses.
+    """
+    def refuse(message: str) -> NoReturn:
+        raise UserError(message)
+
+    parser = parser_of(stages, names)
+    parser.error = refuse
+    words = []
+    for name, value in flags.items():
+        if value is not None:
+            words += [f'--{name}', *map(str, value if isinstance(value, list | tuple) else [value])]
+    return build_parser(stages).parse_args([], parser.parse_args(words))
 
 
 def stage_list(stages: Stages) -> str:

@@ -262,9 +262,9 @@ class CamTraining(Training):
     weight_decay: float = setting(1e-4, 'authors', RATE)
     momentum: float = same_as(Run, 'momentum')
     backbone: str | None = setting(None, "module with a class Backbone in the place of CAM's and "
-                                         "AMN's ResNet-50 (ours)",
-                                   recorded='changed', flag='backbone', metavar='MODULE',
-                                   module=True)
+                                         "AMN's ResNet-50, or timm:NAME, a network of timm (ours)",
+                                   recorded='changed', flag='backbone',
+                                   metavar='MODULE|timm:NAME', module=True)
     loss: str | None = _loss()
 
     def check(self) -> None:

@@ -105,14 +105,20 @@ def pretrained_state(backbone: nn.Module, choice: str) -> dict[str, torch.Tensor
     state = _torchvision_state(name) if choice == 'imagenet' else read_state(choice)
     if choice == 'imagenet' and torchutils.is_main():
         torchutils.wait_for_all()
-    state = {torchvision_name(key): value.float() if value.is_floating_point() else value
-             for key, value in state.items()
-             if not HEAD.match(key)}
+    state = {key: value.float() if value.is_floating_point() else value
+             for key, value in state.items()}
+    if hasattr(backbone, 'own_names'):
+        state = backbone.own_names(state)
+    else:
+        state = {torchvision_name(key): value for key, value in state.items()
+                 if not HEAD.match(key)}
     wanted = backbone.state_dict()
     for key in wanted:
         if key.endswith('num_batches_tracked'):
             state.setdefault(key, wanted[key])
-    _check(state, wanted, choice, f"torchvision's {name.replace('resnet', 'ResNet-')}")
+    _check(state, wanted, choice, getattr(backbone, 'name', type(backbone).__module__)
+           if not hasattr(backbone, 'torchvision_name') else
+           f"torchvision's {name.replace('resnet', 'ResNet-')}")
     return state
 
 

@@ -6,12 +6,12 @@ wanted, not before.
 import bisect
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from misc.pyutils import UserError, WriteError, log
@@ -154,5 +154,5 @@ def _one_at_a_time(folder: str | None) -> Iterator[None]:
     with open(Path(folder) / 'permutohedral.lock', 'a', encoding='utf-8') as lock:
         # a file system without locks: then each compiles for itself
         with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            filelock.lock_descriptor(lock.fileno())
         yield
