@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from coco14.dataloader import COCO14
 from folder.dataloader import Folder
