@@ -60,8 +60,9 @@ PARTS = {'diagram': diagram, 'stages': table}  # between the marks of that name
 
 
 def renewed(text: str, stages: Stages) -> str:
-    """A page's text with what stands between its marks made anew. Raises UserError for a page
-    without any, and for one that opens and does not close.
+    """Return a page's text with what stands between its marks made anew.
+
+    Raises UserError for a page without marks, and for one that opens and does not close.
     """
     there = {name: make for name, make in PARTS.items() if f'<!-- {name} -->' in text}
     if not there:
