@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -23,11 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from misc import ending, torchutils
-from misc.command import checking, launch, options, plan, preflight
+from misc.command import checking, fitting, launch, options, plan, preflight, screen
 from misc.contract import settings
 from misc.contract.stages import Job, Stage, Stages
 from misc.pyutils import elapsed, log, start_log
-from misc.score import results, scores
+from misc.score import results
 from step.pipeline import STAGES
 
 VERSION = '0.1.0'
@@ -68,15 +67,24 @@ def git_commit() -> str:
         return 'unknown'
 
 
-def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """Version, commit, machine and settings: the first lines of every log."""
+def log_provenance(args: argparse.Namespace, job: Job, chosen: Sequence[Stage],
+                   log_path: str) -> None:
+    """Log version, commit, machine and every setting: the first lines of each log file.
+
+    The screen has what a person wants to know in their place.
+    """
+    if not torchutils.is_main():
+        return
+    only = {'extra': {'file_only': True}}
     log.info('AMN %s, commit %s, Python %s, %s, %d process(es), seed %d', job.version, job.commit,
              platform.python_version(), torchutils.machine_line(job.device), torchutils.world()[1],
-             args.seed)
-    shown = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
-            and key not in ('check_data', 'dry_run', 'running', 'voc12_root')}  # data_root tells it
-    log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in shown.items()))
-    log.info('stages: %s', ', '.join(stage.name for stage in chosen))
+             args.seed, **only)
+    # data_root tells voc12_root
+    told = {key: value for key, value in sorted(vars(args).items()) if not key.endswith('_pass')
+            and key not in ('check_data', 'dry_run', 'given', 'ranged', 'running', 'voc12_root')}
+    log.info('settings: %s', ' '.join(f'{key}={value}' for key, value in told.items()), **only)
+    log.info('stages: %s', ', '.join(stage.name for stage in chosen), **only)
+    log.info('%s', screen.opening(args, job, chosen, log_path), extra={'screen_only': True})
     for note in job.source.check(()).notes:
         log.info('note: %s', note)
 
@@ -106,16 +114,23 @@ def run(args: argparse.Namespace, stages: Stages) -> int:
     # the CPU always is
     torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')
     job = job_of(args, stages)
+    told = []
+    if args.fit_to_images:
+        told.append(fitting.fit(args, len(job.ids('train_list')), args.given.named))
     if args.check_data:
         return check_data(job, args)
+    chosen, left_out = preflight.without_scores(args, job, chosen)
+    told += [left_out] if left_out else []
     preflight.check(args, job, chosen)
     if args.dry_run:
-        print(plan.text(args, job, chosen))
+        print('\n\n'.join([plan.text(args, job, chosen), *told]))
         return 0
     name = Path(args.log_name)
-    start_log(f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log',
-              torchutils.is_main())
-    log_provenance(args, job, chosen)
+    log_path = f'{name if name.parent != Path(".") else Path(args.work_dir) / "sess" / name}.log'
+    start_log(log_path, torchutils.is_main())
+    log_provenance(args, job, chosen, log_path)
+    for line in told:
+        log.info('%s', line)
     args.running = True
     if args.repeat == 1:
         run_stages(args, job, chosen)
@@ -160,7 +175,8 @@ def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> N
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
     scored = any(stage.rows for stage in chosen)
     if scored and len(chosen) > 1 and torchutils.is_main() and Path(args.scores_file).is_file():
-        log.info('%s', results.table([args.scores_file], job.stages.rows(), published=True))
+        log.info('%s', results.table(args.scores_file, job.stages.rows(), published=True))
+    log.info('%s', screen.closing(args, job, chosen))
 
 
 def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argparse.Namespace:
@@ -186,33 +202,23 @@ def seeded(args: argparse.Namespace, chosen: Sequence[Stage], seed: int) -> argp
 
 
 def report_spread(repeats: Sequence[argparse.Namespace], chosen: Sequence[Stage]) -> None:
-    """Log a table of the mean and standard deviation of the scores of every seed.
-
-    The deviation is that of single runs (n - 1). A score that is not defined for one of the seeds
-    is left out.
-    """
-    scored = dict.fromkeys(row.stage for stage in chosen for row in stage.rows)
-    last = [scores.read_scores(one.scores_file) for one in repeats] if scored else []
-    rows = []
-    for name in scored:
-        for key, title in (('miou', name), ('best_miou', f'{name}, at its best threshold'),
-                           ('map', f'{name}, mean AP')):
-            values = [one.get(name, {}).get(key) for one in last]
-            if None not in values:
-                rows.append((title, statistics.mean(values), statistics.stdev(values), *values))
+    """The table of scores of all seeds together, in the log: mean and deviation."""
+    rows = [row for stage in chosen for row in stage.rows]
     if rows:
-        log.info('%s', scores.table(('mIoU in %', 'mean', 'deviation',
-                                     *(f'seed {one.seed}' for one in repeats)), rows))
+        log.info('%s', results.table({f'seed {one.seed}': one.scores_file for one in repeats}, rows,
+                                     published=True, others=False))
 
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    started = argparse.Namespace(running=False)
+    started = argparse.Namespace(running=False, ranged=set())
 
     def work() -> int:
         given = options.with_preset(words)
         stages = options.with_stages_of(STAGES, given)
-        args = options.build_parser(stages).parse_args(given, started)
+        parser = options.build_parser(stages)
+        args = parser.parse_args(given, started)
+        args.given = options.given(parser, words, given, args)
         return (run(args, stages) if args.gpus is None
                 else launch.run_on_gpus(args.gpus, __file__, given))
 

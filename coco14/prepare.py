@@ -47,6 +47,7 @@ from coco14.dataloader import (
 )
 from misc import ending, inference, torchutils
 from misc.files import label_maps, records
+from misc.parsing import Parser
 from misc.pyutils import UserError, atomic_path, writing
 from voc12.prepare import counted, named
 
@@ -495,8 +496,8 @@ def make_label_maps(instances: Instances, folder: Path, num_workers: int, overwr
 # ---- the command ----
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m coco14.prepare', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog='python -m coco14.prepare', description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--coco_root', type=Path, required=True, metavar='DIR',
                         help='the folder that holds JPEGImages/train2014 (or train2014)')
     parser.add_argument('--annotations', type=Path, metavar='DIR',

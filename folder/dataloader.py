@@ -64,7 +64,7 @@ class Folder(Source):
     """
 
     name = 'folder'
-    root_is = 'the folder that holds images/ and labels.csv'
+    root_is = 'the folder that holds images/ and labels.csv, or a folder of photographs a class'
     lists = {'train_list': 'all', 'val_list': 'some', 'infer_list': 'all', 'eval_set': 'masked',
              'seg_list': 'all'}
     palette = label_maps.PALETTE
@@ -73,8 +73,7 @@ class Folder(Source):
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
         if not self.root.is_dir():
-            raise UserError(f'{root}: no such folder; --data_root is the folder that holds images/ '
-                            f'and labels.csv')
+            raise UserError(f'{root}: no such folder; --data_root is {self.root_is}')
         self._wrong: list[str] = []
         self._notes: list[str] = []
         self._folders = self._class_folders()

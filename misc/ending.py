@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import os
+import select
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from misc import machine
 from misc.pyutils import REMEDIES, UserError, stop_log, unlock
 
+UNREAD = 141  # exit code of a command whose output nobody reads any more, as shells tell SIGPIPE
 GPU, HOST = "the GPU's memory", "the machine's memory"
 Remedy = Callable[[str], str]  # GPU or HOST -> what to do where it is not enough
 
@@ -168,6 +170,33 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
     return remedy
 
 
+@contextlib.contextmanager
+def to_reader() -> Iterator[None]:
+    """End the command without a word where nobody reads what this block prints (`| head`).
+
+    Raises SystemExit with the code 141, as shells tell of a program that a closed pipe ended.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        raise SystemExit(UNREAD) from None
+
+
+def _unread() -> bool:
+    """Return whether nobody reads stdout or stderr; what is still written there is dropped."""
+    unread = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        if poll.poll(0):  # the other end is closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            unread = True
+    return unread
+
+
 def _print(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -181,15 +210,16 @@ def run(work: Callable[[], int | None], remedy: Remedy = lambda want: 'free some
     Logs and locks of this process end with it.
     """
     try:
-        try:
-            with explained(remedy):
-                return work() or 0
-        except UserError as error:
-            line, code = f'{error.beginning}{error}', 1
-        except KeyboardInterrupt:
-            line, code = f'stopped by Ctrl-C{again}', 130
-        tell(line)
-        return code
+        with to_reader():
+            try:
+                with explained(remedy):
+                    return work() or 0
+            except UserError as error:
+                line, code = f'{error.beginning}{error}', 1
+            except KeyboardInterrupt:
+                line, code = f'stopped by Ctrl-C{again}', 130
+            tell(line)
+            return code
     finally:
         stop_log()
         unlock()

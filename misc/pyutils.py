@@ -152,7 +152,7 @@ def lock(path: str | os.PathLike, what: str) -> None:
         if not is_ours:
             handle.close()
             raise UserError(f'{what} is in use by another run: wait for it, or write to another '
-                            'place')
+                            'place (--work_dir, or its own flag)')
     _locks[path] = handle
 
 
@@ -198,17 +198,27 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+class _Screen(logging.StreamHandler):
+    """A screen; where nobody reads it any more (`| head`), what writes to it is told."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
+
+
 def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
     """Send the log to the screen, and to the end of the file `path`, if one is named, with times.
     Raises UserError when it cannot.
 
+    A record with `file_only` or `screen_only` goes to one of the two alone.
     main: False for the other processes of a run: they write down nothing but why they end (records
     with `file_only`).
     """
     log.setLevel(logging.INFO)
     log.propagate = False
     stop_log()
-    screen = logging.StreamHandler(sys.stdout)
+    screen = _Screen(sys.stdout)
     screen.setFormatter(logging.Formatter('%(message)s'))
     screen.addFilter(lambda record: main and not _is_file_only(record))
     _opened.append(screen)
@@ -217,7 +227,8 @@ def start_log(path: str | os.PathLike | None, main: bool = True) -> None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             file = _LogFile(path, encoding='utf-8')
         file.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
-        file.addFilter(lambda record: main or _is_file_only(record))
+        file.addFilter(lambda record: (main or _is_file_only(record))
+                       and not getattr(record, 'screen_only', False))
         _opened.append(file)
     for handler in _opened:
         log.addHandler(handler)

@@ -3,6 +3,7 @@ import contextlib
 import datetime
 import math
 import os
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from misc.pyutils import UserError
 
 T = TypeVar('T')
 _alone = False  # within `alone`
+BETWEEN_LINES = 30  # seconds, of progress that goes to a file
+LINE = '{desc}: {n_fmt}/{total_fmt} ({percentage:.0f}%), {rate_fmt}, {remaining} left{postfix}'
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -179,9 +182,28 @@ def gather(mine: Sequence[T]) -> list[T]:
 
 
 def progress(items: Iterable[T], description: str | None = None, **options: Any) -> Iterable[T]:
-    """Wrap `items` in tqdm, in the main process only."""
-    return tqdm(items, description, mininterval=1, dynamic_ncols=True, disable=not is_main(),
-                **options)
+    """Wrap `items` in a bar, in the main process only.
+
+    Where stderr is no terminal, a line every 30 s takes the place of the bar.
+    """
+    if sys.stderr.isatty():
+        return tqdm(items, description, mininterval=1, dynamic_ncols=True, disable=not is_main(),
+                    **options)
+    return _Lines(items, description, mininterval=BETWEEN_LINES, delay=BETWEEN_LINES, miniters=1,
+                  bar_format=LINE, leave=False, disable=not is_main(), **options)
+
+
+class _Lines(tqdm):
+    """A bar for a file: a line each time that it would be drawn, and nothing to wipe out."""
+
+    monitor_interval = 0  # no thread that adds lines
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Write the line, where none (`msg`) is given. False: nothing stands there."""
+        if msg is None:
+            self.fp.write(f'{self}\n')
+            self.fp.flush()
+        return False
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -210,13 +210,18 @@ def steps_of(images: int, batch_size: int, epochs: int, name: str) -> int:
     processes = torchutils.world()[1]
     if batch_size < processes:
         raise UserError(f'{name}: a batch of {batch_size} images cannot be shared by {processes} '
-                        f'processes')
+                        f'processes: give --{name.removeprefix("train_")}_batch_size {processes} '
+                        'or more')
     if images < batch_size:
         raise UserError(f'{name}: a batch of {batch_size} is larger than the list of {images} '
                         f'images: '
                         f'give --{name.removeprefix("train_")}_batch_size {images} or less, or a '
                         f'longer list')
     return images // batch_size * epochs
+
+
+def _slower(stage: str) -> str:
+    return f'lower the learning rate (--{stage.removeprefix("train_")}_learning_rate)'
 
 
 def polynomial(step: int, max_step: int, power: float = 0.9) -> float:
@@ -518,7 +523,7 @@ class _Means:
             images = ', '.join(self.ids[position] for position in index.tolist())
             raise UserError(f'{self.name}: the loss is {values[0]} at step {number + 1} of '
                             f'{self.max_step} '
-                            f'(images {images}): lower the learning rate, or look at these images')
+                            f'(images {images}): {_slower(self.name)}, or look at these images')
         for name, value in zip(names, values, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
             if self.writer is not None:
@@ -598,7 +603,7 @@ class _State:
         for name, is_finite in zip(parameters, finite, strict=True):
             if not is_finite:
                 raise UserError(f'{self.training.name}: {name} is not finite after step '
-                                f'{self.step}: lower the learning rate')
+                                f'{self.step}: {_slower(self.training.name)}')
 
     def resume(self) -> None:
         """Go on from a checkpoint, where there is one."""

@@ -46,6 +46,7 @@ from misc.method import (
     seeds,  # noqa: E402
     walking,  # noqa: E402
 )
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError, write_json  # noqa: E402
 from misc.score import scores  # noqa: E402
 from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
@@ -459,8 +460,8 @@ def measure_case(name: str, args: argparse.Namespace, results: Any) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--stages', nargs='+', choices=CASES, default=list(CASES))
     parser.add_argument('--size', type=int, nargs=2, default=[375, 500], metavar=('H', 'W'),
                         help='of an image [375 500]')

@@ -5,6 +5,7 @@ A wheel is built against others: numba against numpy, torchvision against torch.
 another index, or pins of its own, both are there and fail when they are imported: better here than
 after an hour of training.
 """
+import argparse
 import importlib
 import sys
 from importlib import metadata
@@ -43,8 +44,9 @@ def fault(module: str, package: str) -> str | None:
         return f'{release(package)}{other} ({type(error).__name__}: {said[:200]})'
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Print what does not fit; 1 where a command would fail for it."""
+    argparse.ArgumentParser(description=__doc__).parse_args([] if words is None else words)
     faults = [said for said in map(fault, NEEDED, NEEDED.values()) if said]
     for said in faults:
         print(f'error: {said}; rm -r .venv and run script/make_env.sh again with wheels of one '
@@ -57,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -38,6 +38,7 @@ import run_sample  # noqa: E402
 from misc import ending, torchutils  # noqa: E402
 from misc.files import activations, label_maps, weights  # noqa: E402
 from misc.method import instances  # noqa: E402
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 from net import resnet50_deeplab  # noqa: E402
 from tests import authors, tiny, tolerances  # noqa: E402
@@ -360,8 +361,8 @@ def first_line(error: BaseException) -> str:
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='auto',
                         help='auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS),

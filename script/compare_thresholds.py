@@ -23,6 +23,7 @@ from misc.contract.sources import Source
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
 from misc.method import crf  # noqa: E402
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError  # noqa: E402
 from misc.score import auto_threshold, scores  # noqa: E402
 
@@ -80,8 +81,8 @@ def compare(source: Source, folder: Path, args: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser.add_argument)
     parser.add_argument('--work_dir', type=Path, default=Path('.'),
                         help='as given to run_sample.py')

@@ -4,4 +4,5 @@
 # usage: bash script/generate_pseudo_mask.sh [ROOT] [--gpus N|all] [--from_released] [flags of run_sample.py]
 #   ROOT             the folder VOC2012 (else VOC12_ROOT, else ./VOCdevkit/VOC2012)
 #   --from_released  no training: starts from the authors' files (script/presets/released.txt)
+. "$(dirname "$0")/help.sh"
 exec bash "$(dirname "$0")/run.sh" published "$@"

@@ -4,6 +4,7 @@
 #           with another, it is made anew.
 # Which index the wheels come from is pip's to know: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_NO_INDEX, PIP_FIND_LINKS.
 # Needs no compiler. What pip said lies in .venv/install.log.
+. "$(dirname "$0")/help.sh"
 set -euo pipefail
 oldest=10 newest=14  # of Python 3: those that the torch of script/constraints.txt has wheels for
 fail() { echo "error: $*" >&2; exit 1; }
@@ -49,6 +50,7 @@ else
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv and ensurepip to make an environment with (Debian: apt-get install python3.$minor-venv)"
   [ -z "$there" ] || echo "The .venv of Python $(cut -d ' ' -f 3 <<< "$there") gives way to one of $version"
+  echo "Making .venv with Python $version"
   said=$("$python" -m venv --clear .venv 2>&1) || fail "$python -m venv .venv: ${said##*$'\n'}"
 fi
 # An interrupted run, or uv, leaves a .venv without pip.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Chromium and its driver for the tests of the report: there, or installed as root where there is apt-get, or an error.
 # AMN_NO_BROWSER=1 leaves these tests out.
+. "$(dirname "$0")/help.sh"
 set -euo pipefail
 [ -z "${AMN_NO_BROWSER:-}" ] || exit 0
 there() { command -v chromium >/dev/null && command -v chromedriver >/dev/null; }

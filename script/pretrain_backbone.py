@@ -27,6 +27,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from misc import ending, imutils, torchutils  # noqa: E402
 from misc.files import weights  # noqa: E402
+from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError, elapsed  # noqa: E402
 from net.resnet50 import ResNet50  # noqa: E402
 from voc12 import sample  # noqa: E402
@@ -166,9 +167,9 @@ def fast_precision(device: torch.device) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train the backbone on drawn objects; for the '
-                                                 'drawn sample.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description='Train the backbone on drawn objects; for the '
+                                'drawn sample.',
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--out', required=True, metavar='FILE', help='state dict to write')
     parser.add_argument('--images', type=int, default=1200,
                         help='crops an epoch, new ones each time')

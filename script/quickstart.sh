@@ -4,6 +4,7 @@
 # page result/quickstart/result/report/index.html.
 # usage: bash script/quickstart.sh [--seed N] [further flags of run_sample.py]. It can be stopped and run again. Another seed
 # draws other scenes, starts from another backbone, and lies in result/quickstart_seed_N.
+. "$(dirname "$0")/help.sh"
 set -euo pipefail
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 seed=0 before=
@@ -30,5 +31,5 @@ export PYTHONPATH=$checkout${PYTHONPATH:+:$PYTHONPATH}
   "$@"
 "$python" "$checkout/script/contact_sheet.py" --voc12_root "$data" --list train --work_dir "$out" --out "$out/sheet.png"
 echo "Pictures: $out/sheet.png. The report, for a browser: $PWD/$out/result/report/index.html"
-echo "From a folder of your own photographs to masks in three commands: $checkout/README.md, 'Your own photographs'."
+echo "The same with a folder of your own photographs: $python $checkout/run_sample.py --preset own --data_root FOLDER"
 echo "Computing took $(((SECONDS - since) / 60)) min $(((SECONDS - since) % 60)) s."

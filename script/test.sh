@@ -3,6 +3,7 @@
 #   --all  also the slow ones, the golden ones under other CPU settings (tests/cpu_settings.py), and ruff
 # The report is tested in Chromium; AMN_NO_BROWSER=1 leaves these tests out. The dense CRF is compared with pydensecrf2 where
 # that can be compiled: g++, Python's headers, Python 3.12 at most.
+. "$(dirname "$0")/help.sh"
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash script/need_browser.sh

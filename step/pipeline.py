@@ -4,6 +4,7 @@ from step import (
     amn_cam_to_ir_label,
     analyze_threshold,
     cam_to_ir_label,
+    draw_sheet,
     eval_amn_cam,
     eval_amn_ir_label,
     eval_cam,
@@ -27,4 +28,4 @@ STAGES = Stages(module.STAGE for module in (
     train_cam, make_cam, eval_cam, cam_to_ir_label, eval_ir_label,
     train_amn, make_amn_cam, eval_amn_cam, amn_cam_to_ir_label, eval_amn_ir_label,
     train_irn, make_sem_seg, eval_sem_seg, make_ins_seg, eval_ins_seg,
-    train_seg, make_seg, eval_seg, analyze_threshold, report))
+    train_seg, make_seg, eval_seg, analyze_threshold, draw_sheet, report))

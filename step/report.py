@@ -94,8 +94,9 @@ def run(job: Job, told: Report) -> None:
     split = 'eval_set'
     if not job.ids(split):
         split = 'infer_list'
-        log.info('--eval_set %s has no image: the report is of --infer_list %s',
-                 job.lists['eval_set'], job.lists[split])
+        if job.lists['eval_set'] != job.source.lists['eval_set']:  # else nobody asked for it
+            log.info('--eval_set %s has no image: the report is of --infer_list %s',
+                     job.lists['eval_set'], job.lists[split])
     methods = all_methods(job, job.ids(split))
     if not any(Path(method.folder).is_dir() for method in methods):
         raise UserError(f'nothing to report on: none of '
@@ -583,5 +584,5 @@ def render(**content: Any) -> str:
 
 STAGE = Stage(
     'report', 'a page with scores, plots and a gallery of all that is there', run, (Report,),
-    writes=(Output('report_out_dir', 'result/report'),), lists=('eval_set',), labelled=False,
-    may_be_empty=True, overview=True, check=check)
+    writes=(Output('report_out_dir', 'result/report', opens='index.html'),),
+    lists=('eval_set',), labelled=False, may_be_empty=True, overview=True, check=check)

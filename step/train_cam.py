@@ -1,6 +1,7 @@
 """Train the CAM network: a classifier of image-level labels.
 
-Reads images and labels of --train_list, labels of --val_list. Writes --cam_weights_name.
+Reads images and labels of --train_list, and those of --val_list for a loss after each epoch, where
+they are others. Writes --cam_weights_name.
 Only this stage: python run_sample.py --train_cam_pass True
 """
 from collections.abc import Iterator
@@ -40,10 +41,18 @@ def run(job: Job, settings: CamTraining) -> None:
                                    objectives.ImageClassification)(settings, job.device)
 
     def after_epoch(epoch: int) -> dict[str, np.ndarray]:
-        log_validation_loss(job, settings, net, objective)
+        if is_validated(job):
+            log_validation_loss(job, settings, net, objective)
         return dict(pictures(job, settings, net)) if train.tensorboard else {}
 
     training.fit(train, net, optimizer, crops, objective, training.polynomial, after_epoch)
+
+
+def is_validated(job: Job) -> bool:
+    """Return whether the val list is apart from the train list, or another than the default."""
+    name = job.lists['val_list']
+    return (name != job.source.lists['val_list']
+            or not set(job.ids('val_list')) <= set(job.ids('train_list')))
 
 
 @torch.inference_mode()

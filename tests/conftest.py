@@ -81,6 +81,7 @@ class Command:
                  'amn_weights_name': self.folder / 'amn.pth',
                  'irn_weights_name': self.folder / 'irn.pth',
                  'seg_weights_name': self.folder / 'seg.pth',
+                 'sheet_out': self.folder / 'sheet.png',
                  **{f'{name}_out_dir': self.folder / name
                     for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg', 'ins_seg',
                                  'analysis', 'report', 'seg', 'seg_crf')},

@@ -8,6 +8,7 @@ by name.
 Marked golden is what such an order can change: networks, steps, losses, walks. The stages made of
 them are not run again.
 """
+import argparse
 import os
 import platform
 import subprocess
@@ -15,6 +16,8 @@ import sys
 from pathlib import Path
 
 import torch
+
+from misc.parsing import Parser
 
 X86 = ('DEFAULT', 'AVX2', 'AVX512')  # torch's kernels, each CPU has those up to its own
 ONE_THREAD, TWO_THREADS = {'OMP_NUM_THREADS': '1'}, {'OMP_NUM_THREADS': '2'}
@@ -46,6 +49,8 @@ def settings(machine: str, capability: str) -> tuple[list[dict[str, str]], list[
 
 def main(words: list[str]) -> int:
     """Exit code: 0 where the golden tests pass under each."""
+    words = Parser(prog='python -m tests.cpu_settings', description=__doc__,
+                   formatter_class=argparse.RawDescriptionHelpFormatter).parse_known_args(words)[1]
     found, left_out = settings(platform.machine(), torch.backends.cpu.get_cpu_capability())
     if left_out:
         print(f'this CPU ({platform.machine()}) has no {" and no ".join(left_out)}: left out')

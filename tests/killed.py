@@ -11,6 +11,7 @@ import torch
 
 import run_sample
 from misc import training
+from misc.parsing import Parser
 
 
 def die():
@@ -43,11 +44,15 @@ def before(function, count):
 if __name__ == '__main__':
     if 'OMP_NUM_THREADS' not in os.environ:
         torch.set_num_threads(2)  # as conftest.py: sums are rounded differently by another number
-    what, number = sys.argv[1], int(sys.argv[2])
-    if what == 'step':
-        training.step = after(training.step, number)
-    elif what == 'file':
-        os.replace = after(os.replace, number)
+    parser = Parser(prog='python -m tests.killed', description=__doc__)
+    parser.add_argument('what', choices=('step', 'file', 'half'))
+    parser.add_argument('count', type=int)
+    parser.add_argument('words', nargs='...', metavar='ARGUMENTS')
+    args = parser.parse_args()
+    if args.what == 'step':
+        training.step = after(training.step, args.count)
+    elif args.what == 'file':
+        os.replace = after(os.replace, args.count)
     else:
-        os.replace = before(os.replace, number)
-    sys.exit(run_sample.main(sys.argv[3:]))
+        os.replace = before(os.replace, args.count)
+    sys.exit(run_sample.main(args.words))

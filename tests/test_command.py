@@ -242,7 +242,7 @@ def test_roots_of_other_data_sets(monkeypatch, tmp_path):
     monkeypatch.setenv('COCO14_ROOT', '/data/coco')
     assert options.find_root(None, 'coco14') == '/data/coco'
     with pytest.raises(UserError, match=r'where is folder\? Give --data_root FOLDER: .* images/ '
-                                        r'and labels.csv$'):
+                                        r'and labels.csv, or a folder of .* a class$'):
         options.find_root(None, 'folder')
 
 
@@ -547,6 +547,18 @@ def test_log_and_score_tell_where_they_come_from(tiny, command, capsys):
     assert lines[2].endswith('stages: make_cam, eval_cam')
     assert '=== make_cam' in lines[3]
     out = capsys.readouterr().out
+    screen = out[:out.index('=== make_cam')]
+    for told in (f'data: voc12 {command.tree}, 20 classes (aeroplane, ', '--cam_scales 1.0 0.5',
+                 '4 images of train_aug (--train_list)', f'-> {command.folder}/cam\n', '--seed 5',
+                 f'log, with every setting: {command.folder}/run.log'):
+        assert told in screen
+    assert 'settings' not in screen.replace('every setting', '') and 'beta' not in screen
+    *_, where, scores, following = out.splitlines()
+    assert where == f"{command.folder}/cam: CAM's activations"
+    assert scores == f'{command.folder}/scores.jsonl: the scores'
+    assert following.startswith("next (refine CAM's seeds by CRF): python run_sample.py --voc12_roo"
+                                f't {command.tree} ')
+    assert following.endswith('--seed 5 --eval_cam_thres 0.123 --stages cam_to_ir_label')
     assert re.search(r'eval_cam: mIoU \d+\.\d% on train, 4 images, threshold 0.12; best .* within '
                      r'3 points', out)
     assert re.search(r'=== make_cam took 0:00:\d\d', out)
@@ -661,17 +673,33 @@ def test_the_spread_of_every_score(tmp_path, monkeypatch):
     repeats = []
     for seed, value in enumerate((0.25, 0.75)):
         path = tmp_path / f'{seed}.jsonl'
-        lines = [{'stage': 'eval_seg', 'miou': value}, {'stage': 'eval_seg_crf', 'miou': value / 2},
-                 {'stage': 'eval_ins_seg', 'map': value / 4}, {'stage': 'eval_cam', 'miou': 1.0},
+        lines = [{'stage': 'eval_seg', 'miou': value, 'scales': [1.0, 0.5]},
+                 {'stage': 'eval_seg_crf', 'miou': value / 2},
+                 {'stage': 'eval_ins_seg', 'map': value / 4, 'threshold': 0.25},
+                 {'stage': 'eval_cam', 'miou': 1.0},
+                 {'stage': 'eval_amn_cam', 'miou': value, 'threshold': 0.25, 'best_miou': value,
+                  'best_threshold': value, 'within_3_points': [0.2, value]},
                  {'stage': 'eval_sem_seg', 'miou': None if seed else 0.5}]
-        path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+        path.write_text(''.join(json.dumps({'split': 'val', 'data': 'voc12', 'images': 4} | line)
+                                + '\n' for line in lines))
         repeats.append(SimpleNamespace(seed=seed, scores_file=path, seg_crf=True))
-    run_sample.report_spread(repeats, chosen_stages('train_seg', 'eval_sem_seg', 'eval_ins_seg',
-                                                    'eval_seg'))
-    assert [line.split() for line in told[0].splitlines()[2:]] == [
-        ['eval_ins_seg,', 'mean', 'AP', '12.5', '8.8', '6.2', '18.8'],
-        ['eval_seg', '50.0', '35.4', '25.0', '75.0'],
-        ['eval_seg_crf', '25.0', '17.7', '12.5', '37.5']]
+    run_sample.report_spread(repeats, chosen_stages('train_seg', 'eval_amn_cam', 'eval_sem_seg',
+                                                    'eval_ins_seg', 'eval_seg'))
+    heading, _, *rows, note, published = [line.split('  ') for line in told[0].splitlines()]
+    cells = [[cell.strip() for cell in row if cell] for row in (heading, *rows)]
+    at = 'within 3 points of the best'
+    assert cells == [
+        ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', at, 'split (images)', 'published',
+         'seed 0', 'seed 1'],
+        ['AMN seed', '0.25', '50.0 ± 35.4', '50.0 ± 35.4', '0.50 ± 0.35', '0.20 to 0.50 ± 0.35',
+         'val (4)', '62.1', '25.0', '75.0'],
+        ['pseudo-mask', '-', '-', '-', '-', '-', 'val (4)', '72.2', '50.0', '-'],
+        ['instance masks (mean AP)', '0.25', '12.5 ± 8.8', '-', '-', '-', 'val (4)', '-', '6.2',
+         '18.8'],
+        ['segmentation, multi-scale', '-', '50.0 ± 35.4', '-', '-', '-', 'val (4)', '69.5', '25.0',
+         '75.0'],
+        ['segmentation, CRF', '-', '25.0 ± 17.7', '-', '-', '-', 'val (4)', '-', '12.5', '37.5']]
+    assert note == ['mean ± standard deviation of 2 runs']
     run_sample.report_spread([SimpleNamespace(scores_file=tmp_path / 'none')] * 2,
                              chosen_stages('train_cam', 'report'))
     assert len(told) == 1

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'contract', 'files', 'indexing',
-          'data', 'method', 'networks', 'training', 'inference', 'score', 'draw', 'export',
-          'command')
+FLOORS = ('pyutils', 'machine', 'imutils', 'torchutils', 'ending', 'parsing', 'contract', 'files',
+          'indexing', 'data', 'method', 'networks', 'training', 'inference', 'score', 'draw',
+          'export', 'command')
 FILES = sorted(path for path in (ROOT / 'misc').rglob('*.py') if path.parent.name != 'misc'
                or path.stem in FLOORS)
 

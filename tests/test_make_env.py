@@ -16,6 +16,7 @@ from script import check_env
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SCRIPTS = ('make_env.sh', 'help.sh', 'constraints.txt')
 INTERPRETER = r"""#!/usr/bin/env bash
 echo "$*" >> "$CALLS"
 case "$*" in
@@ -47,7 +48,7 @@ class Checkout:
             if path := shutil.which(tool):
                 (self.programs / tool).symlink_to(path)
         for path in (*ROOT.glob('requirements*.txt'),
-                     *(ROOT / 'script' / name for name in ('make_env.sh', 'constraints.txt'))):
+                     *(ROOT / 'script' / name for name in SCRIPTS)):
             shutil.copy(path, self.folder / path.relative_to(ROOT))
 
     def interpreter(self, name, version, home='/usr'):

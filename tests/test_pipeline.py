@@ -64,7 +64,8 @@ def test_all_stages_leave_all_files(whole):
             f'{folder}/_{name}' for name in ('settings.json', 'inputs.jsonl')}
         if 'cam' not in folder:
             expected.add(f'{folder}/classes.txt')
-    expected |= {'report/_settings.json'} | {f'report/data/{number}.js' for number in range(4)} | {
+    expected |= {'sheet.png', 'report/_settings.json'}
+    expected |= {f'report/data/{number}.js' for number in range(4)} | {
         f'report/images/{number}_{name}' for number in range(4)
         for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png',
                      'seg.png', 'ins_seg.png')}
@@ -108,7 +109,7 @@ def test_a_second_run_makes_nothing_anew(whole, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in command.folder.rglob('*') if path.is_file()}
     assert command(*ALL, **QUICK) == 0
     changed = {path.name for path in command.folder.rglob('*') if path.is_file()
-               and 'report' not in path.parts
+               and not {'report', 'sheet.png'} & {*path.parts}
                and path.suffix != '.lock' and path.stat().st_mtime_ns != before.get(path)}
     assert changed == {'run.log', 'scores.jsonl'}
 
@@ -196,10 +197,12 @@ def test_repeats_with_other_seeds(whole, tmp_path, capsys):
     assert after['seed_4/irn.pth'] != after['seed_5/irn.pth']
     scores = [read_scores(command.folder / f'seed_{seed}' / 'scores.jsonl') for seed in (4, 5)]
     values = [100 * score['eval_sem_seg']['miou'] for score in scores]
-    row = next(line.split() for line in out.splitlines() if line.startswith('eval_sem_seg  '))
-    assert [float(cell) for cell in row[1:]] == pytest.approx(
+    cam, row = ([line.split() for line in out.splitlines() if line.startswith(title)][-1]
+                for title in ('CAM seed  ', 'pseudo-mask  '))
+    assert row[3] == '±'
+    assert [float(row[cell]) for cell in (2, 4, -2, -1)] == pytest.approx(
         [sum(values) / 2, abs(values[0] - values[1]) / 2 ** 0.5, *values], abs=0.051)
-    assert 'eval_cam, at its best threshold' in out
+    assert '±' not in cam  # the same activations, scored twice
 
     alone = copy_of(whole, tmp_path / 'alone')
     assert alone(*stages, **QUICK, seed=5, overwrite=True) == 0

@@ -42,7 +42,8 @@ THRESHOLDS = {'cam': 0.15, 'amn_cam': 0.255}  # one of them is not on the grid
 class Source(sources.Source):
     """A data set with the names that a page must fear."""
 
-    name, classes, palette, lists = '<b>own</b>', CLASSES, PALETTE, {}
+    name, classes, palette = '<b>own</b>', CLASSES, PALETTE
+    lists = {'eval_set': 'val'}
 
     def __init__(self, root):
         self.root = root

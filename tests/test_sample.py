@@ -240,6 +240,7 @@ def test_command_line(tmp_path, capsys):
                  '--size', '64']
     assert sample.main(arguments) == 0
     assert len(VOC12(tmp_path / 'VOC2012').names('train_aug')) == 2
+    assert capsys.readouterr().err.startswith('drawing the sample ')
     assert sample.main([*arguments, '--seed', '5']) == 1
     assert capsys.readouterr().err.startswith('error: ')
 

@@ -1,7 +1,6 @@
 """What a person runs, on the small tree with small networks."""
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -52,23 +51,30 @@ def test_table_of_scores_holds_instances(tmp_path):
                            '--scores_file\n')
 
 
-def test_table_of_several_runs(tmp_path):
-    """Mean and standard deviation stand where the numbers of one run do."""
-    paths = []
-    for number, miou in enumerate((0.4, 0.5)):
-        paths.append(tmp_path / f'{number}.jsonl')
-        paths[-1].write_text(json.dumps({
-            'stage': 'eval_cam', 'split': 'val', 'data': 'voc12', 'images': 4, 'miou': miou,
-            'threshold': 0.15, 'best_miou': 0.55, 'best_threshold': 0.2 + 0.1 * number,
-            'within_3_points': [0.1, 0.3 + 0.2 * number]}) + '\n')
-    done = subprocess.run([sys.executable, 'script/score_table.py', *paths], cwd=ROOT,
+def test_table_of_scores_of_several_runs(tmp_path):
+    """The folder of a run with --repeat, or the files: mean and deviation, a column a seed."""
+    for seed, miou in ((2, 0.25), (10, 0.75)):
+        path = tmp_path / f'seed_{seed}' / 'result' / 'scores.jsonl'
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({'split': 'val', 'data': 'voc12', 'images': 4, 'miou': miou,
+                                    'stage': 'eval_sem_seg'}) + '\n')
+    files = [tmp_path / f'seed_{seed}' / 'result' / 'scores.jsonl' for seed in (2, 10)]
+    for given in ([tmp_path], files):
+        done = subprocess.run([sys.executable, 'script/score_table.py', *given], cwd=ROOT,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        heading, _, row, note = done.stdout.splitlines()
+        assert heading.endswith('  seed 2  seed 10')
+        assert row.split('  ')[0] == 'pseudo-mask'
+        assert '50.0 ± 35.4' in row
+        assert row.split()[-2:] == ['25.0', '75.0']
+        assert note == 'mean ± standard deviation of 2 runs'
+    done = subprocess.run([sys.executable, 'script/score_table.py', tmp_path / 'seed_2', files[0]],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert 'seed 2' not in done.stdout  # one run, however often it is named
+    done = subprocess.run([sys.executable, 'script/score_table.py', tmp_path / 'none'], cwd=ROOT,
                           capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    heading, _, line, note = done.stdout.splitlines()
-    assert 'within 3 points of the best' in heading
-    assert re.split('  +', line) == ['CAM seed', '0.15', '45.0 ± 7.1', '55.0 ± 0.0', '0.25 ± 0.07',
-                                     '0.10 to 0.40 ± 0.14', 'val (4)']
-    assert note == 'mean ± standard deviation of 2 runs'
+    assert done.stderr.startswith(f'error: {tmp_path}/none: no scores')
 
 
 def test_generate_pseudo_mask_runs_all_stages_and_goes_on(tmp_path):
@@ -207,7 +213,8 @@ def test_a_seed_of_the_quickstart_varies_everything(tmp_path, words, seed, folde
     """Scenes, backbone and stages have it, and a folder of their own."""
     for name in ('script', '.venv/bin'):
         (tmp_path / name).mkdir(parents=True)
-    shutil.copy(ROOT / 'script' / 'quickstart.sh', tmp_path / 'script')
+    for name in ('quickstart.sh', 'help.sh'):
+        shutil.copy(ROOT / 'script' / name, tmp_path / 'script')
     (tmp_path / 'script' / 'make_env.sh').write_text('')
     python = tmp_path / '.venv' / 'bin' / 'python'
     python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$*" >> "$0.calls"\n')
@@ -227,7 +234,7 @@ def test_a_seed_of_the_quickstart_varies_everything(tmp_path, words, seed, folde
 
 def test_a_browser_is_there_or_left_out_by_name(tmp_path):
     """Nothing but what the script needs on the path: no browser, no root, no apt-get."""
-    for name in ('bash', 'id', 'env'):
+    for name in ('bash', 'id', 'env', 'dirname'):
         (tmp_path / name).symlink_to(shutil.which(name))
     alone = script('need_browser.sh', PATH=str(tmp_path), AMN_NO_BROWSER='')
     assert alone.returncode == 1

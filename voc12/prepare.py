@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from misc import ending
+from misc.parsing import Parser
 from misc.pyutils import UserError, atomic_path
 from voc12.dataloader import VOC12, read_list
 
@@ -102,8 +103,8 @@ def missing_data(source: VOC12, lists: dict[str, list[str]]) -> list[str]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m voc12.prepare', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog='python -m voc12.prepare', description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--voc12_root', type=Path, required=True, metavar='DIR',
                         help='the folder VOC2012 of the devkit, which holds JPEGImages')
     made_of = parser.add_mutually_exclusive_group()

@@ -1,15 +1,13 @@
 """The command line: flags made from the stages' settings, and what unset ones stand for."""
 import argparse
-import difflib
 import importlib
 import importlib.util
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from coco14.dataloader import COCO14
 from folder.dataloader import Folder
@@ -17,6 +15,7 @@ from misc.contract import settings
 from misc.contract.settings import boolean, boolean_or
 from misc.contract.sources import Source
 from misc.contract.stages import Input, Stage, Stages
+from misc.parsing import Parser, nearest, underscored
 from misc.pyutils import UserError
 from voc12.dataloader import VOC12
 
@@ -24,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / 'script' / 'presets'
 SCORES = 'result/scores.jsonl'  # below --work_dir
 USUAL = ''  # a flag without a path: the usual place
+TOLD_ELSEWHERE = ('dataset', 'data_root', 'voc12_root', 'work_dir')  # on the first screen
 ALIASES = {'--from_released': 'released'}  # -> preset
+READ_FIRST = (*ALIASES, '--stage_from')  # before there is a parser
 
 
 LISTS = {'train_list': 'images to train on and to make activations for: a list file or a split of '
@@ -59,12 +60,12 @@ def classes_of(stages: Stages) -> tuple[type[settings.Settings], ...]:
     return tuple(dict.fromkeys((*SHARED, *stages.settings())))
 
 
-def build_parser(stages: Stages) -> argparse.ArgumentParser:
+def build_parser(stages: Stages) -> Parser:
     """All flags: of the stages, the data, the settings by their groups, the files."""
-    parser = _Parser(
+    parser = Parser(
         description='AMN: pseudo-masks from image-level labels. Name at least one stage.',
-        allow_abbrev=False, usage='python run_sample.py [--dataset NAME] --data_root ROOT '
-                                  '--STAGE_pass True ... [flags]',
+        usage='python run_sample.py [--dataset NAME] --data_root ROOT --STAGE_pass True ... [flags]'
+              '\n       python run_sample.py --preset own --data_root MINE [flags]',
         formatter_class=_Help, epilog='stages, in pipeline order:\n' + stage_list(stages))
     described = 'each False unless named; they run in this order'
     group = parser.add_argument_group('stages', described).add_argument
@@ -129,7 +130,8 @@ def _add_files(parser: argparse.ArgumentParser, stages: Stages) -> None:
     group = parser.add_argument_group('files').add_argument
     group('--work_dir', default='.',
           help='the folder that holds sess/ and result/: every file below that is not named, the '
-          'log and the scores lie in it; a path below may begin with {work_dir} (ours)')
+          'log and the scores lie in it; {name} in it is the name of the folder --data_root; a '
+          'path below may begin with {work_dir} (ours)')
     for flag, (stage, output) in stages.outputs().items():
         help_text = output.help or (f'what {stage.name} writes '
                                     f'({"authors" if output.authors else "ours"}) [{output.path}]')
@@ -180,50 +182,6 @@ def _default_lists(flag: str) -> str:
                            for name, source in DATASETS.items()) + ']'
 
 
-def nearest(word: str, words: Collection[str]) -> str:
-    """Return what a mistyped word may stand for, as ' (cam_scales?)'; '' where nothing is near."""
-    near = difflib.get_close_matches(word, words, n=2, cutoff=0.75)
-    return f' ({" or ".join(near)}?)' if near else ''
-
-
-class _Parser(argparse.ArgumentParser):
-    """Tells of a wrong flag as every error is told: in one line, with the nearest flag or value.
-    Takes dashes in a flag for underscores.
-    """
-
-    def parse_known_args(self, args: Sequence[str] | None = None,
-                         namespace: argparse.Namespace | None = None) -> tuple:
-        words = [self._with_underscores(word) for word in (sys.argv[1:] if args is None else args)]
-        return super().parse_known_args(words, namespace)
-
-    def parse_args(self, args: Sequence[str] | None = None,
-                   namespace: argparse.Namespace | None = None) -> argparse.Namespace:
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            flags = [flag.lstrip('-') for flag in self._option_string_actions]
-            shown = [word + nearest(word.split('=')[0].lstrip('-'),
-                                    flags).replace('(', '(--').replace(' or ', ' or --')
-                     if word.startswith('--') else word for word in unknown]
-            self.error(f'unrecognized arguments: {" ".join(shown)}')
-        return found
-
-    def _with_underscores(self, word: str) -> str:
-        flag, equals, value = word.partition('=')
-        changed = '--' + flag[2:].replace('-', '_')
-        return (changed + equals + value if flag.startswith('--')
-                and changed in self._option_string_actions else word)
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            error.message += nearest(str(value), [str(choice) for choice in action.choices])
-            raise
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f'error: {message} (--help lists the flags)\n')
-
-
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Adds each default that the help does not already tell."""
 
@@ -236,12 +194,16 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _ChooseStages(argparse.Action):
-    """--stages: turns on the flags of the stages that it names, and nothing off."""
+    """--stages: turns on the flags of the stages that it names, and nothing off; `ranged` are the
+    names of those that a range took in.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
-                 values: list[Stage], option_string: str | None = None) -> None:
-        for stage in values:
+                 values: list[tuple[Stage, bool]], option_string: str | None = None) -> None:
+        for stage, _ in values:
             setattr(namespace, stage.flag.lstrip('-'), True)
+        namespace.ranged = {stage.name for stage, ranged in values if ranged} - {
+            stage.name for stage, ranged in values if not ranged}
 
 
 class _PrintCompletion(argparse.Action):
@@ -267,11 +229,14 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def _stages_type(stages: Stages) -> Callable[[str], list[Stage]]:
-    """An argparse type: 'train_cam..make_sem_seg,report' -> the stages, ends included."""
+def _stages_type(stages: Stages) -> Callable[[str], list[tuple[Stage, bool]]]:
+    """An argparse type: 'train_cam..make_sem_seg,report' -> the stages, ends included, and whether
+    each is of a range.
+    """
     names = [stage.name for stage in stages]
 
     def position(name: str) -> int:
+        name = name.replace('-', '_')
         if name not in names:
             raise argparse.ArgumentTypeError(f'no stage is called {name!r}{nearest(name, names)}')
         return names.index(name)
@@ -283,14 +248,14 @@ def _stages_type(stages: Stages) -> Callable[[str], list[Stage]]:
             low, high = position(first), position(last if dots else first)
             if low > high:
                 raise argparse.ArgumentTypeError(f'{part}: {last} comes before {first}')
-            chosen += stages[low:high + 1] if dots else [stages[low]]
+            chosen += [(stage, bool(dots)) for stage in stages[low:high + 1]]
         return chosen
     return parse
 
 
-def parser_of(stages: Stages, names: Collection[str], **options: Any) -> argparse.ArgumentParser:
+def parser_of(stages: Stages, names: Collection[str], **options: Any) -> Parser:
     """A parser of these flags alone, for another command: the same defaults, checks and help."""
-    parser = _Parser(allow_abbrev=False, formatter_class=_Help, **options)
+    parser = Parser(formatter_class=_Help, **options)
     group = parser.add_argument_group('as in run_sample.py')
     for action in build_parser(stages)._actions:
         if action.dest in names:
@@ -321,6 +286,55 @@ def stage_list(stages: Stages) -> str:
     return '\n'.join(f'  {stage.flag}'.ljust(31) + stage.title for stage in stages)
 
 
+class Given(NamedTuple):
+    """What the command line gives; kept beside the flags, as `given`.
+
+    words: its own; named: the flags that these, or a preset, name; changed: the flags whose values
+    are not the defaults, as words.
+    """
+
+    words: list[str]
+    named: frozenset[str]
+    changed: list[str]
+
+
+def given(parser: Parser, words: Sequence[str], with_preset: Sequence[str],
+          args: argparse.Namespace) -> Given:
+    """Return what a command line gives.
+
+    words, with_preset: its words, without and with those of its preset; args: these parsed, and
+    not resolved yet.
+    """
+    changed = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, action.default)
+        if value != action.default and not action.dest.endswith('_pass') \
+                and action.dest not in TOLD_ELSEWHERE:
+            values = value if isinstance(value, list) else [value]
+            changed += [f'--{action.dest}', *('='.join(each) if isinstance(each, tuple) else
+                                              str(each) for each in values)]
+    return Given(list(words), parser.named(with_preset), changed)
+
+
+def without_stages(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, but those that choose stages."""
+    kept: list[str] = []
+    skip: Callable[[str], bool] | None = None  # whether the next word belongs to what is left out
+    for word in words:
+        if skip is not None and skip(word):
+            skip = None
+            continue
+        flag = word.partition('=')[0].replace('-', '_')
+        skip = None
+        if flag == '__stages':
+            skip = (lambda word: True) if '=' not in word else None
+        elif flag.startswith('__') and flag.endswith('_pass'):
+            skip = (lambda word: not word.startswith('-')) if '=' not in word else None
+        else:
+            kept.append(word)
+    return kept
+
+
 def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob('*.txt'))
 
@@ -331,7 +345,7 @@ def with_preset(words: Sequence[str]) -> list[str]:
     A flag that is given twice is then the command line's. Raises UserError for a preset that is not
     there, or that names another.
     """
-    words = [part for word in words
+    words = [part for word in (underscored(each, READ_FIRST) for each in words)
              for part in (('--preset', ALIASES[word]) if word in ALIASES else (word,))]
     places = [number for number, word in enumerate(words) if re.fullmatch('--preset(=.*)?', word)]
     if not places:
@@ -345,8 +359,7 @@ def with_preset(words: Sequence[str]) -> list[str]:
         raise UserError(f'--preset {name}: neither one of '
                         f'{", ".join(preset_names())}{nearest(name, preset_names())} nor a file '
                         'that can be read') from error
-    chosen = any(word.startswith('--stages') or word.partition('=')[0].endswith('_pass')
-                 for word in words)
+    chosen = len(without_stages(words)) < len(words)
     given = [word for line in lines for word in shlex.split(line, comments=True)
              # stages of the command line take the place of the preset's
              if not (chosen and line.startswith('--stages'))]
@@ -395,6 +408,9 @@ def resolve_settings(stages: Stages, args: argparse.Namespace) -> None:
 
 def resolve_files(stages: Stages, args: argparse.Namespace) -> None:
     """What is not named has its usual name, in --work_dir."""
+    if '{name}' in args.work_dir:
+        root = find_root(args.data_root or args.voc12_root, args.dataset)
+        args.work_dir = args.work_dir.replace('{name}', Path(root).resolve().name)
     for name, default in (stages.files() | {'scores_file': SCORES}).items():
         if getattr(args, name) is None:
             setattr(args, name, str(Path(args.work_dir) / default))

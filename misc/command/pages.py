@@ -2,11 +2,12 @@
 
 python -m misc.command.pages puts them between marks, `<!-- stages -->` and `<!-- /stages -->`.
 """
-import argparse
 import sys
 from pathlib import Path
 
+from misc import ending
 from misc.contract.stages import Input, Stage, Stages
+from misc.parsing import Parser
 from misc.pyutils import UserError
 from step.pipeline import STAGES
 
@@ -59,8 +60,9 @@ PARTS = {'diagram': diagram, 'stages': table}  # between the marks of that name
 
 
 def renewed(text: str, stages: Stages) -> str:
-    """A page's text with what stands between its marks made anew. Raises UserError for a page
-    without any, and for one that opens and does not close.
+    """Return a page's text with what stands between its marks made anew.
+
+    Raises UserError for a page without marks, and for one that opens and does not close.
     """
     there = {name: make for name, make in PARTS.items() if f'<!-- {name} -->' in text}
     if not there:
@@ -75,11 +77,15 @@ def renewed(text: str, stages: Stages) -> str:
     return text
 
 
-def main() -> int:
-    argparse.ArgumentParser(prog='python -m misc.command.pages', description=__doc__).parse_args()
+def main(words: list[str] | None = None) -> int:
+    Parser(prog='python -m misc.command.pages', description=__doc__).parse_args(words)
+    return ending.run(renew)
+
+
+def renew() -> None:
+    """Write each of the pages anew, with the stages between its marks."""
     for path in PAGES:
         path.write_text(renewed(path.read_text(encoding='utf-8'), STAGES), encoding='utf-8')
-    return 0
 
 
 if __name__ == '__main__':

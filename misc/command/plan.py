@@ -20,7 +20,8 @@ def text(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> str:
         rows.append((stage.name, str(len(ids)), _steps(stage, args, len(ids)), _told(done, stage),
                      _size(needed)))
     lists = '\n'.join(f'--{name} {job.lists[name]}: {len(job.ids(name))} images'
-                      for name in dict.fromkeys(name for stage in chosen for name in stage.lists))
+                      for name in dict.fromkeys(name for stage in chosen for name in stage.lists)
+                      if job.ids(name))
     return '\n\n'.join((table(('stage', 'images', 'steps', 'done', 'disk, about'), rows), lists,
                         f'About {_size(megabytes) if megabytes else "no"} more on the disk. '
                         f'Nothing was run (--dry_run).'))

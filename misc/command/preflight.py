@@ -42,6 +42,36 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
     check_inputs(args, job, chosen)
 
 
+def scores(stage: Stage) -> bool:
+    """Return whether a stage needs masks to score against."""
+    return stage.masks or bool(stage.rows)
+
+
+def has_masks(job: Job, stage: Stage) -> bool:
+    """Return whether an image that the stage scores has a mask."""
+    flag = 'eval_set' if 'eval_set' in stage.lists else stage.lists[0]
+    return any(job.source.mask_path(image_id).is_file() for image_id in job.ids(flag))
+
+
+def without_scores(args: argparse.Namespace, job: Job,
+                   chosen: Sequence[Stage]) -> tuple[list[Stage], str]:
+    """Return the chosen stages without the scores that there are no masks for, and a line on it.
+
+    Only those that a range took in (`args.ranged`) are left out, and not all that is chosen.
+    """
+    left = [stage for stage in chosen if stage.name in args.ranged and scores(stage)
+            and not has_masks(job, stage)]
+    kept = [stage for stage in chosen if stage not in left]
+    if not left or not kept:
+        return list(chosen), ''
+    return kept, f'left out, because there are no masks: {", ".join(each.name for each in left)}'
+
+
+def is_there(path: str | None) -> bool:
+    """Return whether weights, or a folder, are there."""
+    return path is not None and (weights.existing(path) is not None or Path(path).is_dir())
+
+
 def trainings_of(chosen: Sequence[Stage]) -> list[Stage]:
     return [stage for stage in chosen if stage.trains]
 
@@ -100,7 +130,7 @@ def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) ->
         needed = stage.inputs(args)
         for flag in needed:
             path = getattr(args, flag)
-            if flag not in made and not (weights.existing(path) or Path(path).is_dir()):
+            if flag not in made and not is_there(path):
                 raise UserError(f'{stage.name} needs {path}: {job.remedy(flag)}, or name another '
                                 f'--{flag}')
             if flag not in made:

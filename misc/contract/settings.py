@@ -190,6 +190,9 @@ class Run(Settings):
     save_every: float = setting(30.0, 'minutes between checkpoints of a training; one is written '
                                       'after every epoch too (ours)',
                                 POSITIVE)
+    fit_to_images: bool = setting(False, 'batches, epochs and learning rates of the trainings from '
+                                  'the number of images of --train_list (preset own); what a flag '
+                                  'says stays (ours)', boolean)
     tensorboard: str | None = setting(None, 'write losses, learning rate and a few pictures an '
                                             'epoch there, for TensorBoard '
                                       '(needs the package tensorboard; ours)', metavar='DIR')
@@ -487,6 +490,13 @@ class Analysis(Settings):
         (), 'further folders of activations to analyse beside --cam_out_dir, --amn_cam_out_dir and '
             '--walked_out_dir, with '
         '--eval_cam_thres as their threshold (ours)', named_folder, nargs='+', metavar='NAME=DIR')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet(Settings):
+    group, prefix = 'report', 'sheet_'
+    images: int = setting(8, 'rows of the contact sheet: images evenly spread over --infer_list '
+                             '(ours)', COUNT)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,12 +27,12 @@ def _never(args: argparse.Namespace) -> bool:
 class Output:
     """A file or folder that a stage writes.
 
-    flag: names it; path: its usual place below --work_dir; kept: it is written without being asked
-    for, else only where the flag is given, with a place or without, or where it is `implied`, at
-    its usual place; when: whether this run writes it; help: what it is, where the flag's help needs
-    more than the stage; holds: the same in a word or two, for a message; exists(path, id): whether
-    an image's file is there, of what holds one for each image; megabytes: of an image of VOC's
-    size, about; authors: the flag is theirs.
+    flag: names it; path: its usual place below --work_dir; opens: the file in it that a person
+    opens; kept: it is written without being asked for, else only where the flag is given, with a
+    place or without, or where it is `implied`, at its usual place; when: whether this run writes
+    it; help: what it is, where the flag's help needs more than the stage; holds: the same in a word
+    or two, for a message; exists(path, id): whether an image's file is there, of what holds one for
+    each image; megabytes: of an image of VOC's size, about; authors: the flag is theirs.
     """
 
     flag: str
@@ -46,6 +46,7 @@ class Output:
     exists: Callable[[str, str], bool] | None = None
     megabytes: float = 0.0
     authors: bool = False
+    opens: str = ''
 
     def wanted(self, args: argparse.Namespace) -> bool:
         return getattr(args, self.flag) is not None and self.when(args)

@@ -24,6 +24,7 @@ from misc.pyutils import (
     writing,
 )
 
+ELSEWHERE = 'name another folder (by its own flag, or --work_dir)'
 FOLDER_RECORD = '_settings.json'
 NAMED = 8  # entries of a list that an error names
 
@@ -88,7 +89,7 @@ def _open_folder(folder: Path, record: dict[str, Any], made: Made, overwrite: bo
     path = folder / FOLDER_RECORD
     old = _read(path)
     if old is not None and old.get('stage', record['stage']) != record['stage']:
-        raise UserError(f'{folder} holds what {old["stage"]} made: name another folder')
+        raise UserError(f'{folder} holds what {old["stage"]} made: {ELSEWHERE}')
     folders = made.folders()
     for each in folders:
         remove_unfinished(each)
@@ -98,7 +99,7 @@ def _open_folder(folder: Path, record: dict[str, Any], made: Made, overwrite: bo
         if only_own and old is None:
             raise UserError(f'{folder} holds {len(there)} files without a record of their settings '
                             f'(made elsewhere), which '
-                            '--overwrite would delete: name another folder')
+                            f'--overwrite would delete: {ELSEWHERE}')
         for file in there:
             with writing(file):
                 # the record stays until all are gone: a run stopped here leaves nothing that looks
@@ -113,7 +114,7 @@ def _open_folder(folder: Path, record: dict[str, Any], made: Made, overwrite: bo
         if completed(old, record) != record:
             raise UserError(f'{folder} was made with other settings ({difference(old, record)}): '
                             f'--overwrite makes '
-                            'it anew, or name another folder')
+                            f'it anew, or {ELSEWHERE}')
         return True
     write_json(path, record)
     return True

@@ -23,6 +23,7 @@ CONVERTED = re.compile(
     PARALLEL + r'(?:layer1\.conv1|layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut))'
     r'\.(conv|bn)\.(\w+)')
 # ours -> torchvision's class, its first file
+WHERE = 'https://download.pytorch.org/models'
 TORCHVISION = {'resnet50': ('ResNet50_Weights', 'resnet50-0676ba61.pth'),
                'resnet101': ('ResNet101_Weights', 'resnet101-63fe2227.pth')}
 
@@ -154,18 +155,20 @@ def _torchvision_weights(name: str = 'resnet50') -> Any:
     except (ImportError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"--pretrained imagenet needs a torchvision that fits torch "
-                        f"{torch.__version__} ({first}); "
-                        'or give a file with its weights: --pretrained resnet50.pth') from error
+                        f"{torch.__version__} ({first}); or give a file with its weights, "
+                        f'--pretrained FILE: {WHERE}/{TORCHVISION[name][1]}') from error
     return getattr(models, TORCHVISION[name][0]).IMAGENET1K_V1
 
 
 def _torchvision_state(name: str) -> dict[str, torch.Tensor]:
+    known, file = _torchvision_weights(name), TORCHVISION[name][1]
+    if not (Path(torch.hub.get_dir()) / 'checkpoints' / file).is_file():
+        log.info('fetching the ImageNet weights %s/%s, about 100 MB', WHERE, file)
     try:
-        return _torchvision_weights(name).get_state_dict(progress=False)
-    except OSError as error:
+        return known.get_state_dict(progress=False)
+    except (OSError, RuntimeError) as error:  # RuntimeError: another content than its name tells
         raise UserError(f"--pretrained imagenet: torchvision cannot fetch its weights ({error}); "
-                        f"download "
-                        f'{TORCHVISION[name][1]} elsewhere and give --pretrained FILE') from error
+                        f'download {WHERE}/{file} elsewhere and give --pretrained FILE') from error
 
 
 def existing(path: str | os.PathLike) -> Path | None:

@@ -33,11 +33,12 @@ def score_seeds(job: Job, stage: str, flag: str, thresholds: Seeds) -> None:
     thresholds: logged where the folder has no record of its own.
     """
     folder, ids = job.files[flag], job.ids('eval_set')
+    fields = 'fg_thres', 'bg_thres'
     made_with = tuple(records.recorded(folder, name, getattr(thresholds, name))
-                      for name in ('fg_thres', 'bg_thres'))
+                      for name in fields)
     if AUTO in made_with:
         raise UserError(f'{folder} has no record of its thresholds, and {AUTO} does not tell them: '
-                        f'give the numbers')
+                        f'give --{" and --".join(thresholds.flags()[name] for name in fields)}')
     origin = {f'{kind}_threshold_from': AUTO for kind in ('fg', 'bg')
               if records.recorded(folder, f'{kind}_thres_from', None) == AUTO}
     counts = _counts(job, folder, ids, job.remedy(flag))

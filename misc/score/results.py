@@ -15,11 +15,11 @@ from misc.score import average_precision, scores
 
 # details with words of their own
 SHOWN_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
+WITHIN = 'within 3 points of the best'  # thresholds whose mIoU is
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
 # of the published figures: images of train, and of val, which the segmentation network is scored on
 PUBLISHED_ON = {'voc12': (1464, 1449), 'coco14': (82783, 40504)}
 MISSING = '–'
-WITHIN = 'within 3 points of the best'
 
 
 def row_of(line: dict[str, Any], rows: Sequence[Row]) -> Row:
@@ -104,31 +104,58 @@ def two(value: float | Sequence[float]) -> str:
     return mean if len(set(values)) < 2 else f'{mean} ± {statistics.stdev(values):.2f}'
 
 
-def table(paths: Sequence[str], rows: Sequence[Row], published: bool = False) -> str:
-    """Return the last score of each row of the scores files, as text.
+def table(path: str | dict[str, str], rows: Sequence[Row], published: bool = False,
+          others: bool = True) -> str:
+    """Return the last score of each row of the scores file, as text.
 
-    paths: the file of each run; of several the mean and standard deviation.
-    published: whether the published figures stand beside them.
+    path: of the file, or of several by the names of their runs (seeds): then each number is the
+    mean over the runs and, after a ±, the standard deviation of single runs (n - 1), and a column a
+    run has its mIoU; rows that a run lacks are left out. published: whether the published figures
+    stand beside them; others: whether those of lines of no row have one, too.
     """
-    runs = [{row.title: (row, line) for row, line in last_lines(path, rows)} for path in paths]
-    found = [[run[title] for run in runs if title in run]
-             for title in dict.fromkeys(title for run in runs for title in run)]
-    of_all = [line for each in found for _, line in each]
-    data = sorted({line['data'] for line in of_all} & PUBLISHED_OF.keys()) if published else []
+    files = path if isinstance(path, dict) else {'': path}
+    found = [{row.title: (row, line) for row, line in last_lines(each, rows)}
+             for each in files.values()]
+    titles = [title for title in found[0] if all(title in each for each in found)
+              and (others or title in {row.title for row in rows})]
     cells = []
-    for each in found:
-        row, line = each[0]
-        texts = written([line for _, line in each]).values()
-        cells.append([row.title, *(text.replace(MISSING, '-') for text in texts)]
-                     + ([row.published.get(line['data'], '-')] if published else []))
-    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', WITHIN, 'split (images)']
-    notes = ([f'mean ± standard deviation of {len(paths)} runs'] if len(paths) > 1 else [])
+    for title in titles:
+        row, lines = found[0][title][0], [each[title][1] for each in found]
+        within = [line.get('within_3_points') for line in lines]
+        names = [name for name in ('threshold', 'fg_threshold', 'bg_threshold') if name in lines[0]]
+        scored = [line.get('miou', line.get('map')) for line in lines]
+        cells.append([
+            title, ', '.join(spread([line.get(name) for line in lines]) for name in names) or '-',
+            spread(scored, 100), spread([line.get('best_miou') for line in lines], 100),
+            spread([line.get('best_threshold') for line in lines]),
+            '-' if None in within else ' to '.join(map(spread, zip(*within, strict=True))),
+            f'{lines[0]["split"]} ({lines[0]["images"]})',
+            *([row.published.get(lines[0]['data'], '-')] if published else []),
+            *(scored if len(files) > 1 else [])])
+    headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', WITHIN, 'split (images)',
+                *(['published'] if published else []), *(files if len(files) > 1 else [])]
+    notes = [f'mean ± standard deviation of {len(files)} runs'] if len(files) > 1 else []
+    lines = [each[title][1] for each in found for title in titles]
+    data = sorted({line['data'] for line in lines} & PUBLISHED_OF.keys()) if published else []
     notes += (['refined seeds: of the labelled pixels alone']
-              if any('labelled' in line for line in of_all) else [])
+              if any('labelled' in line for line in lines) else [])
     notes += [f'published: {PUBLISHED_OF[name]}, the seeds at their best threshold (LPCAM paper, '
-              f'table 2); segmentation: val, '
-              'ResNet-101 (tables 3, 4)' for name in data]
-    return '\n'.join([scores.table(headings + (['published'] if published else []), cells), *notes])
+              'table 2); segmentation: val, ResNet-101 (tables 3, 4)' for name in data]
+    return '\n'.join([scores.table(headings, cells), *notes])
+
+
+def spread(values: Sequence[float | None], factor: int = 1) -> str:
+    """Return the mean and the deviation of one number of each run, as text.
+
+    One number alone where they are equal, '-' where one is missing. factor: 100 for shares in %,
+    with one digit.
+    """
+    if None in values:
+        return '-'
+    digits = 1 if factor == 100 else 2
+    mean = f'{factor * statistics.mean(values):.{digits}f}'
+    return mean if len({*values}) == 1 else \
+        f'{mean} ± {factor * statistics.stdev(values):.{digits}f}'
 
 
 def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from coco14.dataloader import CATEGORY_IDS, CLASSES, id_of, image_name
 from misc import ending, imutils
 from misc.data.drawn import voc12 as sample
 from misc.files import label_maps
+from misc.parsing import Parser
 from misc.pyutils import UserError
 
 VERSION = 1  # raise it when the drawing changes: samples drawn before are then refused, not mixed
@@ -157,9 +158,9 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m coco14.sample',
-                                     description="Draw a small data set in MS-COCO 2014's layout.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(prog='python -m coco14.sample',
+                    description="Draw a small data set in MS-COCO 2014's layout.",
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('root', metavar='ROOT',
                         help='folder to make; left alone where the same sample is there')
     parser.add_argument('--n_train', type=int, default=24, help='images of train2014')

@@ -28,6 +28,7 @@ from PIL import Image
 
 from misc import ending
 from misc.files import label_maps
+from misc.parsing import Parser
 from misc.pyutils import UserError, write_json
 from voc12.dataloader import CLASSES, PALETTE
 
@@ -672,6 +673,7 @@ def make_folder(root: Path, parameters: dict, write: Callable[[Path], None]) -> 
     unfinished = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
+        print(f'drawing the sample {root}', file=sys.stderr)
         unfinished = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part',
                                            dir=root.parent))
         write(unfinished)
@@ -688,9 +690,9 @@ def make_folder(root: Path, parameters: dict, write: Callable[[Path], None]) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m voc12.sample',
-                                     description="Draw a small data set in VOC's layout.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(prog='python -m voc12.sample',
+                    description="Draw a small data set in VOC's layout.",
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('root', metavar='ROOT',
                         help='folder to make; left alone where the same sample is there')
     parser.add_argument('--n_train', type=int, default=84, help='images by which seeds are scored')
