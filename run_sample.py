@@ -11,6 +11,7 @@ Stages run in pipeline order, whatever order they were named in. What a stage is
 in step/; every setting, with its default, in misc/contract/settings.py.
 """
 import argparse
+import dataclasses
 import functools
 import os
 import platform
@@ -140,8 +141,24 @@ def run(args: argparse.Namespace, stages: Stages) -> int:
             run_stages(one, job_of(one, stages), chosen)
         if torchutils.is_main():
             report_spread(repeats, chosen)
+        overview = [stage for stage in chosen if stage.overview]
+        if overview:
+            run_stages(args, of_all(args, repeats, stages, overview), overview)
     torchutils.leave_processes()
     return 0
+
+
+def of_all(args: argparse.Namespace, repeats: Sequence[argparse.Namespace], stages: Stages,
+           overview: Sequence[Stage]) -> Job:
+    """The job of stages that are of all seeds: the first one's files, and what they write where
+    `args` has it.
+    """
+    jobs = {one.seed: job_of(one, stages) for one in repeats}
+    written = {output.flag for stage in overview for output in stage.writes}
+    first = next(iter(jobs.values()))
+    return dataclasses.replace(
+        first, files=first.files | {flag: getattr(args, flag) for flag in written},
+        repeats={seed: job.files for seed, job in jobs.items()})
 
 
 def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:

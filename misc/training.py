@@ -19,7 +19,7 @@ from misc import imutils, networks, torchutils
 from misc.contract.sources import some
 from misc.contract.stages import Job
 from misc.data import datasets
-from misc.files import records, weights
+from misc.files import losses, records, weights
 from misc.files.inputs import (
     Inputs,
     Snapshot,
@@ -364,10 +364,10 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     """Train `net` and write its weights.
 
     A checkpoint is written after every epoch and every `save_every` minutes, and a run that finds
-    one goes on from it.
-    after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs before the weights are
-    written. Raises UserError for a loss that is not finite, which names the images; the last
-    checkpoint before it stays.
+    one goes on from it. The losses of the epochs are written beside the weights
+    (misc/files/losses). after_epoch gives pictures (H, W, 3) for TensorBoard; after_last runs
+    before the weights are written. Raises UserError for a loss that is not finite, which names the
+    images; the last checkpoint before it stays.
     """
     max_step, per_epoch = training.length(len(dataset))
     epochs = math.ceil(max_step / per_epoch)
@@ -377,6 +377,7 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     state = _State(training, net, optimizer, scaler)
     if training.resume and not training.overwrite:
         state.resume()
+    state.write_losses()
     learner: nn.Module = Learner(net, objective)
     if torchutils.world()[1] > 1:
         # every batch norm is fixed
@@ -397,7 +398,8 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
     for epoch in range(math.ceil(state.step / per_epoch) if state.step == max_step
                        else state.step // per_epoch, epochs):
         net.train()
-        since, means = time.monotonic(), _Means(training.name, dataset.ids, max_step, writer)
+        since = time.monotonic()
+        means = _Means(training.name, dataset.ids, max_step, writer, *state.begun)
         first, stop = epoch * per_epoch, min((epoch + 1) * per_epoch, max_step)
         name = f'{"epoch" if training.steps is None else "round"} {epoch + 1}/{epochs}'
         steps = torchutils.progress(range(state.step, stop), name, unit='step',
@@ -416,11 +418,14 @@ def fit(training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
                                   f'{memory(training.device)}', False)
             if state.due() and number + 1 < stop:
                 means.settle()
+                state.begun = means.sums, means.count
                 state.save()
         means.settle()
         log.info('%s: %s, learning rate %.3g, %s, %s', name, means.over_processes(),
                  optimizer.param_groups[0]['lr'], elapsed(since), memory(training.device))
+        state.end_epoch(epoch + 1, means)
         state.save()
+        state.write_losses()
         net.eval()
         pictures = after_epoch(epoch)
         if writer is not None:
@@ -492,10 +497,10 @@ class _Means:
     that a GPU always has something to do.
     """
 
-    def __init__(self, name: str, ids: list[str], max_step: int, writer: Any):
+    def __init__(self, name: str, ids: list[str], max_step: int, writer: Any,
+                 sums: dict[str, float], count: int):
         self.name, self.ids, self.max_step, self.writer = name, ids, max_step, writer
-        self.sums: dict[str, float] = {}
-        self.count = 0
+        self.sums, self.count = sums, count  # of an epoch that a run before this one began
         self.pending: tuple | None = None
 
     def add(self, number: int, batch: Batch, result: tuple[torch.Tensor, list[str]] | None) -> None:
@@ -532,27 +537,46 @@ class _Means:
         self.sums = {name: sum(sums[name] for sums, _ in processes) / size for name in self.sums}
         return str(self)
 
+    def values(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self.sums.items()}
+
     def __str__(self) -> str:
-        return (', '.join(f'{name} {total / self.count:.4f}' for name, total in self.sums.items())
+        return (', '.join(f'{name} {value:.4f}' for name, value in self.values().items())
                 or 'no step')
 
 
 class _State:
-    """What a checkpoint holds: network, optimizer, scaler, steps done, batches skipped, settings.
+    """What a checkpoint holds: network, optimizer, scaler, steps done, batches skipped, settings,
+    the losses of the epochs.
 
     The learning rate follows from the step, and all that is random from (seed, epoch, image): there
-    is no other state.
+    is no other state. begun: sums and number of the losses of an epoch that is not done; where
+    several processes go on within an epoch, each goes on from those of the main one.
     """
 
     def __init__(self, training: Training, net: nn.Module, optimizer: torch.optim.Optimizer,
                  scaler: torch.amp.GradScaler):
         self.training, self.parts = training, {'net': net, 'optimizer': optimizer, 'scaler': scaler}
         self.step, self.skipped = 0, 0
+        self.losses: list[dict[str, float]] = []
+        self.begun: tuple[dict[str, float], int] = {}, 0
         self.saved = time.monotonic()
 
     def due(self) -> bool:
         """Whether `save_every` minutes have passed."""
         return time.monotonic() - self.saved > 60 * self.training.save_every
+
+    def end_epoch(self, epoch: int, means: '_Means') -> None:
+        """Keep the means of an epoch. Six digits: more differ with the number of processes."""
+        line = {'learning_rate': self.parts['optimizer'].param_groups[0]['lr'], **means.values()}
+        self.losses.append({'epoch': epoch, 'step': self.step} | {
+            name: float(f'{value:.6g}') for name, value in line.items()})
+        self.begun = {}, 0
+
+    def write_losses(self) -> None:
+        """Write NAME.losses.jsonl."""
+        if torchutils.is_main():
+            losses.write(self.training.weights, self.losses)
 
     def save(self) -> None:
         """Write the checkpoint; the one before it stays beside it."""
@@ -562,6 +586,7 @@ class _State:
             path = self.training.checkpoint
             content = {'settings': self.training.record, 'step': self.step,
                        'skipped': self.skipped, 'made_from': self.training.snapshot.lines,
+                       'losses': self.losses, 'begun': self.begun,
                        **{name: part.state_dict() for name, part in self.parts.items()}}
             with writing(path):
                 if path.is_file():
@@ -589,6 +614,8 @@ class _State:
         for name, part in self.parts.items():
             part.load_state_dict(content[name])
         self.step, self.skipped = content['step'], content['skipped']
+        # not in the checkpoints of an earlier version
+        self.losses, self.begun = content.get('losses', []), content.get('begun', ({}, 0))
         log.info('going on from %s, step %d', path, self.step)
 
     def remove(self) -> None:

@@ -15,13 +15,12 @@ from misc.draw import drawing, sheet  # noqa: E402
 from misc.parsing import Parser  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
 
-SHOWN = sheet.shown(STAGES)
-
 
 def main() -> int:
     parser = Parser(description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_data_flags(parser.add_argument)
+    options.add_stage_from(parser.add_argument)
     parser.add_argument('--out', required=True, help='the PNG')
     parser.add_argument('--images', nargs='+', help='ids of the rows')
     parser.add_argument('--list', help="where images are taken from, evenly spread, without "
@@ -40,8 +39,9 @@ def run(args: argparse.Namespace) -> None:
                                      or options.source_class(args.dataset).lists['infer_list']))
     if not args.images:
         ids = sheet.spread(ids, args.number)
-    columns = [sheet.column(stage, args.work_dir / stage.writes[0].path) for stage in SHOWN]
-    drawing.save(args.out, sheet.draw(source, ids, columns))
+    stages = options.with_stages_of(STAGES, sys.argv[1:])
+    drawing.save(args.out, sheet.draw(source, ids, sheet.methods_of(
+        stages, lambda output: str(args.work_dir / output.path))))
     print(f'written: {args.out}')
 
 

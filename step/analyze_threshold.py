@@ -260,7 +260,7 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
             ('  mIoU %', percent('best_miou')),
             ('  points lost by the one in use', percent('loss_used')),
             ('  within 1 point of the best', span('within_1_point')),
-            ('  within 5 points', span('within_5_points')),
+            ('  within 5 points of the best', span('within_5_points')),
             ('each image its own best threshold', lambda method: '{:.2f} +- {:.2f}'.format(
                 method['own_thresholds']['mean'], method['own_thresholds']['std'])),
             ('  mIoU % of the data set', percent('dataset_own', 'oracle')),

@@ -15,7 +15,7 @@ import torch
 
 from misc import imutils, inference, networks, torchutils
 from misc.contract.settings import InstanceMasks
-from misc.contract.stages import Input, Job, Output, Stage
+from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, label_maps, records
 from misc.files.inputs import Inputs, Part
@@ -112,4 +112,4 @@ STAGE = Stage(
                    holds='the file', help="make_ins_seg also writes its masks there, in COCO's "
                                           "format, to train an instance network on (ours; "
                    'without FILE in result/ins_seg.json)')),
-    lists=('mask_list',), labelled=False)
+    lists=('mask_list',), labelled=False, shown=Shown('Instances', 'instances'))

@@ -17,7 +17,7 @@ import torch
 
 from misc import imutils, inference, networks
 from misc.contract.settings import SegForm, SegMaps
-from misc.contract.stages import Input, Job, Output, Stage
+from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.files import label_maps, records
 from misc.files.inputs import Inputs, Made
 from misc.method import crf, segmentation
@@ -152,4 +152,4 @@ STAGE = Stage(
     reads=(Input('seg_weights_name'),),
     writes=(Output('seg_out_dir', 'result/seg', exists=label_maps.exists, megabytes=0.009),
             Output('seg_crf_out_dir', 'result/seg_crf', exists=label_maps.exists, when=with_crf)),
-    lists=('seg_list',), labelled=False)
+    lists=('seg_list',), labelled=False, shown=Shown('Segmentation', 'mask'))

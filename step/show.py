@@ -21,7 +21,7 @@ import amn
 from misc import ending, imutils
 from misc.command import options
 from misc.contract import sources
-from misc.draw import drawing
+from misc.draw import colours, drawing
 from misc.files import label_maps
 from misc.method import maps
 from misc.pyutils import UserError
@@ -29,6 +29,8 @@ from step.pipeline import STAGES
 from voc12.dataloader import PALETTE
 
 LONG_SIDE = 320  # of a picture on the sheet, pixels
+# of the columns: CAM, AMN, pseudo-mask
+INKS = [colours.rgb(colours.METHODS[name].light) for name in ('cam', 'amn_cam', 'sem_seg')]
 CELL_WIDTH = 150  # at least, for the texts
 SCALE_HEIGHT = 20  # of the scale of colours
 
@@ -159,6 +161,7 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: amn.Activations,
     names = ', '.join(classes[key] for key in made.keys)
     return drawing.contact_sheet(rows, ['photograph', *(column.heading for column in columns)],
                                  captions=captions, cell=cell,
+                                 heading_inks=[None, *INKS[:len(columns)]],
                                  title=f'{Path(args.image).name}: {names}{title}')
 
 

@@ -56,7 +56,7 @@ def copy_of(command, folder, tree=None):
 
 def test_all_stages_leave_all_files(whole):
     expected = {f'{name}.{ending}' for name in ('cam', 'amn', 'irn', 'seg')
-                for ending in ('pth', 'json', 'inputs.jsonl')}
+                for ending in ('pth', 'json', 'inputs.jsonl', 'losses.jsonl')}
     for folder, ending in (('cam', 'npz'), ('ir_label', 'png'), ('amn_cam', 'npz'),
                            ('amn_ir_label', 'png'), ('sem_seg', 'png'), ('ins_seg', 'npz'),
                            ('seg', 'png')):
@@ -67,7 +67,8 @@ def test_all_stages_leave_all_files(whole):
     expected |= {'sheet.png', 'report/_settings.json'}
     expected |= {f'report/data/{number}.js' for number in range(4)} | {
         f'report/images/{number}_{name}' for number in range(4)
-        for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png')}
+        for name in ('image.jpg', 'truth.png', 'ir_label.png', 'amn_ir_label.png', 'sem_seg.png',
+                     'seg.png', 'ins_seg.png')}
     assert files(whole.folder).keys() == expected
     assert list(whole.scores()) == ['eval_cam', 'eval_ir_label', 'eval_amn_cam',
                                     'eval_amn_ir_label', 'eval_sem_seg', 'eval_ins_seg', 'eval_seg']

@@ -2,6 +2,7 @@
 out.
 """
 import itertools
+import re
 
 import matplotlib
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from misc.draw import plots
+from misc.draw import colours, plots
 
 
 def method(title, number, **other):
@@ -64,12 +65,44 @@ def test_figures_of_any_number_of_methods_can_be_drawn(draw, methods, recwarn):
 
 
 def test_every_method_has_a_colour_and_a_line_of_its_own():
-    styles = [plots._style(number) for number in range(len(plots.COLOURS) * len(plots.LINES))]
+    names = [*colours.METHODS, 'mine', 'yours']
+    styles = [plots._style(name, number) for number, name in enumerate(names)]
     for one, two in itertools.combinations(styles, 2):
-        assert one != two
-    for one, two in itertools.combinations(styles[:5], 2):
         assert one['color'] != two['color']
+    for one, two in itertools.combinations(styles[:5], 2):
         assert one['linestyle'] != two['linestyle']
+    assert plots._style('cam', 0)['color'] == plots._style('cam', 3)['color']  # wherever it stands
+
+
+TRAININGS = [('CAM', colours.METHODS['cam'], [
+    {'epoch': 1, 'step': 4, 'learning_rate': 0.1, 'loss': 0.7},
+    {'epoch': 2, 'step': 8, 'learning_rate': 0.05, 'loss': 0.5}]),
+    ('IRN', None, [{'epoch': 1, 'step': 2, 'learning_rate': 0.1, 'loss': 2.0, 'positive': 1.5}])]
+
+
+def test_losses_of_every_training():
+    figure = plots.losses(TRAININGS)
+    assert [axes.get_title() for axes in figure.axes] == ['CAM', 'IRN']
+    assert [list(line.get_ydata()) for line in figure.axes[0].get_lines()] == [[0.7, 0.5]]
+    assert [line.get_label() for line in figure.axes[1].get_lines()] == ['loss', 'positive']
+    assert len(plots.losses(TRAININGS * 3).axes) == 8  # two rows of four, the last two empty
+
+
+@pytest.mark.parametrize('draw', [*plots.FIGURES.values(), lambda methods: plots.losses(TRAININGS)])
+def test_a_figure_in_a_page_has_the_colours_of_the_page(draw):
+    """No colour of its own is left, no id that another figure has, nothing from a network."""
+    hues = {f'of-{name}': pair for name, pair in colours.of_methods(METHODS).items()}
+    svg = plots.for_page('one', lambda: draw(METHODS), hues)
+    assert svg.startswith('<svg')
+    assert set(re.findall(r'#[0-9a-fA-F]{3,6}\b', re.sub(r'#one-', '', svg))) <= set()
+    assert 'var(--of-cam)' in svg and 'var(--ink)' in svg and 'var(--card)' in svg
+    assert all(found.startswith('one-') for found in re.findall(r'\bid="([^"]*)"', svg))
+    used = re.findall(r'(?:url\(|href=")#([^")]*)', svg)
+    assert used and all(f'id="{name}"' in svg for name in used)
+    assert '<style' not in svg and 'font-family' not in svg
+    assert set(re.findall(r'https?://[^"]*', svg)) == {'http://www.w3.org/1999/xlink',
+                                                       'http://www.w3.org/2000/svg'}
+    assert '>1.0</text>' in svg or '>2</text>' in svg or '>1</text>' in svg  # its texts are text
 
 
 def test_the_lines_are_the_numbers():

@@ -2,24 +2,33 @@
 out; it is made anew.
 """
 import base64
+import dataclasses
+import html
+import importlib
 import json
 import re
+import shlex
 import shutil
+import statistics
 import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from misc.contract.settings import Report
+from misc.command import provenance
+from misc.contract import sources
+from misc.contract.settings import WALK_FROM, Report, Walk
 from misc.draw import drawing, gallery, plots
-from misc.files import activations, label_maps
-from misc.method import seeds
+from misc.files import activations, label_maps, losses, records, weights
+from misc.method import instances, seeds
 from misc.pyutils import UserError, append_json_line, unlock, write_json
 from misc.score import auto_threshold, results, scores
 from step import report
 from step.pipeline import STAGES
 from tests.conftest import GOLDEN, job_of
+from tests.test_plots import METHODS
 from tests.tiny import QUICK
 from voc12.dataloader import PALETTE
 
@@ -30,16 +39,20 @@ IDS = ['plain', HOSTILE, 'a b%20c#d?e.f', 'quotes"\'&amp;', 'one_pixel', 'no_cla
 THRESHOLDS = {'cam': 0.15, 'amn_cam': 0.255}  # one of them is not on the grid
 
 
-class Source:
+class Source(sources.Source):
     """A data set with the names that a page must fear."""
 
-    name, classes, n_classes, palette, upright = '<b>own</b>', CLASSES, len(CLASSES), PALETTE, False
+    name, classes, palette = '<b>own</b>', CLASSES, PALETTE
+    lists = {'eval_set': 'val'}
 
     def __init__(self, root):
         self.root = root
 
-    def ids(self, list_or_split):
+    def names(self, list_or_split):
         return [] if list_or_split == 'empty' else IDS
+
+    def labels(self, image_id):
+        raise UserError('no labels')
 
     def image_path(self, image_id):
         return self.root / 'images' / f'{image_id}.png'
@@ -129,13 +142,15 @@ def test_planes_give_the_mask_of_every_threshold(made):
         truth = label_maps.load(source.mask_path(image_id))
         told, planes = planes_of(made / 'report' / 'data' / f'{number}.js', truth.shape)
         assert told == number
-        assert len(planes) == 5
+        assert len(planes) == 8
         assert (planes[0] == truth).all()
         for name, (strongest, passed) in (('cam', planes[1:3]), ('amn_cam', planes[3:5])):
             keys, _, high_res = activations.load(made / name, image_id)
             for position, threshold in enumerate(scores.GRID):
                 expected = seeds.class_ids(keys)[seeds.arg_max(high_res, threshold)]
                 assert (np.where(passed > position, strongest, 0) == expected).all()
+        for name, plane in zip(('sem_seg', 'ir_label', 'amn_ir_label'), planes[5:], strict=True):
+            assert (plane == label_maps.load(made / name / f'{image_id}.png')).all()
 
 
 def test_scores_of_each_image_are_the_evaluators(made):
@@ -292,7 +307,7 @@ def test_what_is_missing_is_left_out(made, tmp_path):
     (folder / 'masks' / 'no_class.png').unlink()
     report_on(folder)
     text, data = page(folder)
-    assert [method['name'] for method in data['methods']] == ['cam', 'ir_label', 'sem_seg']
+    assert [method['name'] for method in data['methods']] == ['cam', 'sem_seg', 'ir_label']
     assert '--make_amn_cam_pass' in text
     assert '--amn_cam_to_ir_label_pass' in text
     assert 'No plots. Run <code>--analyze_threshold_pass True</code>' in text
@@ -302,9 +317,11 @@ def test_what_is_missing_is_left_out(made, tmp_path):
     assert plain['made'] == ['cam', 'ir_label']
     assert 'sem_seg' not in plain['miou']
     assert (no_class['truth'], no_class['miou']) == (False, {})
-    assert len(planes_of(folder / 'report' / 'data' / '5.js', no_class['hw'])[1]) == 2
-    assert 'output: CAM at 0.15 (6 of 7), Pseudo-mask (5 of 7).</p>' in text
-    assert (data['total'], data['scored']) == (7, {'cam': 6, 'ir_label': 0, 'sem_seg': 5})
+    assert len(planes_of(folder / 'report' / 'data' / '5.js', no_class['hw'])[1]) == 4
+    assert 'output: CAM at 0.15 (6 of 7), Pseudo-mask (5 of 7).' in text
+    assert [(method['name'], method['scored'], method['of_images'])
+            for method in data['methods']] == [
+        ('cam', 6, 7), ('sem_seg', 5, 7), ('ir_label', 0, 7)]
 
 
 def test_without_any_mask(made, tmp_path):
@@ -312,8 +329,12 @@ def test_without_any_mask(made, tmp_path):
     shutil.rmtree(folder / 'masks')
     report_on(folder, images=3)
     text, data = page(folder)
-    assert 'there are no masks of this split' in text
-    assert 'drawn at random: without masks there are no scores' in text
+    assert '3 of 7 images, drawn at random.' in text
+    for senseless in ('mIoU in %', 'class="empty">No', 'id="scores"', 'id="thresholds"',
+                      'class="headline"', 'What is taken for what', 'IoU in %'):
+        assert senseless not in text
+    assert 'Images that show each class, by what was made of them.' in text
+    assert '"truth": false' in text and '"truth": true' not in text
     assert all(item['miou'] == {} and item['group'] == 'random' for item in data['images'])
     assert {method['curve'] for method in data['methods']} == {None}
 
@@ -358,7 +379,7 @@ def test_scores_plots_and_settings(made, tmp_path):
              {'miou': 0.3894, 'threshold': 0.15, 'best_miou': 0.4, 'best_threshold': 0.16,
                'within_3_points': [0.06, 0.31]}),
             ('eval_ir_label', '2026-01-01T00:00:00',
-             {'miou': None, 'labelled': 0.562, 'fg_threshold': 0.3,
+             {'miou': 0.48, 'labelled': 0.562, 'fg_threshold': 0.3,
                'bg_threshold': 0.05}),
             ('eval_else', '2026-01-01T00:00:00', {})):
         append_json_line(job.files['scores_file'], {'stage': stage, 'time': time} | line | more)
@@ -379,35 +400,44 @@ def test_scores_plots_and_settings(made, tmp_path):
         'segmentation, one scale', 'segmentation, multi-scale', 'eval_else']
     analysed(folder, job.lists['eval_set'])
     write_json(folder / 'seg.json', {'loss': 'balanced'})
+    losses.write(folder / 'seg.pth', [{'epoch': 1, 'step': 4, 'learning_rate': 0.1, 'loss': 2.0}])
     (folder / 'cam' / '_settings.json').write_text(json.dumps({'network': '<net>',
                                                                'scales': [1.0, 0.5]}))
     report.run(job, Report(0))
     text, _ = page(folder)
     table = table_of_scores(text)
     assert 'CAM seed 0.15 38.9 40.0 0.16 0.06 to 0.31 &lt;i&gt;split&lt;/i&gt; (7)' in table
-    assert 'CAM seed, refined 0.30, 0.05 – – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
+    assert 'CAM seed, refined 0.30, 0.05 48.0* – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
     assert 'eval_else – – – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
     assert 'instance masks (mean AP) 0.25 37.7 – – – &lt;i&gt;split&lt;/i&gt; (7)' in table
     assert ('segmentation, one scale – 61.0 – – – val (7) segmentation, multi-scale – 62.0 – – – '
             'val (7)' in table)
     assert 'refined 56.2%' in table
     assert 'scored <b>2026-01-03 00:00:00</b>' in text
-    assert re.findall(r'alt="Plot: ([^"]*)"', text) == ['mIoU against the global threshold']
+    assert len(re.findall('class="main">48.0', text)) == 0  # no partial score is the boldest
+    assert re.findall(r'aria-label="Enlarge: ([^"]*)"', text) == [
+        *report.PLOTS.values(), 'losses of the trainings']
+    assert len(re.findall('<svg xmlns:xlink', text)) == 5
     assert '<h3>SEG (training)</h3>' in text
-    assert '<dt>network</dt><dd>&lt;net&gt;</dd><dt>scales</dt><dd>1.0, 0.5</dd>' in text
+    assert '<dt>network</dt><dd>&lt;net&gt;</dd><dt>scales</dt><dd>1.0 0.5</dd>' in text
+    assert ('<code>--cam_scales</code></td><td class="main">1.0 0.5</td>'
+            '<td>1.0 0.5 1.5 2.0</td>' in text)
+    command = ' '.join(shlex.split(html.unescape(re.search(
+        '<pre id="command"[^>]*>(.*?)</pre>', text, re.S)[1].replace('\\\n', ' '))))
+    assert '--stages make_cam..eval_cam,train_seg ' in command
+    assert '--cam_network <net> --cam_scales 1.0 0.5' in command
+    assert f'--data_root {folder}' in command
 
 
 def analysed(folder, split, data=Source.name):
     (folder / 'analysis').mkdir(exist_ok=True)
-    write_json(folder / 'analysis' / 'analysis.json', {'split': split, 'data': data})
-    for name in ('other', 'curves'):  # one of them is not the analysis's
-        (folder / 'analysis' / f'{name}.svg').write_text(
-            '<svg xmlns="http://www.w3.org/2000/svg"/>')
+    write_json(folder / 'analysis' / 'analysis.json', {'split': split, 'data': data,
+                                                       'methods': METHODS})
 
 
 def table_of_scores(text):
     return ' '.join(re.sub(r'<[^>]*>', ' ',
-                           text[text.index('>Scores<'):text.index('Thresholds</h2>')]).split())
+                           text[text.index('>Scores</h2>'):text.index('Classes</h2>')]).split())
 
 
 @pytest.mark.parametrize(('split', 'data'), [('val', Source.name), ('<i>split</i>', 'voc12')])
@@ -417,7 +447,7 @@ def test_plots_of_another_split_or_data_set_are_left_out(made, tmp_path, split, 
                                'report_out_dir': str(tmp_path / 'report')})
     report.run(job, Report(0))
     text, _ = page(tmp_path)
-    assert 'alt="Plot' not in text
+    assert 'class="zoom"' not in text
     assert 'are left out: they are of another split or data set' in text
     (tmp_path / 'analysis' / 'analysis.json').write_text('{"split": 1}')
     with pytest.raises(UserError, match=r"analysis\.json: not an analysis \('data'\)"):
@@ -481,3 +511,265 @@ def test_through_the_command(command, capsys):
     assert 'voc12' in text
     assert command('eval_cam', **QUICK) == 1
     assert '1 of the 4 masks of train are missing' in capsys.readouterr().err.splitlines()[-1]
+
+
+def other_run(made, folder):
+    """Another run in the usual places below its --work_dir: another CAM, one pseudo-mask less."""
+    for name in ('cam', 'amn_cam', 'ir_label', 'amn_ir_label', 'sem_seg'):
+        shutil.copytree(made / name, folder / 'result' / name)
+    for image_id in IDS[2:4]:
+        keys, strided, high_res = activations.load(made / 'cam', image_id)
+        activations.save(folder / 'result' / 'cam', image_id,
+                         activations.Activation(keys, strided, high_res ** 2))
+    (folder / 'result' / 'sem_seg' / f'{IDS[0]}.png').unlink()
+    return folder
+
+
+def test_two_runs(made, tmp_path):
+    """Scores of both, what they differ by, and the images that changed most."""
+    other = other_run(made, tmp_path / 'other')
+    job = the_job(made, files={'report_out_dir': str(tmp_path / 'report')})
+    write_json(made / 'cam' / '_settings.json', {'stage': 'make_cam', 'scales': [1.0]})
+    write_json(other / 'result' / 'cam' / '_settings.json', {'stage': 'make_cam', 'scales': [2.0]})
+    append_json_line(other / 'result' / 'scores.jsonl', {
+        'stage': 'eval_cam', 'time': 'x', 'split': job.lists['eval_set'], 'data': Source.name,
+        'version': '1', 'commit': 'abc', 'images': 7, 'miou': 0.25})
+    append_json_line(job.files['scores_file'], {
+        'stage': 'eval_cam', 'time': 'x', 'split': job.lists['eval_set'], 'data': Source.name,
+        'version': '1', 'commit': 'abc', 'images': 7, 'miou': 0.375})
+    try:
+        report.run(job, Report(3, str(other)))
+    finally:
+        (made / 'cam' / '_settings.json').unlink()
+        (made / 'scores.jsonl').unlink()
+    text, data = page(tmp_path)
+    assert '25.0</td>\n      <td>+12.5</td>' in text
+    assert ('<tr><th scope="row">CAM</th><td>scales</td><td>1.0</td><td>2.0</td></tr>' in text)
+    source, by_id = Source(made), {item['id']: item for item in data['images']}
+    assert sum(item['group'] == 'changed' for item in data['images']) == 1
+    changed = {}
+    for image_id in IDS:
+        masks = [seeds.class_ids(keys)[seeds.arg_max(planes, THRESHOLDS['cam'])]
+                 for folder in (made, other / 'result')
+                 for keys, _, planes in [activations.load(folder / 'cam', image_id)]]
+        changed[image_id] = round(1000 * float((masks[0] != masks[1]).mean()))
+    for image_id, item in by_id.items():
+        assert item['changed']['cam'] == changed[image_id]
+        assert item['changed']['amn_cam'] == 0
+        assert ('sem_seg' in item['changed']) == (image_id != IDS[0])
+    chosen = max((image_id for image_id in IDS if by_id.get(image_id, {}).get('group')
+                  not in ('best', 'worst')), key=changed.get)
+    assert by_id[chosen]['group'] == 'changed'
+
+    def load(image_id):
+        activation = activations.load(other / 'result' / 'cam', image_id)
+        return activation.keys, activation.high_res
+    there = scores.score_activations(source, IDS, load, THRESHOLDS['cam'], 0).at(0.15).miou
+    assert f'{100 * there:.1f} in the other run' in text
+    assert {method['name'] for method in data['methods'] if method['of'] == 'cam'} == {
+        'against_cam'}
+    assert (tmp_path / 'report' / 'images' / f'{IDS.index(chosen)}_against_ir_label.png').is_file()
+
+
+@pytest.mark.parametrize(('make', 'told'), [
+    (lambda folder: None, 'no run is there'),
+    (lambda folder: write_json(folder / 'result' / 'cam' / '_settings.json', {'classes': ['cat']}),
+     'made for 1 classes, this data set has 4')])
+def test_what_is_no_other_run(made, tmp_path, make, told):
+    make(tmp_path)
+    with pytest.raises(UserError, match=told):
+        report.check(the_job(made), ['report'], Report(0, str(tmp_path)))
+
+
+def test_of_several_seeds(made, tmp_path):
+    """Mean and standard deviation stand where the numbers of one run do."""
+    other = other_run(made, tmp_path)
+    job, files = the_job(made), {}
+    for seed, folder in enumerate((made, other / 'result')):
+        files[seed] = job.files | {f'{name}_out_dir': str(folder / name) for name in (
+            'cam', 'amn_cam', 'ir_label', 'amn_ir_label', 'sem_seg')} | {
+            'scores_file': str(tmp_path / f'{seed}.jsonl'),
+            'report_out_dir': str(tmp_path / 'report')}
+        append_json_line(tmp_path / f'{seed}.jsonl', {
+            'stage': 'eval_cam', 'time': 'x', 'split': job.lists['eval_set'], 'data': Source.name,
+            'version': '1', 'commit': 'abc', 'images': 7, 'miou': 0.3 + 0.1 * seed,
+            'threshold': 0.15, 'best_miou': 0.5, 'best_threshold': 0.2 + 0.1 * seed,
+            'within_3_points': [0.1, 0.3]})
+    report.run(dataclasses.replace(job, files=files[0], repeats=files), Report(0))
+    text, data = page(tmp_path)
+    assert 'CAM seed 0.15 35.0 ± 7.1 50.0 ± 0.0 0.25 ± 0.07 0.10 to 0.30' in table_of_scores(text)
+    assert 'mean ± standard deviation of <b>2</b> runs (seeds 0, 1)' in text
+    source, miou, counts = Source(made), [], 0
+    for folder in (made, other / 'result'):
+        def load(image_id, folder=folder):
+            activation = activations.load(folder / 'cam', image_id)
+            return activation.keys, activation.high_res
+        result = scores.score_activations(source, IDS, load, THRESHOLDS['cam'], 0)
+        miou.append(100 * result.at(0.15).miou)
+        counts = counts + result.confusion(result.position(0.15))
+    expected = f'{statistics.mean(miou):.1f} ± {statistics.stdev(miou):.1f}'
+    assert f'<p class="value">{expected}<small>' in text
+    assert '(7 of 7)' in text
+    shares = 100 * counts / counts.sum(1, keepdims=True)
+    assert data['confusions']['cam']['labels'] == list(range(5))
+    assert np.abs(np.array(data['confusions']['cam']['shares']) / 10 - shares).max() < 0.051
+
+
+def test_each_seed_has_the_threshold_that_is_chosen_for_it(made, tmp_path):
+    other = other_run(made, tmp_path)
+    job = the_job(made, thresholds={'eval_cam_thres': 'auto'})
+    files = {seed: job.files | {'cam_out_dir': str(folder / 'cam'),
+                                'report_out_dir': str(tmp_path / 'report')}
+             for seed, folder in enumerate((made, other / 'result'))}
+    report.run(dataclasses.replace(job, files=files[0], repeats=files), Report(0))
+    miou, chosen = [], []
+    for folder in (made, other / 'result'):
+        def load(image_id, folder=folder):
+            activation = activations.load(folder / 'cam', image_id)
+            return activation.keys, activation.high_res
+        chosen.append(auto_threshold.threshold_of(folder / 'cam', IDS, '', 0))
+        miou.append(scores.score_activations(Source(made), IDS, load, chosen[-1], 0).at(
+            chosen[-1]).miou)
+    assert chosen[0] != chosen[1]
+    assert f'<p class="value">{results.percent(miou)}<small>' in page(tmp_path)[0]
+
+
+def test_confusions_by_hand():
+    counts = np.zeros((4, 4), np.int64)
+    counts[0, :3], counts[2, 2] = (6, 1, 3), 5
+    assert report.confusion_data(counts) == {
+        'labels': [0, 1, 2], 'shares': [[600, 100, 300], [None] * 3, [0, 0, 1000]]}
+
+
+@pytest.mark.parametrize(('data', 'images', 'expected'), [
+    ('voc12', 1464, '48.8'), ('voc12', 84, None), ('<b>own</b>', 1464, None)])
+def test_the_published_figure_stands_where_the_images_are_the_same(data, images, expected):
+    row = STAGES.named('eval_cam').rows[0]
+    found = results.published(row, {'data': data, 'images': images})
+    assert found is None if expected is None else results.percent(found) == expected
+
+
+def test_segmentation_and_instances(made, tmp_path):
+    """The network's label maps are of their own list, and scored on it; instances are a layer."""
+    class TwoLists(Source):
+        def names(self, list_or_split):
+            return IDS[:4] if list_or_split == 'val' else IDS[2:]
+
+    label_maps.save(tmp_path / 'seg' / f'{IDS[0]}.png',
+                    label_maps.load(made / 'sem_seg' / f'{IDS[0]}.png'), PALETTE)
+    hw = label_maps.load(made / 'sem_seg' / f'{IDS[2]}.png').shape
+    found = np.zeros(hw, np.int32)
+    found[5:20, 5:20], found[25:30, 30:40] = 1, 2
+    instances.save(tmp_path / 'ins_seg', IDS[2], instances.Instances(
+        np.array([1, 0]), np.array([0.9, 0.0], np.float32), found))
+    job = the_job(made, files={'seg_out_dir': str(tmp_path / 'seg'),
+                               'ins_seg_out_dir': str(tmp_path / 'ins_seg'),
+                               'report_out_dir': str(tmp_path / 'report')})
+    report.run(dataclasses.replace(job, source=TwoLists(made)), Report(0))
+    text, data = page(tmp_path)
+    assert 'segmentation <b>val</b>, <b>1</b> images' in text
+    by_id = {item['id']: item for item in data['images']}
+    assert list(by_id) == [*IDS[2:], IDS[0]]
+    assert (by_id[IDS[0]]['list'], by_id[IDS[0]]['made']) == ('seg_list', ['seg'])
+    assert 'seg' not in by_id[IDS[2]]['made']
+    assert 2 in by_id[IDS[2]]['shown']
+    network = next(method for method in data['methods'] if method['name'] == 'seg')
+    assert (network['scored'], network['of_images']) == (1, 1)
+    layer = np.array(Image.open(tmp_path / 'report' / 'images' / '0_ins_seg.png'))
+    assert (layer[10, 10, 3], layer[27, 35, 3]) == (153, 0)  # a fragment is left out
+    instances.save(tmp_path / 'ins_seg', IDS[2], instances.nothing((3, 3)))
+    with pytest.raises(UserError, match='made from another image; make it anew'):
+        report.run(dataclasses.replace(job, source=TwoLists(made)), Report(0))
+
+
+def test_what_is_stale_is_told_of(made, tmp_path):
+    folder = damaged(made, tmp_path)
+    write_json(folder / 'cam' / '_settings.json', {'stage': 'make_cam', 'scales': [1.0]})
+    seed = {'stage': 'cam_to_ir_label', 'activations': records.made_by(folder / 'cam')}
+    write_json(folder / 'ir_label' / '_settings.json', seed)
+    report_on(folder)
+    assert 'Not up to date' not in page(folder)[0]
+    write_json(folder / 'cam' / '_settings.json', {'stage': 'make_cam', 'scales': [2.0]})
+    report_on(folder)
+    assert (f'<li>{folder}/ir_label was made from another {folder}/cam than is there now; run '
+            f'--cam_to_ir_label_pass True --overwrite True</li>') in page(folder)[0]
+    write_json(folder / 'ir_label' / '_settings.json', seed | {'activations': 'unknown'})
+    inputs_of = folder / 'amn_cam' / '_inputs.jsonl'
+    inputs_of.write_text(json.dumps({'image': 'plain', 'photograph': 'another'}) + '\n')
+    write_json(folder / 'amn_cam' / '_settings.json', {'stage': 'make_amn_cam'})
+    report_on(folder)
+    text = page(folder)[0]
+    assert '/ir_label was made' not in text
+    assert (f'{folder}/amn_cam was made from other inputs (photographs of 1 image: plain.png)'
+            in text)
+
+
+def test_weights_trained_anew_make_a_folder_stale(made, tmp_path):
+    folder = damaged(made, tmp_path)
+    job = the_job(folder)
+    torch.save({'a': torch.ones(2)}, job.files['cam_weights_name'])
+    write_json(folder / 'cam.json', {'stage': 'train_cam'})
+    digest = weights.digest({'a': torch.ones(2)})
+    write_json(folder / 'cam' / '_settings.json', {'stage': 'make_cam', 'weights': digest})
+    assert provenance.stale(job, IDS) == []
+    torch.save({'a': torch.zeros(2)}, job.files['cam_weights_name'])
+    assert provenance.stale(job, IDS) == [
+        f'{folder}/cam was made from another {folder}/cam.pth than is there now; run '
+        f'--make_cam_pass True --overwrite True']
+
+
+def test_what_a_folder_was_not_made_from_does_not_make_it_stale(made, tmp_path):
+    """The walk reads CAM only where it is told so."""
+    folder = damaged(made, tmp_path)
+    job = the_job(folder)
+    for name in ('cam', 'amn_cam'):
+        write_json(folder / name / '_settings.json', {'stage': f'make_{name}'})
+    record = {'stage': 'make_sem_seg', 'activations': records.made_by(folder / 'amn_cam')}
+    write_json(folder / 'sem_seg' / '_settings.json', record)
+    assert provenance.stale(job, IDS) == []
+    start = next(name for name, flag in Walk.flags().items() if flag == 'sem_seg_from')
+    other = next(each for each in WALK_FROM if each != 'amn')
+    write_json(folder / 'sem_seg' / '_settings.json', record | {start: other})
+    stale, = provenance.stale(job, IDS)
+    assert stale.startswith(f'{folder}/sem_seg was made from another {folder}/cam than')
+
+
+def test_a_stage_of_ones_own_is_told_of_like_the_others(made, tmp_path):
+    """Its rows, whose published figures cannot be hashed, are in nobody's way."""
+    more = STAGES.with_more([importlib.import_module('tests.extending.smooth').STAGE])
+    job = dataclasses.replace(the_job(made), stages=more)
+    files = {name: {'smooth_out_dir': str(tmp_path / name)} for name in ('here', 'there')}
+    for name, size in (('here', 7), ('there', 9)):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / '_settings.json', {'stage': 'smooth', 'size': size})
+    job = dataclasses.replace(job, files=job.files | files['here'])
+    assert provenance.differences(job, files['there']) == [('Smooth mask', 'size', '7', '9')]
+    words = provenance.command(job)
+    assert words[words.index('--smooth_size') + 1] == '7'
+    assert 'smooth' in words[words.index('--stages') + 1]
+
+
+def test_the_report_reads_what_every_stage_shows():
+    stage = importlib.import_module('tests.extending.smooth').STAGE
+    shown = {'cam_out_dir', 'ir_label_out_dir', 'amn_cam_out_dir', 'amn_ir_label_out_dir',
+             'sem_seg_out_dir', 'ins_seg_out_dir', 'seg_out_dir'}
+    assert {read.flag for read in STAGES.named('report').reads} == shown
+    more = STAGES.with_more([stage])
+    assert {read.flag for read in more.named('report').reads} == shown | {'smooth_out_dir'}
+    assert not any(read.needed for read in more.named('report').reads)
+
+
+def test_the_report_of_a_repeated_run(command):
+    """One for each seed, and one over all of them where a single run's lies."""
+    assert command('train_cam', 'make_cam', 'eval_cam', 'report', repeat=2, report_images=1,
+                   **QUICK) == 0
+    each = [json.loads((command.folder / f'seed_{seed}' / 'scores.jsonl').read_text())
+            for seed in (0, 1)]
+    expected = results.percent([line['miou'] for line in each])
+    assert '±' in expected
+    assert expected in page(command.folder)[0]
+    assert 'runs (seeds 0, 1)' in page(command.folder)[0]
+    for seed, line in enumerate(each):
+        alone = page(command.folder / f'seed_{seed}')[0]
+        assert f'<p class="value">{results.percent(line["miou"])}<small>' in alone
+        assert 'losses of the trainings' in alone

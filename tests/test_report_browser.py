@@ -1,23 +1,40 @@
 """The report in a real browser, opened from disk. AMN_NO_BROWSER=1 leaves these tests out."""
+import collections
 import dataclasses
 import os
+import re
 import shutil
+import urllib.parse
 
 import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from misc.contract.settings import Report
+from misc.draw import colours
 from misc.files import activations, label_maps
-from misc.pyutils import unlock
+from misc.method import seeds
+from misc.pyutils import unlock, write_json
 from misc.score import scores
 from step import report
-from tests.test_report import HOSTILE, IDS, THRESHOLDS, Source, draw, report_on, the_job
+from tests.test_plots import METHODS
+from tests.test_report import (
+    HOSTILE,
+    IDS,
+    THRESHOLDS,
+    Source,
+    damaged,
+    draw,
+    other_run,
+    report_on,
+    the_job,
+)
 
 pytestmark = pytest.mark.skipif(os.environ.get('AMN_NO_BROWSER', '') != '',
                                 reason='AMN_NO_BROWSER: tests in a browser')
@@ -69,12 +86,13 @@ def find(browser, selector):
     return browser.find_element(By.CSS_SELECTOR, selector)
 
 
-def card(browser, image_id):
+def card(browser, image_id, canvases=2):
     """A card in sight, its canvases drawn."""
     found = next(card for card in browser.find_elements(By.CSS_SELECTOR, '.card')
                  if card.find_element(By.CSS_SELECTOR, '.id').text == image_id)
     browser.execute_script('arguments[0].scrollIntoView({block: "center"})', found)
-    until(browser, lambda: len(found.find_elements(By.CSS_SELECTOR, 'canvas[aria-label]')) == 2)
+    until(browser, lambda: len(found.find_elements(By.CSS_SELECTOR, 'canvas[aria-label]'))
+          == canvases)
     return found
 
 
@@ -104,13 +122,13 @@ def told(root, name):
     return root.find_element(By.CSS_SELECTOR, f'[data-caption={name}] b').text
 
 
-def evaluators(folder, image_ids, name, threshold):
-    """As it is printed."""
+def evaluators(folder, image_ids, name, threshold, data=None):
+    """As it is printed. data: where the images lie, if not in `folder`."""
     def load(image_id):
         activation = activations.load(folder / name, image_id)
         return activation.keys, activation.high_res
-    score = scores.score_activations(Source(folder), image_ids, load, threshold, 0)
-    return f'{100 * score.at(threshold).miou:.1f}'
+    result = scores.score_activations(Source(data or folder), image_ids, load, threshold, 0)
+    return f'{100 * result.at(threshold).miou:.1f}'
 
 
 def test_the_slider_moves_masks_and_scores(opened, made):
@@ -139,7 +157,7 @@ def test_the_slider_moves_masks_and_scores(opened, made):
     assert (pixels(opened, first, 'cam') != before).any()
     find(opened, '#own').click()
     assert told(first, 'cam') == evaluators(made, [IDS[0]], 'cam', THRESHOLDS['cam'])
-    find(opened, '#mode').click()
+    find(opened, '[data-view=activations]').click()
     until(opened, lambda: 'activation' in first.find_element(By.CSS_SELECTOR,
                                                              'canvas').get_attribute('aria-label'))
 
@@ -270,7 +288,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(opened):
     opened.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', metrics)
     card(opened, IDS[0])
     assert opened.execute_script('return document.documentElement.scrollWidth') == 360
-    card(opened, IDS[0]).find_element(By.CSS_SELECTOR, '.id').click()
+    card(opened, IDS[0]).find_element(By.CSS_SELECTOR, '.id').send_keys(Keys.ENTER)
     assert opened.execute_script('return arguments[0].scrollWidth', find(opened, '#viewer')) <= 360
     opened.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
 
@@ -304,7 +322,7 @@ def test_data_that_come_late_do_not_touch_the_next_image(browser, made, tmp_path
         'return document.querySelector(".card").querySelectorAll(arguments[0]).length === 2',
         'canvas[aria-label]' if whole else '.picture .missing'))
     told = [canvas.get_attribute('aria-label')
-            for canvas in viewer.find_elements(By.CSS_SELECTOR, 'canvas')]
+            for canvas in viewer.find_elements(By.CSS_SELECTOR, 'canvas[aria-label]')]
     assert len(told) == 2
     assert all(HOSTILE in text for text in told)
     assert (pixels(browser, viewer, 'cam') == before).all()
@@ -320,7 +338,9 @@ def test_what_serves_nothing_is_hidden(browser, made, tmp_path):
                            'report_out_dir': str(tmp_path / 'report')})
     unlock()
     browser.get((tmp_path / 'report' / 'index.html').as_uri())
-    assert not find(browser, '#gallery .threshold').is_displayed()
+    assert not find(browser, '#gallery .slider').is_displayed()
+    assert not find(browser, '[data-view=activations]').is_displayed()
+    assert find(browser, '[data-view=errors]').is_displayed()  # of the pseudo-masks
 
 
 def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
@@ -358,3 +378,220 @@ def test_two_thousand_images(browser, made, tmp_path, monkeypatch):
                                position)
         until(browser, lambda position=position: browser.execute_script(drawn, position) == 2)
         until(browser, lambda: 0 < browser.execute_script(built) < 30)
+
+
+def choose(browser, selector, text):
+    Select(find(browser, selector)).select_by_visible_text(text)
+
+
+def link(browser):
+    """The state in the link, once it is written."""
+    browser.execute_async_script('setTimeout(arguments[0], 250)')
+    return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(browser.current_url).fragment))
+
+
+def test_errors_by_kind(opened, made):
+    """Right, missed and false pixels of activations at the slider's threshold, and of masks."""
+    find(opened, '[data-view=errors]').click()
+    assert find(opened, '#key').is_displayed()
+    first = card(opened, IDS[0], 5)
+    truth, seen = label_maps.load(Source(made).mask_path(IDS[0])), collections.Counter()
+    keys, _, planes = activations.load(made / 'cam', IDS[0])
+    for name, label_map in (
+            ('cam', seeds.class_ids(keys)[seeds.arg_max(planes, 0.15)]),
+            ('sem_seg', label_maps.load(made / 'sem_seg' / f'{IDS[0]}.png'))):
+        drawn = pixels(opened, first, name)
+        known = (truth != 255)
+        kinds = {'right': known & (label_map == truth) & (truth > 0),
+                 'missed': known & (label_map == 0) & (truth > 0),
+                 'false': known & (label_map != truth) & (label_map > 0)}
+        for kind, where in kinds.items():
+            seen[kind] += where.sum()
+            colour = np.array(colours.rgb(colours.ERRORS[kind]))
+            assert np.abs(drawn[where][:, :3] - colour).max(initial=0) <= 3
+        painted = drawn[..., 3] > 0
+        assert (painted == np.logical_or.reduce(list(kinds.values()))).all()
+    assert all(seen[kind] > 20 for kind in colours.ERRORS)
+    find(opened, '[data-view=masks]').click()
+    until(opened, lambda: 'mask of' in first.find_element(By.CSS_SELECTOR, 'canvas').get_attribute(
+        'aria-label'))
+    assert not find(opened, '#key').is_displayed()
+
+
+def test_the_state_is_in_the_link(opened):
+    choose(opened, '#sort', 'gain of AMN over CAM')
+    find(opened, '#direction').click()
+    find(opened, '[data-view=errors]').click()
+    move(opened, find(opened, '#gallery .slider'), 42)
+    choose(opened, '#confusion-method', 'AMN')
+    find(opened, '#search').send_keys('o')
+    shown = ids(opened)
+    card(opened, HOSTILE, 5).find_element(By.CSS_SELECTOR, '.id').send_keys(Keys.ENTER)
+    expected = {'t': '0.42', 'view': 'errors', 'sort': 'amn_cam-cam', 'order': 'ascending',
+                'search': 'o', 'confusion': 'amn_cam', 'image': HOSTILE}
+    assert link(opened) == expected
+    opened.refresh()
+    assert find(opened, '#viewer-title').text == HOSTILE
+    find(opened, '#close').click()
+    assert ids(opened) == shown
+    assert find(opened, '#gallery .slider').get_property('value') == '42'
+    assert find(opened, '[data-view=errors]').get_attribute('aria-pressed') == 'true'
+    assert link(opened) == {key: value for key, value in expected.items() if key != 'image'}
+    opened.execute_script('location.hash = "t=7&sort=nothing&class=nobody&image=none&view=x"')
+    until(opened, lambda: find(opened, '#search').get_property('value') == '')
+    assert find(opened, '#sort').get_property('value') == 'amn_cam'
+    assert 'at 0.15' in find(opened, '#gallery .readout').text  # each at its own again
+
+
+def test_the_order_by_what_one_stage_gains(opened, made):
+    choose(opened, '#sort', 'gain of Pseudo-mask over CAM')
+    gains = []
+    for image_id in ids(opened):
+        if image_id not in ('one_pixel', 'ignored'):
+            shown = card(opened, image_id)
+            gains.append(float(told(shown, 'sem_seg')) - float(told(shown, 'cam')))
+    assert len(gains) == 5
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_the_card_one_watches_stays_where_it_is(opened):
+    """Sorted anew by the slider, the card under the pointer is still at the same height."""
+    choose(opened, '#sort', 'CAM at this threshold')
+    slider = find(opened, '#gallery .slider')
+    moved = 0
+    for position in (5, 60, 20, 90):
+        watched = card(opened, IDS[0])
+        ActionChains(opened).move_to_element(watched.find_element(By.CSS_SELECTOR, '.id')).perform()
+        place = ids(opened).index(IDS[0])
+        before = watched.rect['y'] - opened.execute_script('return scrollY')
+        slider.send_keys(*[Keys.HOME, *[Keys.PAGE_UP] * (position // 10)])
+        after = watched.rect['y'] - opened.execute_script('return scrollY')
+        at_an_end = opened.execute_script('return scrollY === 0 || scrollY + innerHeight >= '
+                                          'document.documentElement.scrollHeight - 1')
+        assert abs(after - before) < 2 or at_an_end
+        moved += ids(opened).index(IDS[0]) != place
+    assert moved
+
+
+def test_pixels_are_told_of_every_mask_where_one_sees_it(opened, made):
+    opened.set_window_size(1400, 500)
+    try:
+        choose(opened, '#sort', 'place in the list')
+        card(opened, IDS[0]).find_element(By.CSS_SELECTOR, '.id').send_keys(Keys.ENTER)
+        viewer, told_at = find(opened, '#viewer'), find(opened, '#pixel')
+        until(opened, lambda: len(viewer.find_elements(By.CSS_SELECTOR, 'canvas[aria-label]')) == 2)
+        ActionChains(opened).move_to_element(
+            viewer.find_element(By.CSS_SELECTOR, '.picture')).perform()
+        until(opened, lambda: told_at.text.startswith('x '))
+        x, y = map(int, re.match(r'x (\d+), y (\d+)', told_at.text).groups())
+        names = ('background', *Source.classes)
+        for title, name in (('Pseudo-mask', 'sem_seg'), ("CAM's refined seed", 'ir_label')):
+            label = label_maps.load(made / name / f'{IDS[0]}.png')[y, x]
+            expected = 'left out' if label == 255 else names[label]
+            assert f'{title}: {expected}' in told_at.text
+        box = opened.execute_script('const b = arguments[0].getBoundingClientRect(); '
+                                    'return [b.top, b.bottom, innerHeight]', told_at)
+        assert 0 < box[0] < box[1] <= box[2]  # in sight, though the pictures go on below
+        assert viewer.get_property('scrollHeight') > viewer.get_property('clientHeight') + 100
+    finally:
+        opened.set_window_size(1400, 900)
+
+
+def test_what_is_taken_for_what(opened, made):
+    choose(opened, '#confusion-method', 'Pseudo-mask')
+    counts = scores.ignored_as_background(scores.count_label_maps(
+        Source(made), IDS,
+        lambda image_id: label_maps.load(made / 'sem_seg' / f'{image_id}.png'), 0))
+    shares = 100 * counts / counts.sum(1, keepdims=True)
+    rows = opened.find_elements(By.CSS_SELECTOR, '#confusion tbody tr')
+    shown = [[float(re.search(r': ([\d.]+) %$', cell.get_attribute('title'))[1])
+              for cell in row.find_elements(By.CSS_SELECTOR, 'td')] for row in rows]
+    assert np.abs(np.array(shown) - shares).max() < 0.051
+
+
+def test_plots_are_enlarged_and_zoomed(browser, made, tmp_path):
+    write_json(tmp_path / 'analysis' / 'analysis.json', {
+        'split': '<i>split</i>', 'data': Source.name, 'methods': METHODS})
+    report_on(made, files={'analysis_out_dir': str(tmp_path / 'analysis'),
+                           'report_out_dir': str(tmp_path / 'report')})
+    unlock()
+    browser.get((tmp_path / 'report' / 'index.html').as_uri())
+    background = ('return getComputedStyle(document.querySelector(".plot svg path")).fill + '
+                  'getComputedStyle(document.querySelector(".plot svg text")).fill')
+    light = browser.execute_script(background)
+    find(browser, '#theme').click()
+    assert browser.execute_script(background) != light  # no white panel on a dark page
+    find(browser, '#theme').click()
+    plot = find(browser, '.zoom')
+    plot.send_keys(Keys.ENTER)
+    assert find(browser, '#enlarged-title').text == 'mIoU against the global threshold'
+
+    def box():
+        return [float(value) for value in find(browser, '#enlarged svg').get_dom_attribute(
+            'viewBox').split()]
+
+    whole = box()
+    find(browser, '#larger').click()
+    assert box()[2] == pytest.approx(whole[2] / 1.5)
+    ActionChains(browser).scroll_from_origin(
+        ScrollOrigin.from_element(find(browser, '#enlarged svg')), 0, -200).perform()
+    until(browser, lambda: box()[2] < whole[2] / 1.8)
+    find(browser, '#shut').send_keys('0')
+    assert box() == whole
+    find(browser, '#shut').click()
+    assert browser.switch_to.active_element == plot
+
+
+def test_sections_are_reached_and_the_state_stays(opened):
+    move(opened, find(opened, '#gallery .slider'), 33)
+    find(opened, 'nav a[href="#per-class"]').click()
+    top = opened.execute_script(
+        'return document.querySelector("#classes-title").getBoundingClientRect().top')
+    assert 0 < top < 300
+    assert find(opened, 'nav').is_displayed()
+    assert link(opened) == {'t': '0.33'}
+    for anchor in opened.find_elements(By.CSS_SELECTOR, 'nav a'):
+        find(opened, anchor.get_dom_attribute('href'))
+
+
+def test_without_masks(browser, made, tmp_path):
+    """No truth, no scores, no empty boxes."""
+    folder = damaged(made, tmp_path)
+    shutil.rmtree(folder / 'masks')
+    report_on(folder)
+    unlock()
+    browser.get((folder / 'report' / 'index.html').as_uri())
+    first = card(browser, IDS[0])
+    captions = [caption.text for caption in first.find_elements(By.CSS_SELECTOR, 'figcaption')]
+    assert captions == ['Image', 'CAM', 'AMN', 'Pseudo-mask', "CAM's refined seed",
+                        "AMN's refined seed"]
+    assert not find(browser, '[data-view=errors]').is_displayed()
+    assert find(browser, '#gallery .readout').text.split() == ['CAM', 'at', '0.15', 'AMN', 'at',
+                                                               '0.25']
+    assert [option.text for option in Select(find(browser, '#sort')).options] == [
+        'place in the list']
+    assert not browser.find_elements(By.CSS_SELECTOR, '.missing')
+    assert [empty for empty in browser.find_elements(By.CSS_SELECTOR, '.empty')
+            if empty.is_displayed()] == []
+    assert [entry for entry in browser.get_log('browser') if entry['level'] == 'SEVERE'] == []
+
+
+def test_two_runs_side_by_side(browser, made, tmp_path):
+    """The other run's picture below each, moved by the same slider."""
+    other = other_run(made, tmp_path / 'other')
+    job = the_job(made, files={'report_out_dir': str(tmp_path / 'report')})
+    report.run(job, Report(0, str(other)))
+    unlock()
+    browser.get((tmp_path / 'report' / 'index.html').as_uri())
+    choose(browser, '#sort', 'CAM: pixels changed')
+    changed = ids(browser)[0]
+    assert changed in IDS[2:4]
+    first = card(browser, changed, 4)
+    move(browser, find(browser, '#gallery .slider'), 30)
+    here, there = told(first, 'cam'), told(first, 'against_cam')
+    assert here == evaluators(made, [changed], 'cam', 0.3)
+    assert there == evaluators(other / 'result', [changed], 'cam', 0.3, made)
+    assert f'other run {there}, here' in first.text
+    assert (pixels(browser, first, 'cam') != pixels(browser, first, 'against_cam')).any()
+    assert 'other run' in find(browser, '#gallery .readout').text
+    assert [entry for entry in browser.get_log('browser') if entry['level'] == 'SEVERE'] == []

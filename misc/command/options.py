@@ -76,9 +76,7 @@ def build_parser(stages: Stages) -> Parser:
           default=argparse.SUPPRESS, help='the same by names: one stage, or a range of them with '
                                           'those that score them, or several of either: '
           'train_cam..eval_sem_seg,report')
-    group('--stage_from', action='append', default=[], metavar='MODULE',
-          help='a stage of your own: a module that ends with '
-          'its STAGE (docs/extending.md); may be given again')
+    add_stage_from(group)
     group('--preset', metavar='NAME|FILE',
           help='flags from a file, a line each, over which those of the command line win: '
           f'{", ".join(preset_names())}, or a file of your own; --from_released is --preset '
@@ -147,6 +145,14 @@ def further_inputs(stages: Stages) -> dict[str, Input]:
     """Return flag -> input, of those inputs whose flag names no output of a stage."""
     written = stages.outputs()
     return {read.flag: read for stage in stages for read in stage.reads if read.flag not in written}
+
+
+def add_stage_from(group: Callable[..., argparse.Action]) -> None:
+    """The flag that names stages of one's own, for scripts too. group: a parser's `add_argument`.
+    """
+    group('--stage_from', action='append', default=[], metavar='MODULE',
+          help='a stage of your own: a module that ends with '
+          'its STAGE (docs/extending.md); may be given again')
 
 
 def add_data_flags(group: Callable[..., argparse.Action]) -> None:

@@ -505,6 +505,9 @@ class Report(Settings):
     images: int = setting(60, 'images in its gallery: a third the best, a third the worst, a third '
                               'drawn at random; 0 for all '
                           '(ours)', WHOLE)
+    against: str | None = setting(None, 'the --work_dir of another run of the same data, to stand '
+                                        'beside this one: scores, IoU of each class, the images '
+                                        'that changed most (ours)', metavar='DIR', recorded='never')
 
 
 # as AMN's authors trained the network (AdvCAM#9); kazuto1011/deeplab-pytorch

@@ -104,8 +104,8 @@ class Row:
 class Shown:
     """How the report and the contact sheet show a stage's first output.
 
-    kind: 'activation', 'seed' or 'mask'; threshold: the flag of the threshold at which activations
-    become masks.
+    kind: 'activation', 'mask', 'seed' or 'instances'; threshold: the flag of the threshold at which
+    activations become masks.
     """
 
     title: str
@@ -121,9 +121,10 @@ class Stage:
     lists it goes over, the first its own; labelled: it needs the image-level labels; trains: it
     trains a network, by batches whose size is the first settings' batch_size; masks: it needs the
     masks of its lists (of eval_set, where it has `rows`, in any case); may_be_empty: it does
-    something where its list has no image; rows: the scores that it writes; check(job, chosen,
-    *settings): what can be known to be wrong before the first stage runs; after: the stage that it
-    follows, where it is none of the project's own.
+    something where its list has no image; rows: the scores that it writes; overview: it reads what
+    every other stage shows, where it is there, and --repeat makes it once more, of all seeds;
+    check(job, chosen, *settings): what can be known to be wrong before the first stage runs; after:
+    the stage that it follows, where it is none of the project's own.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Stage:
     masks: bool = False
     may_be_empty: bool = False
     rows: tuple[Row, ...] = ()
+    overview: bool = False
     shown: Shown | None = None
     check: Callable[..., None] | None = None
     after: str | None = None
@@ -164,7 +166,11 @@ class Stages(Sequence[Stage]):
     """All stages, in pipeline order."""
 
     def __init__(self, stages: Iterable[Stage]):
-        self._stages = tuple(stages)
+        stages = tuple(stages)
+        shown = tuple(Input(stage.writes[0].flag, needed=False) for stage in stages
+                      if stage.shown is not None)
+        self._stages = tuple(dataclasses.replace(stage, reads=shown) if stage.overview else stage
+                             for stage in stages)
 
     def __getitem__(self, position: int) -> Stage:
         return self._stages[position]
@@ -200,6 +206,14 @@ class Stages(Sequence[Stage]):
                 found.setdefault(output.flag, (stage, output))
         return found
 
+    def reader(self, flag: str, having: Callable[[Stage], bool]) -> Stage | None:
+        """The first stage with `having` that reads, or else makes, the output of a flag."""
+        def uses(stage: Stage) -> bool:
+            return flag in [each.fallback or each.flag for each in stage.reads if each.needed]
+        return next((stage for test in (uses, lambda stage: flag in (
+            each.flag for each in stage.writes)) for stage in self if test(stage)
+            and having(stage)), None)
+
     def files(self) -> dict[str, str]:
         """Return flag -> usual place below --work_dir, of outputs that need not be asked for."""
         return {flag: output.path for flag, (_, output) in self.outputs().items() if output.kept}
@@ -218,8 +232,8 @@ class Job:
     """What a run gives each of its stages: the data set, the lists, where files lie, the machine.
 
     run: the settings that no stage owns; lists: flag -> list file or split; files: flag -> path,
-    None where it is not named;
-    thresholds: flag -> value, of those at which activations are shown as masks.
+    None where it is not named; thresholds: flag -> value, of those at which activations are shown
+    as masks; repeats: seed -> its files, of what --repeat made, for a stage that is of all seeds.
     """
 
     source: Source
@@ -231,6 +245,7 @@ class Job:
     thresholds: dict[str, float | str] = dataclasses.field(default_factory=dict)
     version: str = ''
     commit: str = ''
+    repeats: dict[int, dict[str, str | None]] = dataclasses.field(default_factory=dict)
 
     def ids(self, flag: str) -> list[str]:
         """The ids of a list, named by its flag."""

@@ -105,6 +105,16 @@ def label_layer(label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) 
     return _to_uint8(layer)
 
 
+def instance_layer(instance_map: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """What `overlay_instances` lays over the image, without names, as `label_layer` is of labels.
+    """
+    opacity = np.where(instance_map == 0, 0, 255 * alpha)[..., None]
+    colours = _instance_colours(int(instance_map.max(initial=0)))[instance_map]
+    layer = np.concatenate([colours * (opacity > 0), opacity], axis=2)
+    layer[_contour(instance_map)] = WHITE
+    return _to_uint8(layer)
+
+
 def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """The label map (H, W) alone, in `palette`'s colours (uint8 (n, 3)), ignored pixels (255)
     hatched.
@@ -117,16 +127,17 @@ def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
 def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequence[str],
                   row_titles: Sequence[str] | None = None, cell: tuple[int, int] = (190, 250),
                   captions: Sequence[Sequence[str | None]] | None = None, title: str = '',
-                  text_size: int = 15, margin: int = 24, gap: int = 10) -> np.ndarray:
+                  text_size: int = 15, margin: int = 24, gap: int = 10,
+                  heading_inks: Sequence[tuple[int, int, int] | None] = ()) -> np.ndarray:
     """Rows of images on one light sheet: a heading over each column, a title left of each row,
     captions below cells.
 
     `rows`: images, uint8 (H, W, 3) of any size, each fitted into `cell` (height, width; pixels)
     with its aspect kept; None, and what a row lacks at its end, is an empty cell. `row_titles`: a
     text a row; `captions`: a list of texts a row. Texts are wrapped to their place. `margin` around
-    the sheet and `gap` between cells are in pixels.
-    Raises ValueError for a row longer than `headings`, or another number of titles or captions than
-    of rows.
+    the sheet and `gap` between cells are in pixels. `heading_inks`: the colour of each heading,
+    where it has one of its own. Raises ValueError for a row longer than `headings`, or another
+    number of titles or captions than of rows.
     """
     _check_sheet(rows, headings, row_titles, captions)
     cell_h, cell_w = cell
@@ -134,7 +145,9 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequenc
     captions = captions or [[]] * len(rows)
     row_titles = row_titles or [''] * len(rows)
 
-    lines = [[_blank(1, side)] + [_text(heading, cell_w, text_size, INK) for heading in headings]]
+    inks = _filled(heading_inks, len(headings), None)
+    lines = [[_blank(1, side)] + [_text(heading, cell_w, text_size, ink or INK)
+                                  for heading, ink in zip(headings, inks, strict=True)]]
     for row, row_title, row_captions in zip(rows, row_titles, captions, strict=True):
         row_title = _middle(_text(row_title, side, text_size, INK, centred=False), cell_h)
         cells = [_fitted(image, cell) for image in _filled(row, len(headings), None)]

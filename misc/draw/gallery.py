@@ -1,13 +1,13 @@
 """Single images for the report: their scores at every threshold, their pictures, and the planes
 that its page draws masks from.
 
-A page that is opened from disk may not read the pixels of picture files. So what its slider needs
-lies in script files:
-data/N.js calls `amnReport.arrived(N, text)`; the text is base64 of zlib of uint8 planes (H, W), one
-after the other: the truth, where there is one, then of each activation the strongest class and the
-number of thresholds of scores.GRID passed.
-N is the image's place in the list: an id may hold whatever a file name may, and would have to be
-escaped everywhere.
+A page that is opened from disk may not read the pixels of picture files. So what its slider, its
+errors and its read-out need lies in script files: data/N.js calls `amnReport.arrived(N, text)`; the
+text is base64 of zlib of uint8 planes (H, W), one after the other: the truth, where there is one,
+then, method by method, of activations the strongest class and the number of thresholds of
+scores.GRID passed, of refined seeds and masks the label map, of instances nothing. N is the image's
+place in the report: an id may hold whatever a file name may, and would have to be escaped
+everywhere.
 """
 import base64
 import dataclasses
@@ -22,6 +22,8 @@ from misc.contract.sources import Source
 from misc.data import datasets
 from misc.draw import drawing
 from misc.files import activations, label_maps
+from misc.method import instances, seeds
+from misc.method.instances import Instances
 from misc.pyutils import UserError, atomic_path
 from misc.score import scores
 
@@ -30,16 +32,31 @@ GRID = np.array(scores.GRID)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A folder of activations (`threshold` is where they are scored), of refined seeds, or of masks
-    (no threshold).
+    """A folder of activations (`threshold` is where they are scored), of refined seeds, of masks or
+    of instances.
+
+    listed: the flag of the list whose images it is of; of: the method of this run that it is the
+    counterpart of, in the run that is compared with.
     """
 
     name: str
     title: str
     folder: str
-    kind: str  # 'activation', 'seed' (not scored: much of it is ignored) or 'mask'
+    # 'activation', 'mask', 'seed' (not scored: much of it is ignored) or 'instances' (likewise)
+    kind: str
     threshold: float | None = None
     maker: str = ''  # its stage
+    listed: str = 'eval_set'
+    of: str = ''
+
+    @property
+    def base(self) -> str:
+        """The name that its colour goes by."""
+        return self.of or self.name
+
+    @property
+    def is_scored(self) -> bool:
+        return self.kind in ('activation', 'mask')
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -52,6 +69,9 @@ class Method:
         return int(np.abs(GRID - self.threshold).argmin())
 
 
+Made = activations.Activation | np.ndarray | Instances
+
+
 class Parts(NamedTuple):
     """image uint8 (H, W, 3); truth uint8 (H, W) or None; what each method made of it, by name,
     where it has.
@@ -59,7 +79,13 @@ class Parts(NamedTuple):
 
     image: np.ndarray
     truth: np.ndarray | None
-    made: dict[str, activations.Activation | np.ndarray]
+    made: dict[str, Made]
+
+
+def exists(method: Method, image_id: str) -> bool:
+    """Whether a method made something of an image."""
+    kinds = {'activation': activations.exists, 'instances': instances.exists}
+    return kinds.get(method.kind, label_maps.exists)(method.folder, image_id)
 
 
 def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
@@ -71,26 +97,38 @@ def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
     truth = (scores.read_truth(source, image_id, hw) if Path(source.mask_path(image_id)).is_file()
              else None)
     for method in methods:
+        if not exists(method, image_id):
+            continue
         if method.kind == 'activation':
-            if activations.exists(method.folder, image_id):
-                made[method.name] = activations.load(method.folder, image_id).without_background()
-                _check_activation(made[method.name], method, image_id, hw, source.n_classes)
-        elif label_maps.exists(method.folder, image_id):
-            made[method.name] = datasets.read_refined_seed(method.folder, image_id, hw,
-                                                           source.n_classes,
-                                                           'it was there before')
+            made[method.name] = activations.load(method.folder, image_id).without_background()
+            _check_activation(made[method.name], method, image_id, hw, source.n_classes)
+        elif method.kind == 'instances':
+            made[method.name] = instances.load(method.folder, image_id)
+            _check_instances(made[method.name], method, image_id, hw, source.n_classes)
+        else:
+            made[method.name] = datasets.read_refined_seed(
+                method.folder, image_id, hw, source.n_classes, 'it was there before')
     return Parts(image, truth, made)
 
 
 def _check_activation(activation: activations.Activation, method: Method, image_id: str,
                       hw: tuple[int, int], n_classes: int) -> None:
-    made_for, path = activation.high_res.shape[1:], activations.activation_path(method.folder,
-                                                                                image_id)
+    _check(activations.activation_path(method.folder, image_id), activation.high_res.shape[1:],
+           activation.keys, hw, n_classes)
+
+
+def _check_instances(found: Instances, method: Method, image_id: str, hw: tuple[int, int],
+                     n_classes: int) -> None:
+    _check(instances.instances_path(method.folder, image_id), found.instance_map.shape,
+           found.classes, hw, n_classes)
+
+
+def _check(path: Path, made_for: tuple[int, ...], keys: np.ndarray, hw: tuple[int, int],
+           n_classes: int) -> None:
     if made_for != hw:
         raise UserError(f'{path}: {made_for[0]} x {made_for[1]}, its image is {hw[0]} x {hw[1]}: '
-                        f'made from another image; '
-                        'make it anew')
-    if activation.keys.max(initial=0) >= n_classes:
+                        f'made from another image; make it anew')
+    if keys.max(initial=0) >= n_classes:
         raise UserError(f'{path}: holds classes above {n_classes}, the number of classes; make it '
                         f'anew')
 
@@ -100,7 +138,8 @@ class Measured:
     """One image. hw; truth: whether it has one; shown: labels that occur in its truth or in what
     was made of it, without background; true: those in its truth; by method: the counts as
     scores.truth_and_* give them, the mIoU at each of the method's thresholds (T,), or (1,) for
-    masks. Without a truth there are neither counts nor scores.
+    masks. Without a truth there are neither counts nor scores. changed: by method, the share of the
+    pixels that its counterpart gives another label.
     """
 
     hw: tuple[int, int]
@@ -110,6 +149,7 @@ class Measured:
     made: list[str]
     counts: dict[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     miou: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    changed: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def measure(source: Source, image_id: str, methods: list[Method]) -> Measured:
@@ -120,7 +160,12 @@ def measure(source: Source, image_id: str, methods: list[Method]) -> Measured:
     result = Measured(parts.image.shape[:2], parts.truth is not None, sorted(shown), true,
                       list(parts.made))
     for method in methods:
-        if method.kind == 'seed' or parts.truth is None or method.name not in parts.made:
+        if method.of in parts.made and method.name in parts.made and method.kind != 'instances':
+            own = next(other for other in methods if other.name == method.of)
+            differs = (label_map(own, parts.made[own.name])
+                       != label_map(method, parts.made[method.name]))
+            result.changed[own.name] = float(differs.mean())
+        if not method.is_scored or parts.truth is None or method.name not in parts.made:
             continue
         made = parts.made[method.name]
         if method.kind == 'activation':
@@ -133,10 +178,19 @@ def measure(source: Source, image_id: str, methods: list[Method]) -> Measured:
     return result
 
 
-def _occurring(made: activations.Activation | np.ndarray) -> list[int]:
+def label_map(method: Method, made: activations.Activation | np.ndarray) -> np.ndarray:
+    """What a method says of each pixel, at its own threshold: (H, W)."""
+    if isinstance(made, activations.Activation):
+        return seeds.class_ids(made.keys)[seeds.arg_max(made.high_res, method.threshold)]
+    return made
+
+
+def _occurring(made: Made) -> list[int]:
     """Labels but background and ignored."""
     if isinstance(made, activations.Activation):
         return (made.keys + 1).tolist()
+    if isinstance(made, Instances):
+        return np.unique(made.classes[made.scores > 0] + 1).tolist()
     return [label for label in np.unique(made).tolist() if label not in (0, label_maps.IGNORE)]
 
 
@@ -156,45 +210,57 @@ def _miou(index: np.ndarray, counts: np.ndarray, n_classes: int, method: Method)
     return scores.of_one_image(index, counts, n_classes, method.thresholds)[1].curve()
 
 
-def choose(miou: np.ndarray, number: int, seed: int) -> dict[int, str]:
+def choose(miou: np.ndarray, number: int, seed: int,
+           changed: np.ndarray | None = None) -> dict[int, str]:
     """Which images to show: position -> 'best', 'worst' or 'random', a third of `number` each; all,
-    as '', for 0.
+    as '', for 0. changed: instead of those drawn at random 'changed', the highest of these.
 
-    miou: (N,), nan where there is no score: those can be drawn at random only.
+    miou, changed: (N,), nan where there is none.
     """
     if number == 0 or number >= len(miou):
         return dict.fromkeys(range(len(miou)), '')
-    order = [int(position) for position in np.argsort(-miou, kind='stable')
-             if not np.isnan(miou[position])]
+    order = _ordered(miou)
     best = order[:(number + 2) // 3]
     worst = order[len(best):][::-1][:(number + 1) // 3]
-    others = np.setdiff1d(np.arange(len(miou)), best + worst)
-    drawn = np.random.default_rng(seed).choice(others, number - len(best) - len(worst),
+    groups = dict.fromkeys(best, 'best') | dict.fromkeys(worst, 'worst')
+    if changed is not None:
+        most = [position for position in _ordered(changed) if position not in groups]
+        groups |= dict.fromkeys(most[:number - len(groups)], 'changed')
+    others = np.setdiff1d(np.arange(len(miou)), list(groups))
+    drawn = np.random.default_rng(seed).choice(others, number - len(groups),
                                                replace=False).tolist()
-    groups = dict.fromkeys(best, 'best') | dict.fromkeys(worst,
-                                                         'worst') | dict.fromkeys(drawn, 'random')
-    return dict(sorted(groups.items()))
+    return dict(sorted((groups | dict.fromkeys(drawn, 'random')).items()))
+
+
+def _ordered(values: np.ndarray) -> list[int]:
+    """Positions, the highest first, without those that are nan."""
+    return [int(position) for position in np.argsort(-values, kind='stable')
+            if not np.isnan(values[position])]
 
 
 def write_image(folder: Path, number: int, source: Source, image_id: str,
                 methods: list[Method]) -> None:
-    """images/N_image.jpg; to be laid over it images/N_PART.png of the truth and each seed or mask;
-    data/N.js.
+    """images/N_image.jpg; to be laid over it images/N_PART.png of the truth and each seed, mask or
+    map of instances; data/N.js.
     """
     parts = load(source, image_id, methods)
     drawing.save(folder / 'images' / f'{number}_image.jpg', parts.image)
-    layers = {'truth': parts.truth} | {method.name: parts.made.get(method.name)
-                                       for method in methods
-                                       if method.kind != 'activation'}
-    for name, label_map in layers.items():
-        if label_map is not None:
-            drawing.save(folder / 'images' / f'{number}_{name}.png',
-                         drawing.label_layer(label_map, source.palette))
-    planes = [] if parts.truth is None else [parts.truth]
+    layers, planes = {}, []
+    if parts.truth is not None:
+        layers['truth'] = drawing.label_layer(parts.truth, source.palette)
+        planes.append(parts.truth)
     for method in methods:
-        if method.kind == 'activation' and method.name in parts.made:
-            planes += scores.strongest_and_passed(parts.made[method.name].keys,
-                                                  parts.made[method.name].high_res, GRID)
+        made = parts.made.get(method.name)
+        if isinstance(made, activations.Activation):
+            planes += scores.strongest_and_passed(made.keys, made.high_res, GRID)
+        elif isinstance(made, Instances):
+            layers[method.name] = drawing.instance_layer(
+                instances.without_fragments(made).instance_map)
+        elif made is not None:
+            layers[method.name] = drawing.label_layer(made, source.palette)
+            planes.append(made)
+    for name, layer in layers.items():
+        drawing.save(folder / 'images' / f'{number}_{name}.png', layer)
     with atomic_path(folder / 'data' / f'{number}.js') as temporary:
         temporary.write_text(f'amnReport.arrived({number}, "{packed(planes)}");\n',
                              encoding='ascii')

@@ -1,35 +1,25 @@
 """The contact sheet: rows of photograph, activations, pseudo-mask and truth, in one picture."""
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from misc import imutils
-from misc.contract.sources import Source, renumbered
-from misc.contract.stages import Stage
-from misc.draw import drawing
-from misc.files import activations, label_maps
+from misc.contract.sources import Source
+from misc.contract.stages import Output, Stages
+from misc.draw import colours, drawing, gallery
+from misc.draw.gallery import Made, Method
+from misc.files.activations import Activation
+from misc.method import instances
+from misc.pyutils import UserError
 
 
-class Column(NamedTuple):
-    """What a stage made: its title, its kind ('activation' or 'mask'), where it lies, and what
-    makes an image's file that is not there.
+def methods_of(stages: Stages, place: Callable[[Output], str]) -> list[Method]:
+    """Return what has a column, in pipeline order: what the stages show, but refined seeds.
+
+    place: where an output lies.
     """
-
-    title: str
-    kind: str
-    folder: Path
-    remedy: str
-
-
-def shown(stages: Sequence[Stage]) -> list[Stage]:
-    """Return the stages whose first output has a column."""
-    return [stage for stage in stages if stage.shown is not None and stage.shown.kind != 'seed']
-
-
-def column(stage: Stage, folder: Path) -> Column:
-    return Column(stage.shown.title, stage.shown.kind, folder, f'run {stage.flag} True first')
+    return [Method(stage.writes[0].flag.removesuffix('_out_dir'), stage.shown.title,
+                   place(stage.writes[0]), stage.shown.kind, maker=stage.name)
+            for stage in stages if stage.shown is not None and stage.shown.kind != 'seed']
 
 
 def spread(ids: Sequence[str], number: int) -> list[str]:
@@ -38,29 +28,33 @@ def spread(ids: Sequence[str], number: int) -> list[str]:
             for position in np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(int)]
 
 
-def draw(source: Source, ids: Sequence[str], columns: Sequence[Column]) -> np.ndarray:
+def draw(source: Source, ids: Sequence[str], methods: Sequence[Method]) -> np.ndarray:
     """Return the sheet of these images, uint8 (H, W, 3).
 
-    Each row begins with the names of its classes; there is a column of the truth where one of them
-    has a mask. Raises UserError where a file is missing.
+    Each row begins with the names of its classes; a column for each method that made something of
+    one of them, and for the truth, where one has a mask. Raises UserError where nothing is there.
     """
-    truth = [source.mask_path(image_id) for image_id in ids]
-    masked = any(path.is_file() for path in truth)
-    rows, titles = [], []
-    for image_id, path in zip(ids, truth, strict=True):
-        image = imutils.read_of(source, image_id)
-        rows.append([image, *(_picture(source, image, image_id, each) for each in columns)])
-        if path.is_file():
-            true = renumbered(source, label_maps.load(path))
-            rows[-1].append(drawing.overlay_labels(image, true, source.palette))
-        titles.append(', '.join(np.array(source.classes)[source.labels(image_id)]))
-    headings = ['image', *(each.title for each in columns), *(['truth'] if masked else [])]
-    return drawing.contact_sheet(rows, headings, row_titles=titles)
+    parts = [gallery.load(source, image_id, list(methods)) for image_id in ids]
+    there = [method for method in methods if any(method.name in part.made for part in parts)]
+    if not there:
+        raise UserError(f'nothing to draw: none of {", ".join(each.folder for each in methods)} '
+                        f'has one of these images; run --{methods[0].maker}_pass True first')
+    hues = colours.of_methods(method.name for method in there)
+    truth = any(part.truth is not None for part in parts)
+    rows = []
+    for part in parts:
+        made = [part.made.get(method.name) for method in there] + [part.truth] * truth
+        rows.append([part.image, *(None if each is None else _picture(
+            part.image, each, source.palette) for each in made)])
+    return drawing.contact_sheet(
+        rows, ['image', *(method.title for method in there), *['truth'] * truth],
+        [', '.join(np.array(source.classes)[source.labels(image_id)]) for image_id in ids],
+        heading_inks=[None, *(colours.rgb(hues[method.name].light) for method in there)])
 
 
-def _picture(source: Source, image: np.ndarray, image_id: str, of: Column) -> np.ndarray:
-    if of.kind == 'activation':
-        planes = activations.load(of.folder, image_id, of.remedy).without_background().high_res
-        return drawing.overlay_activation(image, planes.max(0, initial=0))
-    mask = label_maps.load(label_maps.label_path(of.folder, image_id), of.remedy)
-    return drawing.overlay_labels(image, mask, source.palette)
+def _picture(image: np.ndarray, made: Made, palette: np.ndarray) -> np.ndarray:
+    if isinstance(made, Activation):
+        return drawing.overlay_activation(image, made.high_res.max(0, initial=0))
+    if isinstance(made, instances.Instances):
+        return drawing.overlay_instances(image, instances.without_fragments(made).instance_map)
+    return drawing.overlay_labels(image, made, palette)

@@ -174,6 +174,13 @@ def nothing(hw: tuple[int, int]) -> Instances:
     return Instances(np.empty(0, np.int64), np.empty(0, np.float32), np.zeros(hw, np.int32))
 
 
+def without_fragments(found: Instances) -> Instances:
+    """Those of a score above 0."""
+    kept = found.scores > 0
+    numbers = np.concatenate([[0], np.where(kept, kept.cumsum(), 0)]).astype(np.int32)
+    return Instances(found.classes[kept], found.scores[kept], numbers[found.instance_map])
+
+
 def instances_path(folder: str | os.PathLike, image_id: str) -> Path:
     return Path(folder) / f'{image_id}.npz'
 

@@ -17,6 +17,9 @@ from misc.score import average_precision, scores
 SHOWN_APART = ('threshold_from', 'best_threshold', 'best_miou', 'within_3_points')
 WITHIN = 'within 3 points of the best'  # thresholds whose mIoU is
 PUBLISHED_OF = {'voc12': 'VOC train, 1,464 images', 'coco14': 'COCO train2014, 82,783 images'}
+# of the published figures: images of train, and of val, which the segmentation network is scored on
+PUBLISHED_ON = {'voc12': (1464, 1449), 'coco14': (82783, 40504)}
+MISSING = '–'
 
 
 def row_of(line: dict[str, Any], rows: Sequence[Row]) -> Row:
@@ -45,6 +48,60 @@ def last_lines(path: str, rows: Sequence[Row], splits: Sequence[str] | None = No
             if key in last:
                 found.append((by_title.get(title, Row(title, title)), last[key]))
     return found
+
+
+def published(row: Row, line: dict[str, Any]) -> float | None:
+    """The published figure beside a score, where it is of as many images of the same data set."""
+    comparable = line.get('images') in PUBLISHED_ON.get(line['data'], ())
+    return row.published.get(line['data']) if comparable else None
+
+
+def main_score(line: dict[str, Any]) -> str:
+    """The name of a line's score: mean AP of instances, else mIoU."""
+    return 'map' if 'map' in line else 'miou'
+
+
+def written(lines: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """A score as the tables write it.
+
+    lines: its line in the scores file of each run; of several the mean and standard deviation.
+    Returns threshold, miou, best, at, within, where: a text each.
+    """
+    def each(name: str, place: int | None = None) -> list[float]:
+        found = [line[name] for line in lines if line.get(name) is not None]
+        return found if place is None else [value[place] for value in found]
+
+    thresholds = [name for name in ('threshold', 'fg_threshold', 'bg_threshold')
+                  if name in lines[0]]
+    within = [each('within_3_points', place) for place in (0, 1)]
+    return {
+        'threshold': ', '.join(two(each(name)) for name in thresholds) or MISSING,
+        'miou': percent(each(main_score(lines[0]))), 'best': percent(each('best_miou')),
+        'at': two(each('best_threshold')),
+        'within': ' to '.join(map(two, within)) if within[0] else MISSING,
+        'where': f'{lines[0]["split"]} ({lines[0].get("images", MISSING)})'}
+
+
+def percent(value: float | Sequence[float | None] | None, sign: str = '') -> str:
+    """Write a share as the evaluator prints it; of several runs mean and standard deviation.
+
+    sign: '+' for differences.
+    """
+    values = [each for each in (value if isinstance(value, Iterable) else [value])
+              if each is not None and not np.isnan(each)]
+    if not values:
+        return MISSING
+    mean = f'{100 * statistics.mean(values):{sign}.1f}'.replace('-', '−')
+    return mean if len(values) == 1 else f'{mean} ± {100 * statistics.stdev(values):.1f}'
+
+
+def two(value: float | Sequence[float]) -> str:
+    """Write a threshold with two digits; of several runs mean and standard deviation, where they
+    differ.
+    """
+    values = list(value) if isinstance(value, Iterable) else [value]
+    mean = f'{statistics.mean(values):.2f}' if values else MISSING
+    return mean if len(set(values)) < 2 else f'{mean} ± {statistics.stdev(values):.2f}'
 
 
 def table(path: str | dict[str, str], rows: Sequence[Row], published: bool = False,
