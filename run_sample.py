@@ -150,8 +150,9 @@ def run(args: argparse.Namespace, stages: Stages) -> int:
 
 def of_all(args: argparse.Namespace, repeats: Sequence[argparse.Namespace], stages: Stages,
            overview: Sequence[Stage]) -> Job:
-    """The job of stages that are of all seeds: the first one's files, and what they write where
-    `args` has it.
+    """Return the job of stages that are of all seeds.
+
+    Files are those of the first seed, and what they write lies where `args` has it.
     """
     jobs = {one.seed: job_of(one, stages) for one in repeats}
     written = {output.flag for stage in overview for output in stage.writes}

@@ -1,5 +1,7 @@
-"""One page on a run: its scores, a gallery whose slider moves the threshold, IoU per class, what is
-taken for what, the plots of the analysis, losses, settings.
+"""One page on a run.
+
+Its scores, a gallery whose slider moves the threshold, IoU per class, what is taken for what, the
+plots of the analysis, losses, settings.
 
 Reads whatever is there of what the stages show (activations, seeds, masks, instances), of
 --analysis_out_dir, --scores_file, the weights' records and losses, and of the masks of --eval_set
@@ -53,8 +55,9 @@ Counts = dict[str, np.ndarray]  # by method, of all images
 
 
 class Run(NamedTuple):
-    """The methods of this run, or of one of its seeds (a threshold `auto` differs), and their
-    counts, both by name.
+    """The methods of this run, or of one of its seeds, and their counts, both by name.
+
+    A threshold `auto` differs from seed to seed.
     """
 
     methods: dict[str, Method]
@@ -63,10 +66,11 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass
 class Shown:
-    """What the page is made from. ids: every image, those of --seg_list last; listed: flag of a
-    list -> its ids; measured: each on its own, in this order; there: the methods that made
-    something of one; runs: this run, or that of each seed; against: those of the
-    run that is compared with.
+    """What the page is made from.
+
+    ids: every image, those of --seg_list last; listed: flag of a list -> its ids; measured: each on
+    its own, in this order; there: the methods that made something of one; runs: this run, or that
+    of each seed; against: those of the run that is compared with.
     """
 
     ids: list[str]
@@ -149,8 +153,9 @@ def files_against(job: Job, told: Report) -> dict[str, str | None]:
 # What is measured
 
 def look(job: Job, told: Report, split: str, methods: list[Method]) -> Shown:
-    """Measure every image of the split, and those of --seg_list that the segmentation network made
-    a label map of.
+    """Measure every image of the split.
+
+    And those of --seg_list that the segmentation network made a label map of.
     """
     listed = {'eval_set': dict.fromkeys(job.ids(split))}
     of_network = [method for method in methods if method.listed == 'seg_list'
@@ -179,8 +184,10 @@ def look(job: Job, told: Report, split: str, methods: list[Method]) -> Shown:
 
 def all_methods(job: Job, ids: list[str],
                 files: dict[str, str | None] | None = None) -> list[Method]:
-    """Everything that the gallery can show, of the files of this run or of another, by kind. A
-    threshold `auto` is chosen from what there is of `ids`.
+    """Return everything that the gallery can show, by kind.
+
+    Of the files of this run or of another. A threshold `auto` is chosen from what there is of
+    `ids`.
     """
     def threshold(folder: str, given: float | str) -> float:
         if given != AUTO:
@@ -206,8 +213,9 @@ def all_methods(job: Job, ids: list[str],
 
 def measure(job: Job, ids: list[str], methods: list[Method],
             listed: dict[str, dict[str, None]]) -> tuple[list[Measured], Counts]:
-    """Every image on its own, in the order of `ids`, and by method the counts of all of them, where
-    there are any.
+    """Measure every image on its own, in the order of `ids`.
+
+    And by method the counts of all of them, where there are any.
     """
     n_classes = job.source.n_classes
     totals = {method.name: np.zeros(gallery.shape(method, n_classes), np.int64)
@@ -251,7 +259,7 @@ def choose(shown: Shown, ranking: Method | None, told: Report, seed: int) -> dic
 
 
 def own_miou(image: Measured, method: Method | None) -> float:
-    """mIoU of an image at the method's own threshold; nan where there is none."""
+    """Return the mIoU of an image at the method's own threshold; nan where there is none."""
     if method is None or method.name not in image.miou:
         return float('nan')
     miou = image.miou[method.name]
@@ -260,8 +268,9 @@ def own_miou(image: Measured, method: Method | None) -> float:
 
 
 def open_folder(folder: Path, record: dict[str, Any]) -> None:
-    """Remove the report that was there, the page first. Raises UserError where other things lie
-    there.
+    """Remove the report that was there, the page first.
+
+    Raises UserError where other things lie there.
     """
     if torchutils.is_main() and folder.is_dir() and any(folder.iterdir()) and \
             (records.read_folder(folder) or {}).get('stage') != 'report':
@@ -302,7 +311,7 @@ def content(job: Job, told: Report, split: str, shown: Shown, ranking: Method | 
         'cards': cards(job, shown), 'lines': lines, 'versions': versions,
         'has_published': any(row['published'] != MISSING for row in lines),
         'stale': provenance.stale(job, list(shown.listed['eval_set'])),
-        'settings': provenance.told(job),
+        'settings': provenance.recorded(job),
         'command': [shlex.quote(word) for word in provenance.command(job)],
         'differences': [] if told.against is None else provenance.differences(
             job, files_against(job, told)),
@@ -330,7 +339,7 @@ def score_of(method: Method, counts: np.ndarray) -> scores.Score:
 
 
 def confusion(method: Method, counts: np.ndarray) -> np.ndarray:
-    """(C+1 truths, C+1 predictions), at the method's own threshold."""
+    """Return (C+1 truths, C+1 predictions), at the method's own threshold."""
     if method.kind == 'mask':
         return scores.ignored_as_background(counts)
     of_all = scores.ThresholdScores(counts, method.thresholds, 0)
@@ -352,7 +361,9 @@ def best_of(method: Method, counts: np.ndarray) -> tuple[float, float]:
 
 
 def cards(job: Job, shown: Shown) -> list[dict[str, Any]]:
-    """The headline: mIoU of each scored method, what it gains over the one before it, its best
+    """Return the headline of the page.
+
+    That is the mIoU of each scored method, what it gains over the one before it, its best
     threshold, the published figure where the images are the same, the other run's.
     """
     found: list[dict[str, Any]] = []
@@ -394,8 +405,9 @@ def row_of(job: Job, method: Method) -> Row | None:
 
 def score_lines(job: Job, split: str, shown: Shown,
                 told: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The table of scores: a row for each score in the scores file, its values a list with one for
-    each seed; and every line that it was made from.
+    """Return the table of scores, and every line that it was made from.
+
+    A row for each score in the scores file, its values a list with one for each seed.
     """
     splits = (split, job.lists['seg_list'])
 
@@ -418,8 +430,9 @@ def score_lines(job: Job, split: str, shown: Shown,
 
 
 def score_row(row: Row, lines: Sequence[dict[str, Any]], other: dict[str, Any]) -> dict[str, Any]:
-    """A row of the table of scores as it is written. lines: the score of each seed; other: that of
-    the run that is compared with.
+    """Return a row of the table of scores as it is written.
+
+    lines: the score of each seed; other: that of the run that is compared with.
     """
     written = results.written(lines)
     labelled = [line['labelled'] for line in lines if 'labelled' in line]
@@ -454,8 +467,10 @@ def losses_of(job: Job) -> list[tuple[str, Pair | None, list[dict[str, float]]]]
 
 
 def analysis_plots(folder: Path, split: str, data: str) -> tuple[plots.Methods, str]:
-    """The methods of the analysis of `split`; where there is one of another split or data set,
-    none, but what it is of. Raises UserError where it is broken.
+    """Return the methods of the analysis of `split`.
+
+    Where there is one of another split or data set, none, but what it is of. Raises UserError where
+    it is broken.
     """
     path = folder / 'analysis.json'
     try:
@@ -473,7 +488,9 @@ def analysis_plots(folder: Path, split: str, data: str) -> tuple[plots.Methods, 
 
 
 def class_rows(source: Source, shown: Shown) -> list[dict[str, Any]]:
-    """Label, name, colour, number of images whose truth shows it (of which something was made that
+    """Return the rows of the table of classes.
+
+    Label, name, colour, number of images whose truth shows it (of which something was made that
     does, where there is no truth), and the cells of `class_columns`, of background and each class
     that occurs.
     """
@@ -502,16 +519,16 @@ def class_rows(source: Source, shown: Shown) -> list[dict[str, Any]]:
 
 
 def class_columns(shown: Shown) -> list[tuple[Method | None, Method]]:
-    """(method, method) for its IoU, and (None, method) for what it differs by from the other run's.
-    """
+    """Return (method, method) for its IoU, (None, method) for the difference to the other run."""
     return [column for method in shown.scored
             for column in ((method, method), *([(None, method)] if method.name in shown.against
                                                else []))]
 
 
 def page_data(job: Job, shown: Shown, images: list[tuple[int, str]]) -> dict[str, Any]:
-    """What the page's script reads. Scores are in tenths of a percent, rounded as the evaluator
-    prints them.
+    """Return what the page's script reads.
+
+    Scores are in tenths of a percent, rounded as the evaluator prints them.
     """
     source = job.source
     on_grid = {method.name: np.isin(method.thresholds, gallery.GRID) for method in shown.there
@@ -555,7 +572,9 @@ def page_data(job: Job, shown: Shown, images: list[tuple[int, str]]) -> dict[str
 
 
 def confusion_data(counts: np.ndarray) -> dict[str, Any]:
-    """labels: those that occur in truth or prediction; shares: of the pixels of each label's truth
+    """Return what the pixels of each label were taken for.
+
+    labels: those that occur in truth or prediction; shares: of the pixels of each label's truth
     (row) what they were taken for (column), in tenths of a percent.
     """
     occurring = np.flatnonzero(counts.sum(0) + counts.sum(1))

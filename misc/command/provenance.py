@@ -1,5 +1,7 @@
-"""What made the files of a run, from the records beside them: the settings that differ from the
-defaults, the command, and what is there no longer as it was read.
+"""What made the files of a run.
+
+From the records beside them: the settings that differ from the defaults, the command, and what is
+there no longer as it was read.
 """
 import argparse
 import collections
@@ -13,9 +15,11 @@ from misc.contract.stages import Job, Output, Stage, Stages
 from misc.files import inputs, records, weights
 
 
-class Told(NamedTuple):
-    """A stage whose output has a record: name for people, (flag, value, default) of each setting
-    that differs, and everything of the record.
+class Recorded(NamedTuple):
+    """A stage whose output has a record.
+
+    name: for people; differences: (flag, value, default) of each setting that differs; and
+    everything of the record.
     """
 
     stage: Stage
@@ -31,10 +35,10 @@ def name_of(stage: Stage) -> str:
     return stage.name.removeprefix('train_').upper() if stage.trains else stage.name
 
 
-def told(job: Job, files: Mapping[str, str | None] | None = None) -> list[Told]:
+def recorded(job: Job, files: Mapping[str, str | None] | None = None) -> list[Recorded]:
     """Of each stage of the pipeline whose first output has a record."""
     defaults = _defaults(job.stages)
-    return [Told(stage, name_of(stage) + (' (training)' if stage.trains else ''),
+    return [Recorded(stage, name_of(stage) + (' (training)' if stage.trains else ''),
                  [(flag, _text(value), _text(getattr(defaults, flag)))
                   for flag, value in _settings(stage, record, defaults)],
                  {name: _text(value) for name, value in sorted(record.items())})
@@ -42,9 +46,10 @@ def told(job: Job, files: Mapping[str, str | None] | None = None) -> list[Told]:
 
 
 def command(job: Job) -> list[str]:
-    """The words of the command that makes what is there: run_sample.py with every flag that differs
-    from its default. Of a flag that two stages were told differently, the first; the page's table
-    has both.
+    """Return the words of the command that makes what is there.
+
+    That is run_sample.py with every flag that differs from its default. Of a flag that two stages
+    were told differently, the first; the page's table has both.
     """
     words = ['--dataset', job.source.name, '--data_root', str(job.source.root)]
     made = [stage for stage, _, _ in _records(job, job.files)]
@@ -72,12 +77,10 @@ def command(job: Job) -> list[str]:
 
 
 def differences(job: Job, other: Mapping[str, str | None]) -> list[tuple[str, str, str, str]]:
-    """(what, setting, here, there) of every setting of another run's records that is another one
-    there.
-    """
+    """Return (what, setting, here, there) of each setting that another run has otherwise."""
     found = []
-    theirs = {each.stage.name: each for each in told(job, other)}
-    for here in told(job):
+    theirs = {each.stage.name: each for each in recorded(job, other)}
+    for here in recorded(job):
         there = theirs.get(here.stage.name)
         for name in sorted(here.record.keys() | there.record.keys()) if there else ():
             one, two = (each.record.get(name, 'not set') for each in (here, there))
@@ -92,8 +95,9 @@ CONSEQUENCES = ('weights', 'activations', 'seeds', 'label_maps', 'masks', 'input
 
 
 def stale(job: Job, ids: Sequence[str]) -> list[str]:
-    """A sentence for each output that was made from something else than what is there now: another
-    folder's or other weights' content, other photographs or labels of `ids`.
+    """Return a sentence for each output that was made from something else than what is there now.
+
+    That is another folder's or other weights' content, other photographs or labels of `ids`.
     """
     found, defaults = [], _defaults(job.stages)
     for stage, path, record in _records(job, job.files):

@@ -1,8 +1,8 @@
-"""The colours of pages, plots and sheets: each method has one, everywhere, for light and for dark
-paper.
+"""The colours of pages, plots and sheets.
 
-Every colour can be read as text on every paper of its mode (WCAG's 4.5 to 1), and no two of the
-project's methods look alike to colour-blind readers (tests/test_colours.py).
+Each method has one, everywhere, for light and for dark paper. Every colour can be read as text on
+every paper of its mode (WCAG's 4.5 to 1), and no two of the project's methods look alike to colour-
+blind readers (tests/test_colours.py).
 """
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -45,7 +45,7 @@ def of_methods(names: Iterable[str]) -> dict[str, Pair]:
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """'#rrggbb' -> red, green and blue, 0..255."""
+    """Return red, green and blue, 0..255, of '#rrggbb'."""
     red, green, blue = bytes.fromhex(colour.removeprefix('#'))
     return red, green, blue
 

@@ -1,5 +1,6 @@
-"""Pictures: activations and label maps over their image, and sheets of many of them. uint8 arrays
-(H, W, 3), RGB.
+"""Pictures: activations and label maps over their image, and sheets of many of them.
+
+uint8 arrays (H, W, 3), RGB.
 """
 import functools
 import os
@@ -27,8 +28,9 @@ PAPER, INK, FAINT_INK, EMPTY_CELL = (250, 250, 248), (28, 28, 30), (105, 105, 11
 
 def overlay_activation(image: np.ndarray, activation: np.ndarray,
                        alpha: float = 0.75) -> np.ndarray:
-    """The activation in colour (matplotlib's plasma, blue to yellow in even steps) over the grey
-    image.
+    """Return the activation in colour over the grey image.
+
+    The colours are matplotlib's plasma, blue to yellow in even steps.
 
     `image`: uint8 (H, W, 3). `activation`: (H, W); values are cut to 0..1, NaN counts as 0.
     `alpha`: opacity where it is 1; opacity falls with the activation, and where that is 0 the grey
@@ -44,8 +46,9 @@ def overlay_activation(image: np.ndarray, activation: np.ndarray,
 
 def overlay_labels(image: np.ndarray, label_map: np.ndarray, palette: np.ndarray,
                    alpha: float = 0.6) -> np.ndarray:
-    """The label map over its image: classes in `palette`'s colours with a white contour, ignored
-    pixels hatched.
+    """Return the label map over its image, in `palette`'s colours with a white contour.
+
+    Ignored pixels are hatched.
 
     `image`: uint8 (H, W, 3). `label_map`: whole numbers (H, W), 0 background (shows the image), 255
     ignored.
@@ -94,8 +97,9 @@ def overlay_instances(image: np.ndarray, instance_map: np.ndarray,
 
 
 def label_layer(label_map: np.ndarray, palette: np.ndarray, alpha: float = 0.6) -> np.ndarray:
-    """What `overlay_labels` lays over the image, on its own: uint8 (H, W, 4), RGB and opacity,
-    clear where it shows the image.
+    """Return what `overlay_labels` lays over the image, on its own.
+
+    uint8 (H, W, 4), RGB and opacity, clear where it shows the image.
 
     Raises ValueError for a label that the palette lacks.
     """
@@ -116,8 +120,9 @@ def instance_layer(instance_map: np.ndarray, alpha: float = 0.6) -> np.ndarray:
 
 
 def colour_labels(label_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """The label map (H, W) alone, in `palette`'s colours (uint8 (n, 3)), ignored pixels (255)
-    hatched.
+    """Return the label map (H, W) alone, in `palette`'s colours.
+
+    palette: uint8 (n, 3). Ignored pixels (255) are hatched.
 
     Raises ValueError for a label that the palette lacks.
     """
@@ -129,8 +134,9 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequenc
                   captions: Sequence[Sequence[str | None]] | None = None, title: str = '',
                   text_size: int = 15, margin: int = 24, gap: int = 10,
                   heading_inks: Sequence[tuple[int, int, int] | None] = ()) -> np.ndarray:
-    """Rows of images on one light sheet: a heading over each column, a title left of each row,
-    captions below cells.
+    """Return rows of images on one light sheet.
+
+    A heading stands over each column, a title left of each row, captions below cells.
 
     `rows`: images, uint8 (H, W, 3) of any size, each fitted into `cell` (height, width; pixels)
     with its aspect kept; None, and what a row lacks at its end, is an empty cell. `row_titles`: a
@@ -161,8 +167,9 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], headings: Sequenc
 
 
 def save(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write `image`, uint8 (H, W, 3 or 4), to `path` as a PNG, or a JPEG where it ends in .jpg,
-    atomically. Raises UserError when the disk refuses.
+    """Write `image`, uint8 (H, W, 3 or 4), atomically.
+
+    As a PNG, or as a JPEG where `path` ends in .jpg. Raises UserError when the disk refuses.
     """
     kind = ({'format': 'JPEG', 'quality': 88} if os.fspath(path).endswith('.jpg')
             else {'format': 'PNG'})
@@ -171,10 +178,11 @@ def save(path: str | os.PathLike, image: np.ndarray) -> None:
 
 
 def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """A text and a font that can draw it: Pillow's own, else matplotlib's DejaVu Sans, else the
-    first one of this machine that lacks fewest of its characters. What no font has, and writing
-    that needs shaping where Pillow cannot shape, is written as Python would, \\u732b, which the log
-    tells of once.
+    """Return a text and a font that can draw it.
+
+    Pillow's own, else matplotlib's DejaVu Sans, else the first one of this machine that lacks
+    fewest of its characters. What no font has, and writing that needs shaping where Pillow cannot
+    shape, is written as Python would, \\u732b, which the log tells of once.
     """
     text = unicodedata.normalize('NFC', text)
     others = ''.join(sorted({character for character in text if not character.isascii()}))

@@ -1,5 +1,4 @@
-"""Single images for the report: their scores at every threshold, their pictures, and the planes
-that its page draws masks from.
+"""Single images for the report: scores at every threshold, pictures, and planes for its page.
 
 A page that is opened from disk may not read the pixels of picture files. So what its slider, its
 errors and its read-out need lies in script files: data/N.js calls `amnReport.arrived(N, text)`; the
@@ -32,11 +31,10 @@ GRID = np.array(scores.GRID)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A folder of activations (`threshold` is where they are scored), of refined seeds, of masks or
-    of instances.
+    """A folder of activations, of refined seeds, of masks or of instances.
 
-    listed: the flag of the list whose images it is of; of: the method of this run that it is the
-    counterpart of, in the run that is compared with.
+    threshold: where activations are scored. listed: the flag of the list whose images it is of. of:
+    the method of this run that it is the counterpart of, in the run that is compared with.
     """
 
     name: str
@@ -60,7 +58,7 @@ class Method:
 
     @property
     def thresholds(self) -> np.ndarray:
-        """scores.GRID and the method's own, ascending."""
+        """Return scores.GRID and the method's own, ascending."""
         return np.union1d(GRID, [self.threshold])
 
     @property
@@ -73,7 +71,9 @@ Made = activations.Activation | np.ndarray | Instances
 
 
 class Parts(NamedTuple):
-    """image uint8 (H, W, 3); truth uint8 (H, W) or None; what each method made of it, by name,
+    """An image and what there is of it.
+
+    image: uint8 (H, W, 3). truth: uint8 (H, W) or None. And what each method made of it, by name,
     where it has.
     """
 
@@ -89,8 +89,9 @@ def exists(method: Method, image_id: str) -> bool:
 
 
 def load(source: Source, image_id: str, methods: list[Method]) -> Parts:
-    """What there is of an image. Raises UserError for what is there but broken, of another size or
-    of other classes.
+    """Return what there is of an image.
+
+    Raises UserError for what is there but broken, of another size or of other classes.
     """
     image = imutils.read_of(source, image_id)
     hw, made = image.shape[:2], {}
@@ -135,11 +136,13 @@ def _check(path: Path, made_for: tuple[int, ...], keys: np.ndarray, hw: tuple[in
 
 @dataclasses.dataclass
 class Measured:
-    """One image. hw; truth: whether it has one; shown: labels that occur in its truth or in what
-    was made of it, without background; true: those in its truth; by method: the counts as
-    scores.truth_and_* give them, the mIoU at each of the method's thresholds (T,), or (1,) for
-    masks. Without a truth there are neither counts nor scores. changed: by method, the share of the
-    pixels that its counterpart gives another label.
+    """The measures of one image.
+
+    hw; truth: whether it has one; shown: labels that occur in its truth or in what was made of it,
+    without background; true: those in its truth; by method: the counts as scores.truth_and_* give
+    them, the mIoU at each of the method's thresholds (T,), or (1,) for masks. Without a truth there
+    are neither counts nor scores. changed: by method, the share of the pixels that its counterpart
+    gives another label.
     """
 
     hw: tuple[int, int]
@@ -212,8 +215,10 @@ def _miou(index: np.ndarray, counts: np.ndarray, n_classes: int, method: Method)
 
 def choose(miou: np.ndarray, number: int, seed: int,
            changed: np.ndarray | None = None) -> dict[int, str]:
-    """Which images to show: position -> 'best', 'worst' or 'random', a third of `number` each; all,
-    as '', for 0. changed: instead of those drawn at random 'changed', the highest of these.
+    """Choose which images to show.
+
+    Returns position -> 'best', 'worst' or 'random', a third of `number` each; all, as '', for 0.
+    changed: instead of those drawn at random 'changed', the highest of these.
 
     miou, changed: (N,), nan where there is none.
     """
@@ -240,8 +245,10 @@ def _ordered(values: np.ndarray) -> list[int]:
 
 def write_image(folder: Path, number: int, source: Source, image_id: str,
                 methods: list[Method]) -> None:
-    """images/N_image.jpg; to be laid over it images/N_PART.png of the truth and each seed, mask or
-    map of instances; data/N.js.
+    """Write the pictures and the planes of an image.
+
+    images/N_image.jpg; to be laid over it images/N_PART.png of the truth and each seed, mask or map
+    of instances; data/N.js.
     """
     parts = load(source, image_id, methods)
     drawing.save(folder / 'images' / f'{number}_image.jpg', parts.image)

@@ -1,5 +1,7 @@
-"""Figures: the threshold analysis, from the `methods` of its analysis.json, as a PNG and an SVG
-each; the losses of the trainings; and any of them for a page, in the page's own colours.
+"""Figures: the threshold analysis, and the losses of the trainings.
+
+The analysis from the `methods` of its analysis.json, as a PNG and an SVG each; any figure for a
+page, in the page's own colours.
 
 Every method has its colour (misc/draw/colours.py) and its own line style, for readers without any
 colour. The same numbers give the same bytes. No state of pyplot is touched.
@@ -36,8 +38,9 @@ Methods = dict[str, dict[str, Any]]
 
 
 def curves(methods: Methods) -> Figure:
-    """mIoU against the global threshold, the threshold in use marked; below, the thresholds near
-    the best.
+    """Draw mIoU against the global threshold, the threshold in use marked.
+
+    Below, the thresholds near the best.
     """
     figure = _figure(7.5, 5.0 + 0.55 * len(methods))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 0.35 * len(methods) + 0.3))
@@ -114,8 +117,9 @@ def histograms(methods: Methods) -> Figure:
 
 
 def precision_recall(methods: Methods) -> Figure:
-    """Precision and recall of the foreground's pixels against the threshold, and against each
-    other.
+    """Draw precision and recall of the foreground's pixels.
+
+    Against the threshold, and against each other.
     """
     figure = _figure(10.5, 4.0)
     panels = figure.subplots(1, 3)
@@ -141,8 +145,9 @@ FIGURES: dict[str, Callable[[Methods], Figure]] = {
 
 
 def save_all(methods: Methods, folder: str | os.PathLike) -> None:
-    """Write every figure of FIGURES as NAME.png and NAME.svg, atomically. `methods`: at least one,
-    as in analysis.json.
+    """Write every figure of FIGURES as NAME.png and NAME.svg, atomically.
+
+    methods: at least one, as in analysis.json.
 
     Raises UserError when the disk refuses.
     """
@@ -181,8 +186,10 @@ def losses(trainings: list[tuple[str, Pair | None, list[dict[str, float]]]]) -> 
 
 
 def for_page(name: str, draw: Callable[[], Figure], hues: dict[str, Pair]) -> str:
-    """The SVG of a figure to stand in a page: its texts are text, its colours the variables of the
-    page (misc/draw/colours.py: the theme's, and `hues` by variable), its ids begin with `name`.
+    """Return the SVG of a figure to stand in a page.
+
+    Its texts are text, its colours the variables of the page (misc/draw/colours.py: the theme's,
+    and `hues` by variable), its ids begin with `name`.
     """
     stream = io.StringIO()
     with matplotlib.rc_context(SETTINGS | {'svg.fonttype': 'none'}):

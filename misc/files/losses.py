@@ -19,8 +19,9 @@ def path_of(weights: str | os.PathLike) -> Path:
 
 
 def read(weights: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines, first epoch first; none where the file is not there. Raises UserError where it is
-    broken.
+    """Return the lines, first epoch first; none where the file is not there.
+
+    Raises UserError where it is broken.
     """
     path = path_of(weights)
     try:
@@ -32,8 +33,9 @@ def read(weights: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def write(weights: str | os.PathLike, lines: list[dict[str, Any]]) -> None:
-    """Write the lines, atomically; without any there is no file. Raises UserError when the disk
-    refuses.
+    """Write the lines, atomically; without any there is no file.
+
+    Raises UserError when the disk refuses.
     """
     path = path_of(weights)
     if not lines:

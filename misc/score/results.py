@@ -96,8 +96,9 @@ def percent(value: float | Sequence[float | None] | None, sign: str = '') -> str
 
 
 def two(value: float | Sequence[float]) -> str:
-    """Write a threshold with two digits; of several runs mean and standard deviation, where they
-    differ.
+    """Write a threshold with two digits.
+
+    Of several runs mean and standard deviation, where they differ.
     """
     values = list(value) if isinstance(value, Iterable) else [value]
     mean = f'{statistics.mean(values):.2f}' if values else MISSING
