@@ -57,7 +57,7 @@ def published(row: Row, line: dict[str, Any]) -> float | None:
 
 
 def main_score(line: dict[str, Any]) -> str:
-    """The name of a line's score: mean AP of instances, else mIoU."""
+    """Return the name of a line's score: mean AP of instances, else mIoU."""
     return 'map' if 'map' in line else 'miou'
 
 
@@ -69,6 +69,8 @@ def written(lines: Sequence[dict[str, Any]]) -> dict[str, str]:
     """
     def each(name: str, place: int | None = None) -> list[float]:
         found = [line[name] for line in lines if line.get(name) is not None]
+        if len(found) < len(lines):  # a mean over some of the runs would pass for one over all
+            return []
         return found if place is None else [value[place] for value in found]
 
     thresholds = [name for name in ('threshold', 'fg_threshold', 'bg_threshold')
@@ -122,15 +124,10 @@ def table(path: str | dict[str, str], rows: Sequence[Row], published: bool = Fal
     cells = []
     for title in titles:
         row, lines = found[0][title][0], [each[title][1] for each in found]
-        within = [line.get('within_3_points') for line in lines]
-        names = [name for name in ('threshold', 'fg_threshold', 'bg_threshold') if name in lines[0]]
-        scored = [line.get('miou', line.get('map')) for line in lines]
+        scored = [line.get(main_score(line)) for line in lines]
+        text = {name: value.replace(MISSING, '-') for name, value in written(lines).items()}
         cells.append([
-            title, ', '.join(spread([line.get(name) for line in lines]) for name in names) or '-',
-            spread(scored, 100), spread([line.get('best_miou') for line in lines], 100),
-            spread([line.get('best_threshold') for line in lines]),
-            '-' if None in within else ' to '.join(map(spread, zip(*within, strict=True))),
-            f'{lines[0]["split"]} ({lines[0]["images"]})',
+            title, *(text[name] for name in ('threshold', 'miou', 'best', 'at', 'within', 'where')),
             *([row.published.get(lines[0]['data'], '-')] if published else []),
             *(scored if len(files) > 1 else [])])
     headings = ['mIoU in %', 'threshold', 'mIoU', 'best', 'at', WITHIN, 'split (images)',
@@ -143,20 +140,6 @@ def table(path: str | dict[str, str], rows: Sequence[Row], published: bool = Fal
     notes += [f'published: {PUBLISHED_OF[name]}, the seeds at their best threshold (LPCAM paper, '
               'table 2); segmentation: val, ResNet-101 (tables 3, 4)' for name in data]
     return '\n'.join([scores.table(headings, cells), *notes])
-
-
-def spread(values: Sequence[float | None], factor: int = 1) -> str:
-    """Return the mean and the deviation of one number of each run, as text.
-
-    One number alone where they are equal, '-' where one is missing. factor: 100 for shares in %,
-    with one digit.
-    """
-    if None in values:
-        return '-'
-    digits = 1 if factor == 100 else 2
-    mean = f'{factor * statistics.mean(values):.{digits}f}'
-    return mean if len({*values}) == 1 else \
-        f'{mean} ± {factor * statistics.stdev(values):.{digits}f}'
 
 
 def tell_changes(job: Job, folder: str | Path, ids: Sequence[str]) -> None:
