@@ -30,12 +30,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import run_sample  # noqa: E402
+import run_sample  # noqa: E402 -- before torch
+
+# isort: split
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
 from misc import ending, imutils, inference, networks, torchutils  # noqa: E402
 from misc.command import options  # noqa: E402
 from misc.contract.settings import (  # noqa: E402

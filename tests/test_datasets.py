@@ -109,7 +109,7 @@ def test_an_item_depends_on_seed_epoch_and_image_only(tmp_path):
     assert first['labels'].tolist() == [1, 0, 0]
     assert item(0, 0, 1)['labels'].tolist() == [1, 0, 1]
     again = item(0, 0, 1, ids=('b', 'a'))  # the same image elsewhere in the list
-    for name in ('image', 'label_map', 'seed'):
+    for name in ('image', 'label_map', 'dropout_seed'):
         assert np.array_equal(first[name], again[name])
     for other in (item(1, 0, 0), item(0, 1, 0), item(0, 0, 1)):
         assert not np.array_equal(first['image'], other['image'])
@@ -170,7 +170,8 @@ def test_workers_change_nothing(tmp_path):
                      for workers in (0, 2))
     assert len(alone) == len(helped) == 6
     for mine, theirs in zip(alone, helped, strict=True):
-        assert mine.keys() == theirs.keys() == {'image', 'labels', 'index', 'seed', 'label_map'}
+        assert mine.keys() == theirs.keys() == {'image', 'labels', 'index', 'dropout_seed',
+                                                   'label_map'}
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 

@@ -57,7 +57,8 @@ def closing(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> str:
     results = {output.flag: (stage.title if number == 0 else f'--{output.flag}',
                              str(Path(getattr(args, output.flag)) / output.opens))
                for stage in chosen for number, output in enumerate(stage.writes)
-               if output.wanted(args) and output.flag not in gone_on}
+               if output.wanted(args) and output.flag not in gone_on
+               and not output.implied(args)}
     lines = [f'{path}: {title}' for title, path in results.values()]
     if any(stage.rows for stage in chosen):
         lines.append(f'{args.scores_file}: the scores')
