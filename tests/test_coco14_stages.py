@@ -111,7 +111,8 @@ def test_script(drawn, tmp_path):
     done = script(*words)
     assert done.returncode == 0, done.stderr
     ids = COCO14(drawn).names('train2014')
-    assert 'infer_list=train2014::100 ' in done.stdout
+    log = (tmp_path / 'sess' / 'sample_train_eval.log').read_text(encoding='utf-8')
+    assert 'infer_list=train2014::100 ' in log
     assert len(list((tmp_path / 'result' / 'sem_seg').glob('*.png'))) == len(ids)
     settings = json.loads((tmp_path / 'result' / 'sem_seg' / '_settings.json').read_text())
     assert (settings['bg_thres'], settings['canvas'], settings['power']) == (0.22, 0, 1.3)

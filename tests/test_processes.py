@@ -111,7 +111,7 @@ def test_the_report_is_identical(alone, tmp_path):
         made.append({str(path.relative_to(folder)): path.read_bytes()
                      for path in (folder / 'report').rglob('*')
                      if path.is_file()})
-    assert len(made[0]) == 2 + 4 * 6
+    assert len(made[0]) == 2 + 4 * 7
     assert made[0] == made[1]
 
 
