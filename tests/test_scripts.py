@@ -161,7 +161,8 @@ def test_a_script_is_a_preset_and_its_flags(tmp_path):
 
 def test_the_segmentation_network_takes_pseudo_masks_or_what_it_is_given(tmp_path):
     told = calls(tmp_path, 'train_segmentation.sh', 'root', '--work_dir', 'mine')
-    assert [line.split()[2] for line in told] == ['published', 'segmentation', 'segmentation']
+    presets = [line.partition('--preset ')[2].split()[0] for line in told]
+    assert presets == ['published', 'segmentation', 'segmentation']
     told = calls(tmp_path, 'train_segmentation.sh', 'root', '--seg_label_dir=masks')
     assert len(told) == 2
     assert told[0].endswith('--seg_scales 1 --seg_crf False --seg_out_dir '
