@@ -23,7 +23,8 @@ from tests.tiny import QUICK
 ROOT = Path(__file__).resolve().parent.parent
 # six steps
 LONGER = QUICK | {'cam_num_epoches': 3, 'amn_num_epoches': 3, 'irn_num_epoches': 3, 'seg_steps': 6}
-MAKING = [name for name in ALL if not name.startswith(('eval', 'report'))]
+# that make a file an image, or weights
+MAKING = [name for name in ALL if not name.startswith(('eval', 'report', 'draw'))]
 FILES = {'train_cam': 'cam.pth', 'train_amn': 'amn.pth', 'train_irn': 'irn.pth', 'make_cam': 'cam',
          'make_amn_cam': 'amn_cam',
          'cam_to_ir_label': 'ir_label', 'amn_cam_to_ir_label': 'amn_ir_label',
