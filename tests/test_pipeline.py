@@ -281,12 +281,12 @@ def test_an_unfinished_training_with_other_settings_is_refused(tmp_path, capsys,
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch,
                                                                        capsys):
     command = Command(GOLDEN / 'tree', tmp_path)
-    real, calls = objectives.losses.classification_loss, []
+    real, images = objectives.losses.classification_loss, []
 
     def nan_in_the_second_epoch(logits, *targets):
-        calls.append(logits.requires_grad)
-        # the last of two epochs of two steps
-        return real(logits, *targets) * (float('nan') if sum(calls) == 4 else 1)
+        images.append(len(logits) if logits.requires_grad else 0)
+        # the last of two epochs of two steps of two images, whatever the threads' shares of a batch
+        return real(logits, *targets) * (float('nan') if sum(images) == 8 else 1)
 
     monkeypatch.setattr(objectives.losses, 'classification_loss', nan_in_the_second_epoch)
     assert command('train_cam', **QUICK | {'cam_num_epoches': 2}) == 1

@@ -597,7 +597,7 @@ def test_of_several_seeds(made, tmp_path):
             'within_3_points': [0.1, 0.3]})
     report.run(dataclasses.replace(job, files=files[0], repeats=files), Report(0))
     text, data = page(tmp_path)
-    assert 'CAM seed 0.15 35.0 ± 7.1 50.0 ± 0.0 0.25 ± 0.07 0.10 to 0.30' in table_of_scores(text)
+    assert 'CAM seed 0.15 35.0 ± 7.1 50.0 0.25 ± 0.07 0.10 to 0.30' in table_of_scores(text)
     assert 'mean ± standard deviation of <b>2</b> runs (seeds 0, 1)' in text
     source, miou, counts = Source(made), [], 0
     for folder in (made, other / 'result'):

@@ -85,7 +85,7 @@ def written(lines: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def percent(value: float | Sequence[float | None] | None, sign: str = '') -> str:
-    """Write a share as the evaluator prints it; of several runs mean and standard deviation.
+    """Write a share as the evaluator prints it; of runs that differ mean and standard deviation.
 
     sign: '+' for differences.
     """
@@ -94,7 +94,7 @@ def percent(value: float | Sequence[float | None] | None, sign: str = '') -> str
     if not values:
         return MISSING
     mean = f'{100 * statistics.mean(values):{sign}.1f}'.replace('-', '−')
-    return mean if len(values) == 1 else f'{mean} ± {100 * statistics.stdev(values):.1f}'
+    return mean if len({*values}) == 1 else f'{mean} ± {100 * statistics.stdev(values):.1f}'
 
 
 def two(value: float | Sequence[float]) -> str:
