@@ -74,7 +74,6 @@ def log_score(job: Job, settings: AmnTraining, net: torch.nn.Module) -> None:
             log.info('no score of AMN: %d images of %s have no mask', len(missing), name)
         return
 
-
     ids = datasets.decodable(source, ids, job.run.on_damaged, job.run.num_workers)
 
     def read(image_id: str) -> tuple:

@@ -282,10 +282,9 @@ def draw_activations(tree, folder, seed, background=False):
     write_json(folder / records.FOLDER_RECORD, {'drawn': seed})
 
 
-@pytest.fixture(scope='module')
-def drawn(tmp_path_factory):
-    """Drawn activations of CAM and AMN, and weights of a small IRN."""
-    command = Command(GOLDEN / 'tree', tmp_path_factory.mktemp('drawn'))
+def draw_run(folder):
+    """Drawn activations of CAM and AMN of the same classes, and weights of a small IRN."""
+    command = Command(GOLDEN / 'tree', folder)
     draw_activations(command.tree, command.folder / 'cam', 0)
     draw_activations(command.tree, command.folder / 'amn_cam', 1, background=True)
     torch.manual_seed(0)
@@ -293,6 +292,11 @@ def drawn(tmp_path_factory):
     torch.nn.init.normal_(net.to_edge.weight, std=3)
     weights.save_state(net, command.folder / 'irn.pth')
     return command
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    return draw_run(tmp_path_factory.mktemp('drawn'))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from misc.score import auto_threshold, scores
 from script import compare_walks
 from step.pipeline import STAGES
 from tests.conftest import GOLDEN, Command
-from tests.test_analysis import IDS, draw_activations
+from tests.test_analysis import IDS, draw_run
 from tests.tiny import NETWORKS, irn
 from voc12.dataloader import VOC12
 
@@ -114,15 +114,7 @@ def test_an_even_activation_has_an_even_score_wherever_the_walk_gathers():
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
-    """Drawn activations of CAM and AMN of the same classes, and weights of a small IRN."""
-    command = Command(GOLDEN / 'tree', tmp_path_factory.mktemp('drawn'))
-    draw_activations(command.tree, command.folder / 'cam', 0)
-    draw_activations(command.tree, command.folder / 'amn_cam', 1, background=True)
-    torch.manual_seed(0)
-    net = irn.Net()
-    torch.nn.init.normal_(net.to_edge.weight, std=3)
-    weights.save_state(net, command.folder / 'irn.pth')
-    return command
+    return draw_run(tmp_path_factory.mktemp('drawn'))
 
 
 @pytest.fixture
