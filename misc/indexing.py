@@ -2,7 +2,7 @@
 
 A pair is a source and the position an offset (dy, dx) away from it. Its path is every position that
 the line between both ends touches, and its affinity 1 - the largest edge on the path. Nothing here
-keeps indices of positions: for one position (y, x) of a path, the positions of all pairs are one
+keeps indices for each pair: for one position (y, x) of a path, the positions of all sources are one
 shifted view of the map.
 
 Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 for 5) or of the
@@ -46,20 +46,37 @@ def offsets(radius: int) -> tuple[tuple[int, int], ...]:
 
 
 @functools.lru_cache
-def offset_tensor(radius: int, device: torch.device) -> torch.Tensor:
-    """Return `offsets(radius)` as int64 (P, 2) on `device`.
+def offset_tensor(radius: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return `offsets(radius)` as (P, 2) on `device`.
 
     Kept, because each copy to a GPU would wait for it.
     """
-    return torch.tensor(offsets(radius), device=device)
+    return torch.tensor(offsets(radius), dtype=dtype, device=device)
+
+
+@functools.lru_cache
+def _path_places(radius: int, device: torch.device) -> torch.Tensor:
+    """Where the positions of every path lie in `neighbourhoods`: int64 (2, P, longest path), rows
+    before columns. Shorter paths are filled up with their last position, the source. Kept, as
+    `offset_tensor` is.
+    """
+    paths = [pair_path(*offset) for offset in offsets(radius)]
+    longest = max(map(len, paths))
+    places = torch.tensor([(*path, *[(0, 0)] * (longest - len(path))) for path in paths])
+    return (places + torch.tensor([0, radius - 1])).permute(2, 0, 1).contiguous().to(device)
 
 
 @functools.lru_cache
 def _path_jumps(radius: int, width: int, device: torch.device) -> torch.Tensor:
-    """y * width + x of the positions on every path: int64 (P, longest path), filled up with 0."""
-    jumps = [[y * width + x for y, x in pair_path(*offset)] for offset in offsets(radius)]
-    longest = max(map(len, jumps))
-    return torch.tensor([row + [0] * (longest - len(row)) for row in jumps], device=device)
+    """y * width + x of the positions of `_path_places`: int64 (P, longest path)."""
+    y, x = _path_places(radius, device)
+    return y * width + x - (radius - 1)
+
+
+@functools.lru_cache
+def _source_places(radius: int, h: int, w: int, device: torch.device) -> torch.Tensor:
+    """y * w + x of every source: int64 (S,)."""
+    return shifted(torch.arange(h * w, device=device).view(h, w), radius).flatten()
 
 
 def shifted(x: torch.Tensor, radius: int, position: tuple[int, int] = (0, 0)) -> torch.Tensor:
@@ -75,53 +92,54 @@ def shifted(x: torch.Tensor, radius: int, position: tuple[int, int] = (0, 0)) ->
     return x[..., top:top + rows, left:left + columns]
 
 
-def _destinations(x: torch.Tensor, radius: int, part: slice) -> torch.Tensor:
-    """(..., h, w) -> (..., P, S): the value at the far end of every pair."""
-    return torch.stack([shifted(x, radius, offset).flatten(-2) for offset in offsets(radius)[part]],
-                       dim=-2)
+def neighbourhoods(x: torch.Tensor, radius: int) -> torch.Tensor:
+    """Return the values around every source, as a view.
 
-
-class _PathAffinity(torch.autograd.Function):
-    """1 - maximum over the path. Keeps one byte a pair: which position of its path was the first
-    maximum.
+    x: (..., h, w).
+    Returns (..., radius, 2 * radius - 1, h - radius + 1, w - 2 * radius + 2): at [..., y, radius -
+    1 + x, :, :] lies `shifted(x, radius, (y, x))`.
     """
-
-    @staticmethod
-    def forward(ctx, edge: torch.Tensor, radius: int, part: slice) -> torch.Tensor:
-        pairs = offsets(radius)[part]
-        size = (edge.shape[0], len(pairs), shifted(edge, radius)[0, 0].numel())
-        affinity = edge.new_empty(size)
-        winner = torch.empty(size, dtype=torch.uint8, device=edge.device)
-        for number, offset in enumerate(pairs):
-            edges = torch.stack([shifted(edge[:, 0], radius, position)
-                                 for position in pair_path(*offset)])
-            largest, first = edges.max(dim=0)  # torch promises the first of equal values
-            torch.sub(1, largest.flatten(1), out=affinity[:, number])
-            winner[:, number] = first.flatten(1)
-        ctx.save_for_backward(winner)
-        ctx.shape, ctx.radius, ctx.part = edge.shape, radius, part
-        return affinity
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (winner,) = ctx.saved_tensors
-        n, _, h, w = ctx.shape
-        sources = shifted(torch.arange(h * w, device=grad.device).view(h, w), ctx.radius).flatten()
-        grad_edge = grad.new_zeros(n, h * w)
-        for number, jumps in enumerate(_path_jumps(ctx.radius, w, grad.device)[ctx.part]):
-            grad_edge.scatter_add_(1, sources + jumps[winner[:, number].int()], grad[:, number])
-        return grad_edge.neg_().view(ctx.shape), None, None
+    size, strides = shifted(x, radius).shape, x.stride()
+    return x.as_strided((*size[:-2], radius, 2 * radius - 1, *size[-2:]),
+                        (*strides[:-2], *strides[-2:], *strides[-2:]))
 
 
-def pair_affinities(edge: torch.Tensor, radius: int, part: slice = slice(None)) -> torch.Tensor:
-    """Return the affinity of every pair: 1 - the largest edge on its path.
+def _destinations(x: torch.Tensor, radius: int, part: slice) -> torch.Tensor:
+    """(..., h, w) -> (..., P, rows, columns): the value at the far end of every pair, which is the
+    first of its path.
+    """
+    y, x_ = _path_places(radius, x.device)[:, part, 0]
+    return neighbourhoods(x, radius)[..., y, x_, :, :]
+
+
+def largest_on_paths(edge: torch.Tensor, radius: int,
+                     part: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the largest edge on the path of every pair: 1 - it is the pair's affinity.
 
     edge: (N, 1, h, w) after the sigmoid.
     part: which of `offsets(radius)`.
-    Returns (N, P, S); the gradient goes to the first maximum of each path.
+    Returns it, (N, P, S), and which position of its path has it, uint8: of equal edges the first.
     """
-    return _PathAffinity.apply(edge, radius, part)
+    longest = len(pair_path(*offsets(radius)[part][-1]))  # they are ordered by that
+    y, x = _path_places(radius, edge.device)[:, part, :longest]
+    edges = neighbourhoods(edge[:, 0], radius)[:, y, x].flatten(3)  # (N, P, longest, S)
+    if not edges.numel():
+        return edges[:, :, 0], edges[:, :, 0].byte()
+    # As a pooling of S channels, last in memory: on the CPU a fifth of the time of torch.max.
+    channels_last = edges.flatten(0, 1).unsqueeze(2).permute(0, 3, 1, 2)
+    largest, winner = F.max_pool2d(channels_last, (longest, 1), return_indices=True)
+    return largest.reshape(edges[:, :, 0].shape), winner.reshape(edges[:, :, 0].shape).byte()
+
+
+def places_on_paths(winner: torch.Tensor, radius: int, hw: tuple[int, int],
+                    part: slice = slice(None)) -> torch.Tensor:
+    """Return where on the map a position of every path is.
+
+    winner: (N, P, S), as `largest_on_paths` has it.
+    Returns y * w + x, int64 (N, P, S).
+    """
+    jumps = _path_jumps(radius, hw[1], winner.device)[part].expand(len(winner), -1, -1)
+    return jumps.gather(2, winner.long()).add_(_source_places(radius, *hw, winner.device))
 
 
 def pair_labels(label_map: torch.Tensor, radius: int,
@@ -132,13 +150,14 @@ def pair_labels(label_map: torch.Tensor, radius: int,
     Returns three bool tensors (N, P, S); a pair with an end 255 is in none.
     """
     label_map = label_map.to(torch.uint8)  # an eighth of int64's memory
-    source = shifted(label_map, radius).flatten(-2).unsqueeze(1)
+    source = shifted(label_map, radius).unsqueeze(1)
     destination = _destinations(label_map, radius, part)
-    equal = source == destination
-    background = equal & (source == 0)
-    foreground = equal & (source != 0) & (source != IGNORE)
-    negative = ~equal & (source != IGNORE) & (destination != IGNORE)
-    return background, foreground, negative
+    labelled = torch.maximum(source, destination) != IGNORE
+    equal = (source == destination) & labelled
+    foreground = equal & (source != 0)
+    # of those that are labelled, or equal, what is left
+    background, negative = equal ^ foreground, labelled ^ equal
+    return background.flatten(2), foreground.flatten(2), negative.flatten(2)
 
 
 def pair_displacements(displacement: torch.Tensor, radius: int,
@@ -148,8 +167,8 @@ def pair_displacements(displacement: torch.Tensor, radius: int,
     displacement: (N, 2, h, w).
     Returns (N, 2, P, S).
     """
-    return shifted(displacement, radius).flatten(-2).unsqueeze(2) - _destinations(displacement,
-                                                                                  radius, part)
+    destination = _destinations(displacement, radius, part)
+    return (shifted(displacement, radius).unsqueeze(2) - destination).flatten(3)
 
 
 def propagate_to_edge(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,

@@ -65,9 +65,7 @@ def differing(ours, theirs):
 
 # the same bytes
 
-@pytest.mark.parametrize('stage',
-                         [pytest.param(stage, marks=[pytest.mark.slow] * (stage == 'train_irn'))
-                          for stage in MAKING])
+@pytest.mark.parametrize('stage', MAKING)
 def test_a_stage_makes_the_cpus_files(made, tmp_path, stage):
     """Each alone, from the CPU's inputs, with old pinning: a tuple that was read comes as a list.
     """
@@ -223,7 +221,7 @@ def test_a_training_step_waits_for_none_but_the_step_before(made, tmp_path, monk
 
 
 # kernels of a step of the small networks
-STEP = {'train_cam': 200, 'train_amn': 260, 'train_seg': 470}
+STEP = {'train_cam': 160, 'train_amn': 120, 'train_irn': 1220, 'train_seg': 470}
 MADE = {'make_cam': (400, 0), 'make_amn_cam': (810, 0), 'make_sem_seg': (1730, 1),
         'make_ins_seg': (300, 1),
         'make_seg': (390, 0)}  # for four images: kernels, those of loading included; waits

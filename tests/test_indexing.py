@@ -84,7 +84,7 @@ def test_ignored_equal_ends_are_no_pair():
 @pytest.mark.golden
 def test_affinities_and_displacements_are_the_authors():
     g = golden('pairs_r10.npz')
-    affinity = indexing.pair_affinities(torch.from_numpy(g['edge']), 10)
+    affinity = 1 - indexing.largest_on_paths(torch.from_numpy(g['edge']), 10)[0]
     assert affinity.shape == (2, 152, 322)
     assert np.allclose(affinity[0, :4], g['affinity_first'], rtol=0, atol=1e-6)
     assert affinity.double().sum().item() == pytest.approx(float(g['affinity_sum']), rel=1e-6)
@@ -99,8 +99,9 @@ def test_a_part_of_the_offsets_is_that_part_of_the_whole():
     field = torch.randn(2, 2, 7, 11, generator=generator)
     label_map = torch.randint(0, 3, (2, 7, 11), generator=generator)
     part = slice(5, 9)
-    assert torch.equal(indexing.pair_affinities(edge, 4, part),
-                       indexing.pair_affinities(edge, 4)[:, part])
+    for found, whole in zip(indexing.largest_on_paths(edge, 4, part),
+                            indexing.largest_on_paths(edge, 4), strict=True):
+        assert torch.equal(found, whole[:, part])
     assert torch.equal(indexing.pair_displacements(field, 4, part),
                        indexing.pair_displacements(field, 4)[:, :, part])
     whole = indexing.pair_labels(label_map, 4)
@@ -108,29 +109,29 @@ def test_a_part_of_the_offsets_is_that_part_of_the_whole():
         assert torch.equal(mask, all_of_it[:, part])
 
 
-def test_gradient_of_the_path_maximum():
-    # Distinct values 0.01 apart: the finite differences of gradcheck do not change which one is the
-    # largest.
-    edge = torch.randperm(
-        2 * 4 * 6, generator=torch.Generator().manual_seed(1)).double().view(2, 1, 4, 6) / 100
-    edge.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: indexing.pair_affinities(x, 3), (edge,))
-    assert torch.autograd.gradcheck(lambda x: indexing.pair_affinities(x, 3, slice(2, 6)), (edge,))
-
-
-def test_of_equal_edges_the_first_on_the_path_gets_the_gradient():
-    edge = torch.full((1, 1, 2, 3), 0.5, requires_grad=True)  # radius 2: one source, at (0, 1)
-    indexing.pair_affinities(edge, 2).sum().backward()  # all four paths start at their far end
-    assert edge.grad[0, 0].tolist() == [[0, 0, -1], [-1, -1, -1]]
+def test_the_largest_on_a_path_and_where_it_is():
+    """Of equal edges it is the first on the path."""
+    generator = torch.Generator().manual_seed(1)
+    edge = torch.randint(0, 4, (2, 1, 8, 13), generator=generator) / 4
+    largest, winner = indexing.largest_on_paths(edge, 4)
+    place = indexing.places_on_paths(winner, 4, (8, 13))
+    positions = flat_positions(8, 13)
+    for number, offset in enumerate(indexing.offsets(4)):
+        path = [indexing.shifted(positions, 4, step).flatten()
+                for step in indexing.pair_path(*offset)]
+        edges = edge.flatten(1)[:, torch.stack(path)].numpy()
+        first = edges.argmax(1)
+        assert np.array_equal(largest[:, number], edges.max(1))
+        assert np.array_equal(winner[:, number], first)
+        assert np.array_equal(place[:, number],
+                              np.take_along_axis(torch.stack(path).numpy(), first, 0))
 
 
 @pytest.mark.parametrize('size', [(1, 1), (9, 40), (40, 18), (3, 3)])
 def test_maps_too_small_for_a_source_have_no_pairs(size):
-    edge = torch.rand(2, 1, *size, requires_grad=True)
-    affinity = indexing.pair_affinities(edge, 10)
-    assert affinity.shape == (2, 152, 0)
-    affinity.sum().backward()
-    assert torch.equal(edge.grad, torch.zeros_like(edge))
+    found = indexing.largest_on_paths(torch.rand(2, 1, *size), 10)
+    assert [each.shape for each in found] == [(2, 152, 0)] * 2
+    assert indexing.places_on_paths(found[1], 10, size).shape == (2, 152, 0)
     assert indexing.pair_displacements(torch.rand(2, 2, *size), 10).shape == (2, 2, 152, 0)
     assert indexing.pair_labels(torch.zeros(2, *size), 10)[0].shape == (2, 152, 0)
 

@@ -12,21 +12,21 @@ device.
 """
 import torch
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from misc.indexing import (
     IGNORE,
+    largest_on_paths,
     offset_tensor,
     offsets,
-    pair_affinities,
     pair_displacements,
     pair_labels,
+    places_on_paths,
+    shifted,
 )
 from misc.torchutils import sum_over_processes, world
 
 EPS = 1e-5  # in every logarithm and divisor of IRN's losses (authors' code)
-# offsets whose pairs are in memory at a time: 75 MB for 4 maps of 128 x 128; more are not faster
-GROUP = 8
+GROUP = 8  # offsets whose pairs are computed with at a time; more are not faster on a CPU
 
 
 def _full(x: torch.Tensor) -> torch.Tensor:
@@ -130,8 +130,8 @@ def pair_counts(label_map: torch.Tensor, radius: int = 10) -> torch.Tensor:
     label_map: (N, h, w).
     Returns int64 (3,).
     """
-    groups = [pair_labels(label_map, radius, group) for group in _groups(radius)]
-    return sum_over_processes(sum(torch.stack([mask.sum() for mask in masks]) for masks in groups))
+    return sum_over_processes(torch.stack([mask.count_nonzero()  # sum() would make int64 of each
+                                           for mask in pair_labels(label_map, radius)]))
 
 
 def affinity_losses(edge: torch.Tensor, displacement: torch.Tensor, label_map: torch.Tensor,
@@ -147,11 +147,8 @@ def affinity_losses(edge: torch.Tensor, displacement: torch.Tensor, label_map: t
     * `radius` - 1 columns have no pair at all.
     """
     counts = pair_counts(label_map, radius) if counts is None else counts
-    edge, displacement = _full(edge), _full(displacement)
-    sums = sum(checkpoint(_pair_sums, edge, displacement, label_map, radius, group,
-                          use_reentrant=False, preserve_rng_state=False)
-               for group in _groups(radius))
-    background, foreground, negative, displacement_foreground, displacement_background = (
+    sums = _PairSums.apply(_full(edge), _full(displacement), label_map.to(torch.uint8), radius)
+    background, foreground, negative, displacement_background, displacement_foreground = (
         world()[1] * sums)
     n_background, n_foreground, n_negative = counts.to(sums.dtype)
     return torch.stack([
@@ -174,21 +171,79 @@ def _groups(radius: int) -> list[slice]:
     return [slice(start, start + GROUP) for start in range(0, len(offsets(radius)), GROUP)]
 
 
-def _pair_sums(edge: torch.Tensor, displacement: torch.Tensor, label_map: torch.Tensor, radius: int,
-               group: slice) -> torch.Tensor:
-    """The losses of a group of offsets, summed over their pairs: affinity of background, foreground
-    and negative pairs, displacement of foreground and background pairs. Returns (5,).
+class _PairSums(torch.autograd.Function):
+    """edge (N, 1, h, w), displacement (N, 2, h, w), label map (N, h, w) -> the losses summed over
+    pairs: affinity of background, foreground and negative ones, displacement of background and
+    foreground ones, (5,).
+
+    Some offsets at a time. Of a pair four bytes are kept for the gradient: which of the three it
+    is, and which position of its path has the largest edge.
     """
-    background, foreground, negative = pair_labels(label_map, radius, group)
-    affinity = pair_affinities(edge, radius, group)
-    attract = -(affinity + EPS).log()
-    repel = -(1 + EPS - affinity).log()
-    moved = pair_displacements(displacement, radius, group)
-    expected = offset_tensor(radius, moved.device)[group].t()[:, :, None]
-    return torch.stack([
-        torch.where(background, attract, 0).sum(),
-        torch.where(foreground, attract, 0).sum(),
-        torch.where(negative, repel, 0).sum(),
-        torch.where(foreground.unsqueeze(1), (moved - expected).abs(), 0).sum(),
-        torch.where(background.unsqueeze(1), moved.abs(), 0).sum(),
-    ])
+
+    @staticmethod
+    def forward(ctx, edge: torch.Tensor, displacement: torch.Tensor, label_map: torch.Tensor,
+                radius: int) -> torch.Tensor:
+        masks = torch.stack(pair_labels(label_map, radius))
+        zero = edge.new_zeros(())  # for each 0 in an expression torch would launch a kernel
+        total, winners = 0, []
+        for group in _groups(radius):
+            _, foreground, negative = here = masks[:, :, group]
+            largest, winner = largest_on_paths(edge, radius, group)
+            logarithm = _agreement(largest, negative).log_()
+            distance = _residual(displacement, foreground, zero, radius, group).abs_()
+            total = total + torch.cat([
+                torch.where(here, logarithm, zero).sum((1, 2, 3)),
+                torch.where(here[:2].unsqueeze(2), distance, zero).sum((1, 2, 3, 4))])
+            winners.append(winner)
+        ctx.save_for_backward(edge, displacement, masks, *winners)
+        ctx.radius = radius
+        return torch.cat([-total[:3], total[3:]])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        edge, displacement, masks, *winners = ctx.saved_tensors
+        radius, flat, zero = ctx.radius, edge.flatten(1), edge.new_zeros(())
+        grad_edge, grad_displacement = torch.zeros_like(flat), torch.zeros_like(displacement)
+        attract, repel, displaced = grad[:2].unbind(), -grad[2], grad[3:].unbind()
+        # the last first, as autograd adds up
+        for group, winner in zip(_groups(radius)[::-1], winners[::-1], strict=True):
+            background, foreground, negative = masks[:, :, group]
+            place = places_on_paths(winner, radius, edge.shape[2:], group).flatten(1)
+            rate = _chosen((background, foreground, negative), (*attract, repel), zero)
+            rate /= _agreement(flat.gather(1, place).view_as(winner), negative)
+            grad_edge += torch.zeros_like(flat).scatter_add_(1, place, rate.flatten(1))
+            rate = _residual(displacement, foreground, zero, radius, group).sgn_()
+            rate *= _chosen((background, foreground), displaced, zero).unsqueeze(1)
+            rate = rate.unflatten(3, shifted(displacement, radius).shape[2:])
+            for number, offset in reversed(list(enumerate(offsets(radius)[group]))):
+                shifted(grad_displacement, radius, offset).sub_(rate[:, :, number])
+            shifted(grad_displacement, radius).add_(rate.sum(2))
+        return grad_edge.view_as(edge), grad_displacement, None, None
+
+
+def _agreement(largest: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """Of a pair with affinity a = 1 - the largest edge on its path: a, or of a negative one 1 - a.
+    Its loss is minus the logarithm of that.
+    """
+    affinity = 1 - largest
+    return torch.where(negative, 1 + EPS - affinity, affinity + EPS)
+
+
+def _residual(displacement: torch.Tensor, foreground: torch.Tensor, zero: torch.Tensor, radius: int,
+              group: slice) -> torch.Tensor:
+    """By how much the difference between both ends is not the offset in foreground pairs, or not 0
+    in others: (N, 2, P, S).
+    """
+    expected = offset_tensor(radius, displacement.dtype, displacement.device)[group].t()
+    return pair_displacements(displacement, radius, group).sub_(
+        torch.where(foreground.unsqueeze(1), expected[:, :, None], zero))
+
+
+def _chosen(masks: tuple[torch.Tensor, ...], values: tuple[torch.Tensor, ...],
+            zero: torch.Tensor) -> torch.Tensor:
+    """The value of the mask that holds, `zero` where none does."""
+    chosen = zero
+    for mask, value in zip(masks, values, strict=True):
+        chosen = torch.where(mask, value, chosen)
+    return chosen
