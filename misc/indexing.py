@@ -9,14 +9,17 @@ Shapes: h w are the map's (stride 4); P the offsets of a radius (152 for 10, 34 
   `part` of them that was asked for; S the sources, row by row.
 """
 import functools
+import itertools
 import warnings
 
 import torch
 from torch.nn import functional as F
 
+from misc import torchutils
 from misc.files.label_maps import IGNORE
 
 LOOK_EVERY = 4  # steps of the walk, for planes that may be given up
+GATHERED = 2 ** 20  # edges on paths that the walk's weights are computed from at a time
 
 
 @functools.lru_cache
@@ -47,11 +50,8 @@ def offsets(radius: int) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache
 def offset_tensor(radius: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return `offsets(radius)` as (P, 2) on `device`.
-
-    Kept, because each copy to a GPU would wait for it.
-    """
-    return torch.tensor(offsets(radius), dtype=dtype, device=device)
+    """Return `offsets(radius)` as (P, 2) on `device`. Kept, to be copied there once."""
+    return torchutils.to_device(torch.tensor(offsets(radius), dtype=dtype), device)
 
 
 @functools.lru_cache
@@ -63,7 +63,7 @@ def _path_places(radius: int, device: torch.device) -> torch.Tensor:
     paths = [pair_path(*offset) for offset in offsets(radius)]
     longest = max(map(len, paths))
     places = torch.tensor([(*path, *[(0, 0)] * (longest - len(path))) for path in paths])
-    return (places + torch.tensor([0, radius - 1])).permute(2, 0, 1).contiguous().to(device)
+    return torchutils.to_device((places + torch.tensor([0, radius - 1])).permute(2, 0, 1), device)
 
 
 @functools.lru_cache
@@ -214,16 +214,19 @@ class RandomWalk:
             return x.to(dtype).unsqueeze(1)
         frame = self.frame
         walked = F.pad(x.double() * (1 - self.edge), (frame,) * 4).view(k, -1).t().contiguous()
-        kept = torch.arange(k, device=x.device)
+        kept = torch.arange(k, device=x.device) if least > 0 else None
         for step in range(self.steps):
-            if least > 0 and step % LOOK_EVERY == 0:
+            if kept is not None and step % LOOK_EVERY == 0:
                 high = walked.amax(0) > least
                 if not high.all():
                     walked, kept = walked[:, high], kept[high]
             walked = self.transitions @ walked
-        result = walked.new_zeros(k, 1, h + 2 * frame, w + 2 * frame)
-        result[kept] = walked.t().reshape(-1, *result.shape[1:])
-        return result[..., frame:frame + h, frame:frame + w].to(dtype).contiguous()
+        result = walked.t()
+        if kept is not None:
+            result = walked.new_zeros(k, len(walked)).index_copy_(0, kept, result)
+        result = result.view(k, 1, h + 2 * frame, w + 2 * frame)
+        return result[..., frame:frame + h, frame:frame + w].to(
+            dtype, memory_format=torch.contiguous_format, copy=True)
 
 
 def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
@@ -238,10 +241,11 @@ def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
     # the matrix is symmetric before: a column's sum is the row's
     weights /= weights.sum(dim=2, keepdim=True)
     frame, width = radius - 1, w + 2 * (radius - 1)
-    counted = F.pad(torch.full((h, w), len(moves), dtype=torch.int32, device=edge.device),
-                    (frame,) * 4).flatten()
-    rows = F.pad(counted.cumsum(0, dtype=torch.int32), (1, 0))
-    on_map = torch.arange(counted.numel(), dtype=torch.int32, device=edge.device).view(-1, width)
+    positions = (h + 2 * frame) * width
+    rows = torch.zeros(positions + 1, dtype=torch.int32, device=edge.device)
+    rows[1:].view(-1, width)[frame:frame + h, frame:frame + w] = len(moves)
+    rows = rows.cumsum(0, dtype=torch.int32)
+    on_map = torch.arange(positions, dtype=torch.int32, device=edge.device).view(-1, width)
     on_map = on_map[frame:frame + h, frame:frame + w].reshape(-1, 1)
     down, right = _moves(radius, edge.device)
     jumps = down * width + right
@@ -249,7 +253,7 @@ def _transitions(edge: torch.Tensor, radius: int, beta: float) -> torch.Tensor:
         warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta state',
                                 category=UserWarning)
         return torch.sparse_csr_tensor(rows, (on_map + jumps).flatten(), weights.flatten(),
-                                       size=(counted.numel(),) * 2, check_invariants=False)
+                                       size=(positions,) * 2, check_invariants=False)
 
 
 def _moves_of(radius: int) -> list[tuple[int, int]]:
@@ -262,8 +266,29 @@ def _moves_of(radius: int) -> list[tuple[int, int]]:
 
 @functools.lru_cache
 def _moves(radius: int, device: torch.device) -> torch.Tensor:
-    """`_steps_of` as int32 (2, steps) on `device`. Kept, as `offset_tensor` is."""
-    return torch.tensor(_moves_of(radius), dtype=torch.int32, device=device).t()
+    """`_moves_of` as int32 (2, steps) on `device`. Kept, as `offset_tensor` is."""
+    return torchutils.to_device(torch.tensor(_moves_of(radius), dtype=torch.int32).t(), device)
+
+
+@functools.lru_cache
+def _by_length(radius: int) -> tuple[tuple[int, int, int], ...]:
+    """Which of `offsets` have paths of one number of positions, from and to, and that number."""
+    lengths = [len(pair_path(*offset)) for offset in offsets(radius)]
+    starts = [number for number, length in enumerate(lengths) if lengths.index(length) == number]
+    return tuple((first, last, lengths[first])
+                 for first, last in itertools.pairwise([*starts, len(lengths)]))
+
+
+@functools.lru_cache
+def _move_places(radius: int, device: torch.device) -> torch.Tensor:
+    """Plane, row and column of `ahead` in `_move_weights` where the weights of each of `_moves_of`
+    begin: int64 (3, steps). Kept, as `offset_tensor` is.
+    """
+    frame, planes = radius - 1, {offset: n for n, offset in enumerate(offsets(radius))}
+    # the weight of a step back is that of the step ahead from where it leads to
+    places = [(planes[-dy, -dx], frame + dy, frame + dx) if (-dy, -dx) in planes else
+              (planes.get((dy, dx), len(planes)), frame, frame) for dy, dx in _moves_of(radius)]
+    return torchutils.to_device(torch.tensor(places).t(), device)
 
 
 def _move_weights(edge: torch.Tensor, radius: int,
@@ -274,20 +299,19 @@ def _move_weights(edge: torch.Tensor, radius: int,
     0 where the neighbour is not on the map, 1 for the position itself.
     """
     h, w = edge.shape
-    ahead, moves = sorted(offsets(radius)), _moves_of(radius)
+    frame = radius - 1
     # (1 - largest edge) ** beta is the smallest (1 - edge) ** beta. In parts that torch gives to
     # one thread each: how pow rounds depends on where a thread's share ends.
     passing = torch.cat([part.pow(beta) for part in (1 - edge).flatten().split(2 ** 14)]).view(h, w)
-    weights = edge.new_zeros(h, w, len(moves))
-    weights[..., len(ahead)] = 1
-    for number, (dy, dx) in enumerate(ahead, start=1):
-        # of the sources whose neighbour is on the map
-        rows, left, right = h - dy, max(-dx, 0), w - max(dx, 0)
-        if rows <= 0 or left >= right:
-            continue
-        weight = passing[:rows, left:right].clone()
-        for y, x in pair_path(dy, dx):
-            torch.minimum(weight, passing[y:y + rows, left + x:right + x], out=weight)
-        weights[:rows, left:right, len(ahead) + number] = weight
-        weights[dy:, left + dx:right + dx, len(ahead) - number] = weight
-    return weights, moves
+    # 0 around the map, so far that a pair may also end on it and start above or beside it
+    around = neighbourhoods(F.pad(passing, (2 * frame, 2 * frame, frame, frame)), radius)
+    ahead = edge.new_ones(len(offsets(radius)) + 1, *around.shape[2:])  # the last: of staying
+    for first, last, length in _by_length(radius):
+        at_once = max(1, GATHERED // (length * ahead[0].numel()))
+        for start in range(first, last, at_once):
+            part = slice(start, min(start + at_once, last))
+            y, x = _path_places(radius, edge.device)[:, part, :length]
+            torch.amin(around[y, x], 1, out=ahead[part])
+    plane, y, x = _move_places(radius, edge.device)
+    weights = neighbourhoods(ahead, radius)[plane, y, x]
+    return weights.flatten(1).t().contiguous().view(h, w, -1), _moves_of(radius)

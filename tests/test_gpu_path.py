@@ -222,7 +222,7 @@ def test_a_training_step_waits_for_none_but_the_step_before(made, tmp_path, monk
 
 # kernels of a step of the small networks
 STEP = {'train_cam': 160, 'train_amn': 120, 'train_irn': 1220, 'train_seg': 470}
-MADE = {'make_cam': (400, 0), 'make_amn_cam': (810, 0), 'make_sem_seg': (1730, 1),
+MADE = {'make_cam': (400, 0), 'make_amn_cam': (810, 0), 'make_sem_seg': (420, 0),
         'make_ins_seg': (300, 1),
         'make_seg': (390, 0)}  # for four images: kernels, those of loading included; waits
 
@@ -254,14 +254,18 @@ def test_a_loss_that_is_not_finite_is_told_of_as_on_the_cpu(made, tmp_path, caps
     assert 'lower the learning rate' in told[0]
 
 
-def test_the_walk_copies_its_steps_once():
+def test_the_walk_waits_for_nothing():
     with pretend_cuda.device() as gpu:
         device = torch.device('cuda', 0)
         edge, x = torch.rand(1, 9, 12).to(device), torch.rand(2, 9, 12).to(device)
-        for _ in range(2):
-            before = gpu.total('wait')
-            walking.walk(x, edge, 1.0, 10, 2)
-        assert gpu.total('wait') == before
+        counted = []
+        for exp_times in (2, 2, 3):
+            before = gpu.total('wait'), gpu.total('kernel')
+            walking.walk(x, edge, 1.0, 10, exp_times)
+            assert gpu.total('wait') == before[0]
+            counted.append(gpu.total('kernel') - before[1])
+        assert counted[2] - counted[1] == 4  # a kernel a step
+        assert counted[1] - 4 <= 48
 
 
 # planted faults: each must be seen
