@@ -204,7 +204,9 @@ class _PairSums(torch.autograd.Function):
     def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         edge, displacement, masks, *winners = ctx.saved_tensors
         radius, flat, zero = ctx.radius, edge.flatten(1), edge.new_zeros(())
-        grad_edge, grad_displacement = torch.zeros_like(flat), torch.zeros_like(displacement)
+        grad_edge = torch.zeros_like(flat)
+        # contiguous, as autograd has it: sums over it round by its order
+        grad_displacement = displacement.new_zeros(displacement.shape)
         attract, repel, displaced = grad[:2].unbind(), -grad[2], grad[3:].unbind()
         # the last first, as autograd adds up
         for group, winner in zip(_groups(radius)[::-1], winners[::-1], strict=True):
