@@ -35,7 +35,7 @@ from misc.contract.settings import (
 )
 from misc.data import datasets
 from misc.files import activations, records, weights
-from misc.method import activating, seeds, walking
+from misc.method import activating, maps, seeds, walking
 from misc.pyutils import UserError
 from step.pipeline import STAGES
 from voc12.dataloader import CLASSES
@@ -123,7 +123,8 @@ class Model:
         """
         pixels, present = _pixels(image), present_classes(labels, self.classes)
         args, device, walk_settings = self._args, self._args.device, self._walk_settings
-        hw, scales = pixels.shape[:2], datasets.scaled_images(pixels, self._cam_settings.scales)
+        hw = pixels.shape[:2]
+        scales = maps.together([datasets.scaled_images(pixels, self._cam_settings.scales)], device)
         cam = activating.cam_of(self._cam, np.flatnonzero(present), hw, scales, device,
                                 self._cam_settings.precision)
         cam_seed = seeds.refined_seed(pixels, cam.keys, cam.high_res, args.cam_conf_fg_thres,
@@ -135,7 +136,7 @@ class Model:
                                       args.amn_conf_bg_thres)
         edge = walked = None
         if self._irn is not None:
-            whole = datasets.scaled_images(pixels, [1.0])[0].to(device)
+            whole, = maps.together([datasets.scaled_images(pixels, [1.0])], device)
             edges = walking.edge_of(self._irn, whole, walk_settings.precision, walk_settings.canvas)
             background = walk_settings.background
             start = walking.start(walk_settings.foreground, background, whole_amn, cam)

@@ -130,7 +130,7 @@ def case_make_amn_cam(args: argparse.Namespace) -> dict[str, Any]:
 def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Callable,
                     stage: Callable) -> dict[str, Any]:
     image = drawn_image(args)
-    images = [one.to(args.device) for one in datasets.scaled_images(image, SCALES)]
+    images = maps.together([datasets.scaled_images(image, SCALES)], args.device)
     net.to(args.device).eval()
 
     def plain() -> None:
@@ -157,7 +157,8 @@ def _inference_case(args: argparse.Namespace, net: torch.nn.Module, forward: Cal
             with inference.Images(names, lambda name: False, args.num_workers, args.device) as todo:
                 for name, scales in todo.todo(
                     lambda name: datasets.scaled_images(imutils.read_image(path), SCALES)):
-                    todo.save(name, activations.save, folder, name, stage(scales, image.shape[:2]))
+                    found = stage(maps.together([scales], args.device), image.shape[:2])
+                    todo.save(name, activations.save, folder, name, found)
 
         stage_seconds = seconds(whole, argparse.Namespace(device=args.device, repeat=1)) / number
     return {'seconds': stage_seconds, 'network': network_seconds, 'gflop': work,
@@ -340,7 +341,7 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
     """
     net = resnet50_irn.Net()
     networks.prepare(net, args.device, args.precision)
-    image = datasets.scaled_images(drawn_image(args), [1.0])[0].to(args.device)
+    image, = maps.together([datasets.scaled_images(drawn_image(args), [1.0])], args.device)
     hw = tuple(args.size)
     strided = torch.rand(2, *maps.strided_hw(hw), device=args.device)
     work = gigaflop(lambda: walking.edge_of(net, image, args.precision, 512))

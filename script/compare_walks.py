@@ -54,7 +54,7 @@ from misc.contract.stages import Job  # noqa: E402
 from misc.data import datasets  # noqa: E402
 from misc.files import activations, records  # noqa: E402
 from misc.files.inputs import Inputs, Part  # noqa: E402
-from misc.method import walking  # noqa: E402
+from misc.method import maps, walking  # noqa: E402
 from misc.pyutils import UserError, atomic_path, is_whole, write_json  # noqa: E402
 from misc.score import auto_threshold, scores  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
@@ -165,8 +165,9 @@ def walk_all(job: Job, settings: Walk, weights: str, canvas: int, names: Sequenc
             with images.enough([image_id]):
                 arrays = {'keys': keys, 'hw': np.array(hw)} | there
                 if 'edge' not in arrays:
-                    arrays['edge'] = walking.edge_of(net, torchutils.to_device(image, job.device),
-                                                     settings.precision, canvas).cpu().numpy()
+                    arrays['edge'] = walking.edge_of(
+                        net, maps.normalized(torchutils.to_device(image, job.device)),
+                        settings.precision, canvas).cpu().numpy()
                 edge = torch.from_numpy(arrays['edge']).to(job.device)
                 walked = walking.walk(torch.cat(list(starts.values())).to(job.device), edge, 1.0,
                                       settings.beta, settings.exp_times)

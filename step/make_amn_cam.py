@@ -25,7 +25,7 @@ class Scales(NamedTuple):
 
     present: bool (C,), the classes that it shows.
     refined_seed: CAM's, (H, W).
-    images: each normalised, (1, 3, h, w).
+    images: each uint8 (1, 3, h, w).
     """
 
     present: np.ndarray

@@ -23,7 +23,7 @@ class Scales(NamedTuple):
 
     keys: (K,), the classes that it shows.
     hw: its size.
-    images: each normalised, (1, 3, h, w).
+    images: each uint8 (1, 3, h, w).
     """
 
     keys: np.ndarray

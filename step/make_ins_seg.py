@@ -19,7 +19,7 @@ from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.data import datasets
 from misc.files import activations, label_maps, records
 from misc.files.inputs import Inputs, Part
-from misc.method import instances, walking
+from misc.method import instances, maps, walking
 from misc.pyutils import UserError, log, write_json
 from step.make_sem_seg import LISTED, Unwalked
 
@@ -67,10 +67,10 @@ def run(job: Job, settings: InstanceMasks) -> None:
 
     # in workers: most of the work, and too many small steps for a GPU
     def find_and_save(fields: Fields) -> None:
-        image_id, keys, hw, *maps = fields
+        image_id, keys, hw, *planes = fields
         found = instances.nothing(hw)
         if len(keys):
-            found = instances.find(keys, *map(torch.from_numpy, maps), settings.bg_thres,
+            found = instances.find(keys, *map(torch.from_numpy, planes), settings.bg_thres,
                                    settings.beta, settings.exp_times, hw)
         instances.save(folder, image_id, found)
 
@@ -91,8 +91,9 @@ def fields_of(net: torch.nn.Module, images: inference.Images, read: Callable[[st
         with images.enough([image_id]):
             made = ()
             if len(item.keys):
-                made = walking.edge_and_displacement(net, torchutils.to_device(item.image, device),
-                                                     settings.precision, settings.canvas)
+                image = maps.normalized(torchutils.to_device(item.image, device))
+                made = walking.edge_and_displacement(net, image, settings.precision,
+                                                     settings.canvas)
             yield functools.partial(_on_host, image_id, item,
                                     [torchutils.ToHost(field) for field in made])
 

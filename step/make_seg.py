@@ -15,20 +15,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from misc import imutils, inference, networks
+from misc import imutils, inference, networks, torchutils
 from misc.contract.settings import SegForm, SegMaps
 from misc.contract.stages import Input, Job, Output, Shown, Stage
+from misc.data import datasets
 from misc.files import label_maps, records
 from misc.files.inputs import Inputs, Made
-from misc.method import crf, segmentation
+from misc.method import crf, maps, segmentation
 from misc.pyutils import UserError, atomic_path, is_whole, writing
 
 
 class Pixels(NamedTuple):
-    """The size of an image, and its pixels in the form that the network takes, (1, 3, H, W)."""
+    """The size of an image, and it, uint8 (1, 3, H, W)."""
 
     hw: tuple[int, int]
-    x: torch.Tensor
+    pixels: torch.Tensor
 
 
 def run(job: Job, form: SegForm, settings: SegMaps) -> None:
@@ -54,8 +55,7 @@ def run(job: Job, form: SegForm, settings: SegMaps) -> None:
 
     def read(image_id: str) -> Pixels:
         image = imutils.read_of(source, image_id)
-        return Pixels(image.shape[:2],
-                      torch.from_numpy(imutils.to_chw(imutils.INPUTS[form.input](image)))[None])
+        return Pixels(image.shape[:2], datasets.scaled_images(image, [1.0])[0])
 
     # behind: may wait for a GPU
     def save(image_id: str, label_map: torch.Tensor, made: torch.Tensor | None) -> None:
@@ -70,8 +70,9 @@ def run(job: Job, form: SegForm, settings: SegMaps) -> None:
             or is_whole(logits_path(logits, image_id)))
 
     with inference.Images(ids, is_done, job.run.num_workers, job.device, [made]) as images:
-        for image_id, (hw, x) in images.todo(read):
+        for image_id, (hw, pixels) in images.todo(read):
             with images.enough([image_id]):
+                x = maps.normalized(torchutils.to_device(pixels, job.device), form.input)
                 predicted = segmentation.predict(net, x, settings.scales, settings.flip, job.device,
                                                  settings.precision)
                 label_map = segmentation.label_map(predicted, tuple(hw))

@@ -21,7 +21,7 @@ from misc.data import datasets
 from misc.files import activations, label_maps, records
 from misc.files.activations import Walked
 from misc.files.inputs import Inputs, Part
-from misc.method import seeds, walking
+from misc.method import maps, seeds, walking
 from misc.pyutils import log
 from misc.score import auto_threshold
 
@@ -34,7 +34,7 @@ class Unwalked(NamedTuple):
     keys: (K,).
     strided: (K, h, w), or (K+1, h, w) with a background.
     hw: the size (H, W) of the image.
-    image: normalised (1, 3, H, W).
+    image: uint8 (1, 3, H, W).
     """
 
     keys: np.ndarray
@@ -143,8 +143,8 @@ def walked_of(net: torch.nn.Module, item: Unwalked, settings: Walk,
     """
     if not len(item.keys):
         return item.strided[:0]
-    edge = walking.edge_of(net, torchutils.to_device(item.image, device), settings.precision,
-                           settings.canvas)
+    edge = walking.edge_of(net, maps.normalized(torchutils.to_device(item.image, device)),
+                           settings.precision, settings.canvas)
     walked = walking.walk(torchutils.to_device(item.strided, device), edge, settings.power,
                           settings.beta, settings.exp_times)
     return walking.class_scores(walked, settings.background)

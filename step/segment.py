@@ -22,10 +22,11 @@ from misc import ending, imutils, inference, networks, torchutils
 from misc.command import options
 from misc.contract import sources
 from misc.contract.settings import SegForm, SegMaps
+from misc.data import datasets
 from misc.draw import drawing
 from misc.files import label_maps, records, weights
 from misc.files.inputs import Inputs
-from misc.method import crf, segmentation
+from misc.method import crf, maps, segmentation
 from misc.pyutils import UserError, is_whole, start_log
 from step.pipeline import STAGES
 
@@ -35,10 +36,10 @@ UNTOLD = ('torchvision', '3x3', False)  # the form of weights without a record
 
 
 class Photograph(NamedTuple):
-    """A photograph, uint8 (H, W, 3), and its pixels in the network's form, (1, 3, H, W)."""
+    """A photograph, uint8 (H, W, 3), and the same as (1, 3, H, W)."""
 
     image: np.ndarray
-    x: torch.Tensor
+    pixels: torch.Tensor
 
 
 class Photographs:
@@ -155,16 +156,15 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
 
     def read(name: str) -> Photograph:
         image = imutils.read_image(paths[name], upright=True)
-        return (Photograph(image,
-                           torch.from_numpy(
-                               imutils.to_chw(imutils.INPUTS[form.input](image)))[None]))
+        return Photograph(image, datasets.scaled_images(image, [1.0])[0])
 
     def is_done(name: str) -> bool:
         return label_maps.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
     with inference.Images(list(paths), is_done, args.num_workers, device, [made]) as images:
-        for name, (image, x) in images.todo(read):
+        for name, (image, pixels) in images.todo(read):
             with images.enough([name]):
+                x = maps.normalized(torchutils.to_device(pixels, device), form.input)
                 logits = segmentation.predict(net, x, settings.scales, settings.flip, device,
                                               settings.precision)
                 images.save(name, save, out, name, image, logits, settings.crf)

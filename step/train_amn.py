@@ -106,10 +106,10 @@ def pictures(job: Job, settings: AmnTraining,
 @torch.inference_mode()
 def predict(net: torch.nn.Module, image: torch.Tensor, present: np.ndarray, hw: tuple[int, int],
             device: torch.device, precision: str) -> np.ndarray:
-    """Return the label map (H, W) of a normalised image (1, 3, H, W) that shows `present` (C,)."""
+    """Return the label map (H, W) of an image, uint8 (1, 3, H, W), that shows `present` (C,)."""
     shown = torch.from_numpy(present.astype(np.float32))[None]
     with torchutils.autocast(precision, device):
-        logits = net(image.to(device, memory_format=torch.channels_last),
+        logits = net(maps.normalized(torchutils.to_device(image, device)),
                      shown.to(device))[0].float()
     keys = np.concatenate([[0], np.flatnonzero(present) + 1])
     planes = maps.resize(logits[keys], maps.rounded_up(hw, stride_of(net)))[:, :hw[0], :hw[1]]

@@ -91,8 +91,8 @@ def pictures(job: Job, settings: CamTraining,
     for image_id in job.ids('val_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         with torchutils.autocast(settings.precision, job.device):
-            planes = net.activations(torchutils.to_device(datasets.scaled_images(image, [1.0])[0],
-                                                          job.device))
+            planes = net.activations(*maps.together([datasets.scaled_images(image, [1.0])],
+                                                    job.device))
         strongest = planes[0, job.source.labels(image_id)].float().sum(0, keepdim=True)
         strongest = maps.resize(strongest / (strongest.max() + 1e-5), image.shape[:2])[0]
         yield image_id, drawing.overlay_activation(image, strongest.cpu().numpy())

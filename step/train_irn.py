@@ -57,7 +57,7 @@ def pictures(job: Job, settings: IrnTraining,
     for image_id in job.ids('infer_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
         with torchutils.autocast(settings.precision, job.device):
-            edge = net(torchutils.to_device(datasets.scaled_images(image, [1.0])[0], job.device))[0]
+            edge = net(*maps.together([datasets.scaled_images(image, [1.0])], job.device))[0]
         edge = maps.resize(edge[0].float().sigmoid(), image.shape[:2])[0]
         yield image_id, drawing.overlay_activation(image, edge.cpu().numpy())
 

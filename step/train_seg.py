@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from misc import imutils, networks, training
+from misc import imutils, networks, torchutils, training
 from misc.contract.settings import SegTraining
 from misc.contract.stages import Input, Job, Output, Stage
 from misc.data import datasets
 from misc.draw import drawing
 from misc.files import label_maps, records, weights
 from misc.files.inputs import Inputs, Part
-from misc.method import objectives, segmentation
+from misc.method import maps, objectives, segmentation
 from misc.pyutils import UserError
 from net import backbone_of
 
@@ -70,7 +70,8 @@ def pictures(job: Job, settings: SegTraining,
     """Yield the label map of some images of the train list."""
     for image_id in job.ids('train_list')[:PICTURES]:
         image = imutils.read_of(job.source, image_id)
-        x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[settings.input](image)))[None]
+        pixels = torchutils.to_device(datasets.scaled_images(image, [1.0])[0], job.device)
+        x = maps.normalized(pixels, settings.input)
         logits = segmentation.predict(net, x, settings.scales, False, job.device,
                                       settings.precision)
         label_map = segmentation.label_map(logits, image.shape[:2]).cpu().numpy()

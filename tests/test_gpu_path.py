@@ -222,9 +222,9 @@ def test_a_training_step_waits_for_none_but_the_step_before(made, tmp_path, monk
 
 # kernels of a step of the small networks
 STEP = {'train_cam': 160, 'train_amn': 120, 'train_irn': 1220, 'train_seg': 470}
-MADE = {'make_cam': (400, 0), 'make_amn_cam': (810, 0), 'make_sem_seg': (420, 0),
-        'make_ins_seg': (300, 1),
-        'make_seg': (390, 0)}  # for four images: kernels, those of loading included; waits
+MADE = {'make_cam': (425, 0), 'make_amn_cam': (835, 0), 'make_sem_seg': (435, 0),
+        'make_ins_seg': (215, 1),
+        'make_seg': (405, 0)}  # for four images: kernels, those of loading included; waits
 
 
 @pytest.mark.parametrize('stage', MADE)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from misc import indexing
+from misc import imutils, indexing
 from misc.command import options
 from misc.contract.settings import WALK_BACKGROUNDS, WALK_FROM
 from misc.files import activations, label_maps, records, weights
@@ -150,8 +150,8 @@ def expected_planes(folder, image_id, foreground, background, power=1.3):
     amn, cam = (activations.load(folder / name, image_id) for name in ('amn_cam', 'cam'))
     net = irn.Net()
     weights.load_checkpoint(net, folder / 'irn.pth', '')
-    image = torch.from_numpy(compare_walks.datasets.scaled_images(
-        compare_walks.imutils.read_of(VOC12(GOLDEN / 'tree'), image_id), [1.0])[0].numpy())
+    photograph = imutils.read_of(VOC12(GOLDEN / 'tree'), image_id)
+    image = torch.from_numpy(imutils.to_chw(imutils.normalize(photograph)))[None]
     edge = walking.edge_of(net.eval(), image, 'fp32', 0)
     a, c = amn.strided[1:].astype(np.float64), cam.strided.astype(np.float64)
     f = {'amn': a, 'cam': c, 'mean': (a + c) / 2, 'geometric': np.sqrt(a * c)}[foreground]

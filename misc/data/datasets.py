@@ -344,6 +344,9 @@ def top_left_crop(source: Source, image_id: str, size: int) -> dict[str, np.ndar
 
 
 def scaled_images(image: np.ndarray, scales: list[float]) -> list[torch.Tensor]:
-    """Return the image at each scale, normalised (1, 3, h_s, w_s)."""
-    return [torch.from_numpy(imutils.to_chw(imutils.normalize(imutils.rescale(image, scale))))[None]
+    """Return the image at each scale, uint8 (1, 3, h_s, w_s), channels last.
+
+    Networks take what `maps.normalized` makes of them.
+    """
+    return [torch.from_numpy(np.array(imutils.rescale(image, scale))).permute(2, 0, 1)[None]
             for scale in scales]

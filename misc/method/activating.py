@@ -19,7 +19,7 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
 
     keys: of each image (K,), the classes that it shows.
     hw: their size.
-    images: of each scale (N, 3, h, w), normalised; none without a class.
+    images: of each scale (N, 3, h, w), as `maps.together` has them; none without a class.
     Returns an activation an image, planes as tensors on `device`, each divided by its own maximum
     (CAM; IRN's code).
     """
@@ -27,7 +27,7 @@ def cams_of(net: torch.nn.Module, keys: Sequence[np.ndarray], hw: tuple[int, int
     sums = [[torch.zeros(len(present), *size, device=device) for size in sizes] for present in keys]
     for image in images:
         with torchutils.autocast(precision, device):
-            plain, mirrored = maps.with_mirror(net.activations, torchutils.to_device(image, device))
+            plain, mirrored = maps.with_mirror(net.activations, image)
         for both, present, of_image in zip(plain + mirrored, keys, sums, strict=True):
             for total, size in zip(of_image, sizes, strict=True):
                 total += maps.resize(maps.chosen_planes(both, present), size)
@@ -42,7 +42,7 @@ def cam_of(net: torch.nn.Module, keys: np.ndarray, hw: tuple[int, int], images: 
     """Compute CAM's activation of one image, as arrays.
 
     keys: (K,).
-    images: of each scale (1, 3, h, w), normalised.
+    images: of each scale (1, 3, h, w), as `maps.together` has them.
     """
     return cams_of(net, [keys], hw, images, device, precision)[0].on_host()
 
@@ -55,8 +55,8 @@ def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray],
 
     present: of each image bool (C,), the classes that it shows.
     refined: of each image CAM's refined seed (H, W).
-    images: of each scale (N, 3, h, w), normalised; none where no image shows a class: then all is
-      background.
+    images: of each scale (N, 3, h, w), as `maps.together` has them; none where no image shows a
+      class: then all is background.
     Returns an activation an image, planes (K+1, ...) as tensors on `device`. Each softmax plane is
     stretched to 0..1, except where the refined seed is sure background: there it stays as it is
     (authors' code).
@@ -71,8 +71,7 @@ def amn_cams_of(net: torch.nn.Module, present: Sequence[np.ndarray],
     for image in images:
         with torchutils.autocast(precision, device):
             plain, mirrored = maps.with_mirror(
-                lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)),
-                     torchutils.to_device(image, device))
+                lambda x: net(x, encoded.repeat(len(x) // len(encoded), 1)), image)
         logits.append((plain + mirrored) / 2)
     found = []
     for number, (shown, refined_seed) in enumerate(zip(present, refined_seeds, strict=True)):
@@ -93,7 +92,7 @@ def amn_cam_of(net: torch.nn.Module, present: np.ndarray, refined_seed: np.ndarr
 
     present: bool (C,).
     refined: (H, W).
-    images: of each scale (1, 3, h, w), normalised.
+    images: of each scale (1, 3, h, w), as `maps.together` has them.
     """
     return amn_cams_of(net, [present], [refined_seed], images, device, precision)[0].on_host()
 

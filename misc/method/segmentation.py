@@ -80,14 +80,13 @@ def predict(net: nn.Module, image: torch.Tensor, scales: Sequence[float], flip: 
             device: torch.device, precision: str) -> torch.Tensor:
     """Return the logits of an image: the maximum over the scales.
 
-    image: (1, 3, H, W), normalised.
+    image: (1, 3, H, W), as `maps.normalized` has it, on `device`.
     flip: take the mean with that of the mirror.
     Returns float32 (C+1, h, w) on `device`.
     """
     def forward(x: torch.Tensor) -> torch.Tensor:
         return at_scales(net, x, scales)[-1]
 
-    image = torchutils.to_device(image, device)
     with torchutils.autocast(precision, device):
         if not flip:
             return forward(image)[0].float()
@@ -161,9 +160,10 @@ def export(net: nn.Module, input_form: str, scales: Sequence[float], path: str,
         write(whole, example, temporary)
         stored = read(temporary)
         for photograph in photographs:
-            x = torch.from_numpy(imutils.to_chw(imutils.INPUTS[input_form](photograph)))[None]
-            logits = predict(net, x, scales, False, torch.device('cpu'), 'fp32')
-            exported, shares = stored(torch.from_numpy(imutils.to_chw(photograph))[None])
+            pixels, cpu = torch.from_numpy(imutils.to_chw(photograph))[None], torch.device('cpu')
+            x = maps.normalized(pixels, input_form)
+            logits = predict(net, x, scales, False, cpu, 'fp32')
+            exported, shares = stored(pixels)
             expected = probabilities(logits, photograph.shape[:2])
             first, second = expected.topk(2, dim=0).values
             differs = exported != label_map(logits, photograph.shape[:2])
