@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from misc import indexing
+from misc import imutils, indexing
 from misc.command import options
 from misc.contract.settings import WALK_BACKGROUNDS, WALK_FROM
 from misc.files import activations, label_maps, records, weights
-from misc.method import seeds, walking
+from misc.method import crf, seeds, walking
 from misc.pyutils import UserError
 from misc.score import auto_threshold, scores
 from script import compare_walks
@@ -234,6 +234,41 @@ def test_the_analysis_reads_the_walks_as_they_were_made(made):
     assert found['sem_seg']['miou_used'] == made.scores()['eval_sem_seg']['miou']
     assert 'threshold_published' not in found['sem_seg']
     assert found['cam']['threshold_published'] == 0.15
+
+
+# refined by the dense CRF
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_masks_are_refined_along_the_colours(made, workers, counted):
+    flags = {'num_workers': workers, 'sem_seg_bg_thres': 0.4}
+    assert made('make_sem_seg', sem_seg_crf=True, **flags) == 0
+    assert len(counted) == 3
+    assert record(made.folder / 'sem_seg')['crf'] is True
+    assert 'crf' not in record(made.folder / 'walked')
+    source, changed = VOC12(GOLDEN / 'tree'), 0
+    for image_id in IDS:
+        image = imutils.read_of(source, image_id)
+        keys, planes = walking.class_planes(made.folder / 'walked', image_id, 'none')
+        plain = seeds.pseudo_mask(None, keys, planes, 0.4)
+        refined = plain
+        if len(keys):
+            refined = seeds.class_ids(keys)[crf.dense_crf(image, [seeds.arg_max(planes, 0.4)],
+                                                          len(keys) + 1)[0]]
+        found = label_maps.load(label_maps.label_path(made.folder / 'sem_seg', image_id))
+        assert np.array_equal(found, refined)
+        changed += (refined != plain).sum()
+    assert changed > 0
+    assert made('make_sem_seg', **flags) == 1  # without it they are others
+
+
+def test_refining_goes_on_where_it_was_stopped(made, counted):
+    flags = {'sem_seg_crf': True, 'sem_seg_bg_thres': 'auto'}
+    assert made('make_sem_seg', **flags) == 0
+    whole = masks_of(made.folder / 'sem_seg')
+    label_maps.label_path(made.folder / 'sem_seg', IDS[1]).unlink()
+    assert made('make_sem_seg', **flags) == 0
+    assert masks_of(made.folder / 'sem_seg') == whole
+    assert len(counted) == 3  # no walk again
 
 
 # a threshold chosen without masks
