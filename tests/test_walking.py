@@ -405,8 +405,9 @@ def compare(made, *words):
     compare_walks.run(compare_walks.parse(list(map(str, (
         *made.command.words(**WALK), '--cache', made.folder / 'cache', '--eval_set', 'train',
         '--resamples', 20, *words)))))
-    return {tuple(row[name] for name in ('foreground', 'background', 'canvas', 'power')): row
-            for row in json.loads((made.folder / 'cache/compare_walks.json').read_text())['rows']}
+    rows = json.loads((made.folder / 'cache/compare_walks.json').read_text())['rows']
+    return {tuple(row[name] for name in compare_walks.Combination._fields
+                  if name != 'crf' or row[name]): row for row in rows}
 
 
 def test_the_rows_of_the_comparison_are_what_the_stages_score(made, capsys):
@@ -425,6 +426,18 @@ def test_the_rows_of_the_comparison_are_what_the_stages_score(made, capsys):
         assert rows[key][name] == pytest.approx(line['miou'], abs=1e-6)
         if threshold == 'auto':
             assert rows[key]['auto_threshold'] == line['threshold']
+
+
+def test_refined_rows_are_what_the_stage_refines(made):
+    rows = compare(made, '--canvas', 0, '--crf')
+    flags = {'sem_seg_from': 'mean', 'sem_seg_background': 'inverse', 'sem_seg_canvas': 0,
+             'sem_seg_power': 1.0, 'sem_seg_bg_thres': 'auto'}
+    for key, more in ((('mean', 'inverse', 0, 1.0), {}),
+                      (('mean', 'inverse', 0, 1.0, True), {'sem_seg_crf': True})):
+        assert made('make_sem_seg', 'eval_sem_seg', overwrite=True, **flags, **more) == 0
+        assert rows[key]['auto'] == pytest.approx(made.scores()['eval_sem_seg']['miou'], abs=1e-6)
+    assert rows[key]['auto'] != rows[key[:4]]['auto']
+    assert len(rows) == 2 * (1 + len(WALK_FROM) * len(WALK_BACKGROUNDS))
 
 
 def test_the_comparison_walks_nothing_twice(made, counted):
