@@ -153,7 +153,8 @@ class Model:
 
         image, labels and what is raised: as `activations` has them.
         """
-        return masks_of(self.activations(image, labels), self._args)
+        pixels = _pixels(image)
+        return masks_of(pixels, self.activations(pixels, labels), self._args)
 
 
 def load(work_dir: str | os.PathLike = '.', **flags: Any) -> Model:
@@ -203,12 +204,17 @@ def mask_of(keys: np.ndarray, planes: np.ndarray, threshold: float) -> np.ndarra
     return seeds.class_ids(keys)[seeds.arg_max(planes, threshold)]
 
 
-def masks_of(found: Activations, args: argparse.Namespace) -> Masks:
-    """Return the label maps of an image's activations at the thresholds of `args`."""
+def masks_of(pixels: np.ndarray, found: Activations, args: argparse.Namespace) -> Masks:
+    """Return the label maps of an image's activations at the thresholds of `args`.
+
+    pixels: the image, uint8 (H, W, 3).
+    """
+    refined_along = pixels if args.sem_seg_crf else None
     return Masks(mask_of(found.keys, found.cam, args.eval_cam_thres),
                  mask_of(found.keys, found.amn, args.eval_amn_cam_thres),
                  None if found.walked is None
-                 else mask_of(found.keys, found.walked, args.sem_seg_bg_thres))
+                 else seeds.pseudo_mask(refined_along, found.keys, found.walked,
+                                        args.sem_seg_bg_thres))
 
 
 def present_classes(labels: Labels, classes: Sequence[str], what: str = 'labels') -> np.ndarray:

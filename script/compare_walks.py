@@ -18,6 +18,8 @@ choose, confirm     auto on the two halves of the images, split by a hash of the
 gain, interval      auto less the published walk at T, on the half to confirm on; 95% interval of
             it, from --resamples draws of as many images with replacement, the same for all rows
 
+With --crf each row comes once more: its masks at `auto`, refined by the dense CRF (--sem_seg_crf).
+
 Several weights (IRN trained with other seeds) are averaged. Walks are kept in --cache: another
 --power or --resamples, or a run that was stopped, costs no walk again. compare_walks.json there has
 the table, and each of the weights on its own.
@@ -54,7 +56,7 @@ from misc.contract.stages import Job  # noqa: E402
 from misc.data import datasets  # noqa: E402
 from misc.files import activations, records  # noqa: E402
 from misc.files.inputs import Inputs, Part  # noqa: E402
-from misc.method import maps, walking  # noqa: E402
+from misc.method import crf, maps, seeds, walking  # noqa: E402
 from misc.pyutils import UserError, atomic_path, is_whole, write_json  # noqa: E402
 from misc.score import auto_threshold, scores  # noqa: E402
 from step.pipeline import STAGES  # noqa: E402
@@ -63,12 +65,15 @@ GRID = np.array(scores.GRID)
 
 
 class Combination(NamedTuple):
-    """What walks, along boundaries found on which canvas, to which power."""
+    """What walks, along boundaries found on which canvas, to which power; and whether masks are
+    refined.
+    """
 
     foreground: str
     background: str
     canvas: int
     power: float
+    crf: bool = False
 
     def planes(self) -> list[str]:
         """The names of the walks that it is made of."""
@@ -95,13 +100,14 @@ class Measured(NamedTuple):
     auto: float
 
 
-def combinations(settings: Walk, canvases: Iterable[int],
-                 powers: Iterable[float]) -> list[Combination]:
-    """The published one first."""
-    return list(dict.fromkeys([
+def combinations(settings: Walk, canvases: Iterable[int], powers: Iterable[float],
+                 crf: bool) -> list[Combination]:
+    """The published one first; the refined ones last."""
+    plain = list(dict.fromkeys([
         Combination('amn', 'none', settings.canvas, settings.power),
         *itertools.starmap(Combination, itertools.product(WALK_FROM, WALK_BACKGROUNDS, canvases,
                                                           powers))]))
+    return plain + [each._replace(crf=True) for each in plain if crf]
 
 
 def start_of(name: str, amn: activations.Activation, cam: activations.Activation) -> torch.Tensor:
@@ -179,20 +185,40 @@ def walk_all(job: Job, settings: Walk, weights: str, canvas: int, names: Sequenc
 
 def measure(job: Job, folder: Path, wanted: Sequence[Combination]) -> list[Measured]:
     """The scores of combinations from the walks in a folder of the cache."""
+    plain = [each for each in wanted if not each.crf]
+    found = _measured(job, folder, plain, [None] * len(plain))
+    autos = dict(zip(plain, (each.auto for each in found), strict=True))
+    refined = [each for each in wanted if each.crf]
+    if refined:
+        crf.prepare()
+        at = [autos[each._replace(crf=False)] for each in refined]
+        found += [one._replace(auto=threshold) for one, threshold in zip(
+            _measured(job, folder, refined, at), at, strict=True)]
+    return found
+
+
+def _measured(job: Job, folder: Path, wanted: Sequence[Combination],
+              refine_at: Sequence[float | None]) -> list[Measured]:
+    """refine_at: the thresholds of masks to refine, which then are the planes, 0 or 1, that are
+    scored; None: the walked scores are.
+    """
     ids, n_classes = job.ids('eval_set'), job.source.n_classes
 
     def count(image_id: str) -> list[Counted]:
         stored = load_cached(folder, image_id)
-        hw = stored['hw']
+        hw, keys = stored['hw'], stored['keys']
         truth = scores.read_truth(job.source, image_id, tuple(hw))
         found = []
-        for each in wanted:
+        for each, threshold in zip(wanted, refine_at, strict=True):
             walked = torch.cat([torch.from_numpy(stored[name]) for name in each.planes()])
             score = walking.class_scores(walked, each.background).numpy()
-            planes = walking.planes_of(activations.Walked(stored['keys'], score, hw),
-                                       each.background)
-            found.append(Counted(*scores.truth_and_activation(truth, stored['keys'], planes,
-                                                              n_classes, GRID),
+            planes = walking.planes_of(activations.Walked(keys, score, hw), each.background)
+            if threshold is not None:
+                mask = seeds.pseudo_mask(imutils.read_of(job.source, image_id), keys, planes,
+                                         threshold)
+                planes = (mask == (keys + 1)[:, None, None]).astype(np.float32)
+            found.append(Counted(*scores.truth_and_activation(truth, keys, planes, n_classes,
+                                                              GRID),
                                  auto_threshold.histogram(planes)))
         return found
 
@@ -271,12 +297,13 @@ def table(rows: Sequence[dict[str, Any]], threshold: float) -> str:
 
     rows = [rows[0], *sorted(rows[1:], key=lambda row: -row['choose'])]
     several = len(rows[0]['weights']) > 1
-    headings = ['from', 'background', 'canvas', 'power', f'at {threshold:.2f}', 'best', 'at',
+    headings = ['from', 'background', 'canvas', 'power', 'CRF', f'at {threshold:.2f}', 'best', 'at',
                 'auto', 'at', *(['deviation'] if several else []), 'choose', 'confirm', 'gain',
                 'interval']
     return scores.table(headings, ((
         row['foreground'], row['background'], str(row['canvas']), f'{row["power"]:g}',
-        row['at_threshold'], row['best'], two(row['best_threshold']), row['auto'],
+        *(('yes', '', '', '') if row['crf'] else
+          ('no', row['at_threshold'], row['best'], two(row['best_threshold']))), row['auto'],
         two(row['auto_threshold']), *([row['deviation']] if several else []), row['choose'],
         row['confirm'], f'{100 * row["gain"]:+.1f}',
         '{:+.1f} to {:+.1f}'.format(*(100 * end for end in row['interval']))) for row in rows))
@@ -297,6 +324,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     group('--canvas', nargs='+', type=WHOLE, metavar='SIDE', help="canvases of IRN's images; 0 "
           'for none [0 and --sem_seg_canvas]')
     group('--power', nargs='+', type=POSITIVE, default=[1.0], help='powers of what walks')
+    group('--crf', action='store_true', help='refine the masks at auto, too')
     group('--resamples', type=COUNT, default=1000, help='draws of the interval')
     group('--cache', type=Path, help='keeps the walks [result/compare_walks in --work_dir]')
     return parser.parse_args(options.with_preset(words))
@@ -311,7 +339,8 @@ def run(args: argparse.Namespace) -> None:
     canvases = dict.fromkeys(args.canvas or (0, settings.canvas))
     threshold = args.sem_seg_bg_thres
     threshold = PseudoMasks.bg_thres if threshold == AUTO else round(threshold, 2)
-    wanted, ids = combinations(settings, canvases, args.power), job.ids('eval_set')
+    wanted = combinations(settings, canvases, args.power, args.crf)
+    ids = job.ids('eval_set')
     halves = np.array([is_to_confirm(image_id) for image_id in ids])
     if halves.all() or not halves.any():
         raise UserError(f'{job.lists["eval_set"]}: {len(ids)} images are too few for two halves')

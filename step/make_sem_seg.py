@@ -4,7 +4,7 @@ Reads --irn_weights_name, --amn_cam_out_dir, images of --mask_list, and --cam_ou
 activations walk, too (--sem_seg_from). Writes --sem_seg_out_dir/ID.png, and the walk itself, where
 it is asked for, to --walked_out_dir/ID.npz: what is there is not walked again, so that masks at
 another --sem_seg_bg_thres cost next to nothing. `auto` chooses that from the walks of at most 1,000
-images, which come first.
+images, which come first. With --sem_seg_crf all walks come first, and the workers refine the masks.
 Only this stage: python run_sample.py --make_sem_seg_pass True
 """
 import functools
@@ -21,7 +21,7 @@ from misc.data import datasets
 from misc.files import activations, label_maps, records
 from misc.files.activations import Walked
 from misc.files.inputs import Inputs, Part
-from misc.method import maps, seeds, walking
+from misc.method import crf, maps, seeds, walking
 from misc.pyutils import log
 from misc.score import auto_threshold
 
@@ -92,9 +92,17 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
 
     def save(image_id: str, item: Walked | Unwalked, tensor: torch.Tensor | None) -> None:
         walked = keep(image_id, item, tensor)
-        planes = walking.planes_of(walked, settings.background)
-        label_map = seeds.class_ids(walked.keys)[seeds.arg_max(planes, resolved['bg_thres'])]
-        label_maps.save(label_maps.label_path(folder, image_id), label_map, source.palette)
+        save_mask(image_id, walked.keys, walking.planes_of(walked, settings.background))
+
+    def refine(image_id: str) -> None:
+        image = imutils.read_of(source, image_id)
+        walked = activations.load_walked(kept, image_id, hw=image.shape[:2])
+        save_mask(image_id, walked.keys, walking.planes_of(walked, settings.background), image)
+
+    def save_mask(image_id: str, keys: np.ndarray, planes: np.ndarray,
+                  image: np.ndarray | None = None) -> None:
+        mask = seeds.pseudo_mask(image, keys, planes, resolved['bg_thres'])
+        label_maps.save(label_maps.label_path(folder, image_id), mask, source.palette)
 
     def walk(images: inference.Images, behind: Callable[..., Any]) -> None:
         with images:
@@ -104,10 +112,13 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
                               else walked_of(net, item, settings, job.device))
                     images.save(image_id, behind, image_id, item, walked)
 
+    def walk_and_keep(some: list[str]) -> None:
+        walk(inference.Images(some, is_walked, job.run.num_workers, job.device, made), keep)
+
     def walk_sample(sample: list[str]) -> None:
         if not all(map(is_walked, sample)):
             log.info('walks of %d images come first, to choose the threshold from', len(sample))
-        walk(inference.Images(sample, is_walked, job.run.num_workers, job.device, made), keep)
+        walk_and_keep(sample)
 
     resolved = masks.record()
     if masks.bg_thres == AUTO:
@@ -115,7 +126,14 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
     made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **resolved},
                                     ('.png',), job.run.overwrite, inputs=inputs, ids=ids,
                                     legend=label_maps.legend(source.classes)))
-    walk(inference.Images.of(job, 'mask_list', is_done, *made), save)
+    images = inference.Images.of(job, 'mask_list', is_done, *made)
+    if not masks.crf:
+        walk(images, save)
+        return
+    walk_and_keep(ids)
+    crf.prepare()
+    with images:
+        images.make(refine)
 
 
 def chosen_threshold(job: Job, settings: Walk, walk: Callable[[list[str]], None]) -> dict[str, Any]:
@@ -157,10 +175,10 @@ STAGE = Stage(
     writes=(Output('sem_seg_out_dir', 'result/sem_seg', exists=label_maps.exists, megabytes=0.009,
                    authors=True),
             Output('walked_out_dir', 'result/walked', kept=False,
-                   implied=lambda args: args.sem_seg_bg_thres == AUTO,
+                   implied=lambda args: args.sem_seg_bg_thres == AUTO or args.sem_seg_crf,
                    help='keep the walk of each image there (0.05 MB an image and class): '
                    'make_sem_seg then makes masks at another --sem_seg_bg_thres without walking '
                    'again, analyze_threshold tries them all (ours; default: not kept, but for '
-                   '--sem_seg_bg_thres auto; without DIR in result/walked)', metavar='DIR',
-                   holds='the walk', exists=activations.exists, megabytes=0.08)),
+                   '--sem_seg_bg_thres auto and --sem_seg_crf; without DIR in result/walked)',
+                   metavar='DIR', holds='the walk', exists=activations.exists, megabytes=0.08)),
     lists=('mask_list',), labelled=False, shown=Shown('Pseudo-mask', 'mask'))

@@ -117,6 +117,7 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: amn.Activations,
 
     Its rows are masks, one for each class present, and refined seeds and boundaries.
     """
+    masks = amn.masks_of(image, made, args)
     hw = imutils.scaled_hw(image.shape[:2], LONG_SIDE / max(image.shape[:2]))
     # drawn at the sheet's size, so that contours and hatching stay as they are
     image = imutils.resize(image, hw)
@@ -128,7 +129,6 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: amn.Activations,
     def label_map(label_map_hw: np.ndarray) -> np.ndarray:
         return drawing.overlay_labels(image, label_maps.resize(label_map_hw, hw), PALETTE)
 
-    masks = amn.masks_of(made, args)
     columns = [
         Column('CAM', made.cam, masks.cam, f'mask at {args.eval_cam_thres:.2f}',
                label_map(made.cam_seed),
@@ -136,14 +136,14 @@ def draw(args: argparse.Namespace, image: np.ndarray, made: amn.Activations,
         Column('AMN', made.amn, masks.amn, f'mask at {args.eval_amn_cam_thres:.2f}',
                label_map(made.amn_seed),
                f'refined seed, {args.amn_conf_fg_thres:.2f} and {args.amn_conf_bg_thres:.2f}')]
-    title, found_in = '', "AMN's mask"
+    title, found_in, refined = '', "AMN's mask", ', CRF' if args.sem_seg_crf else ''
     if made.walked is None:
         title = f'\nno pseudo-mask: there is no {args.irn_weights_name}'
     else:
         found_in = 'the pseudo-mask'
         columns.append(Column(
             'random walk', made.walked, masks.pseudo,
-            f'pseudo-mask, at {args.sem_seg_bg_thres:.2f}', activation(made.edge[0]),
+            f'pseudo-mask, at {args.sem_seg_bg_thres:.2f}{refined}', activation(made.edge[0]),
             "IRN's class boundaries"))
 
     rows = [[image, *(label_map(column.mask) for column in columns)]]
@@ -186,7 +186,7 @@ def run(args: argparse.Namespace) -> None:
     drawing.save(args.out, draw(args, image, made, model.classes))
     print(f'written: {args.out}')
     if args.mask_out:
-        label_maps.save(args.mask_out, amn.masks_of(made, args).pseudo, PALETTE)
+        label_maps.save(args.mask_out, amn.masks_of(image, made, args).pseudo, PALETTE)
         print(f'written: {args.mask_out}')
     if made.walked is None:
         print(f'no pseudo-mask: {args.irn_weights_name}: no such weights; run --train_irn_pass '

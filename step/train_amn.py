@@ -46,8 +46,15 @@ def run(job: Job, settings: AmnTraining) -> None:
     objective = networks.objective(settings.loss, 'amn_loss',
                                    objectives.PixelClassification)(settings, job.device)
 
+    scored = job.ids('infer_list')
+    missing = [each for each in scored if not source.mask_path(each).is_file()]
+    if 0 < len(missing) < len(scored):  # without any, nobody expects a score
+        log.info('no score of AMN: %d images of %s have no mask', len(missing),
+                 job.lists['infer_list'])
+
     def after_epoch(epoch: int) -> dict[str, np.ndarray]:
-        log_score(job, settings, net)
+        if not missing:
+            log_score(job, settings, net)
         return dict(pictures(job, settings, net)) if train.tensorboard else {}
 
     training.fit(train, net, optimizer, crops, objective, training.constant, after_epoch)
@@ -68,12 +75,6 @@ def log_score(job: Job, settings: AmnTraining, net: torch.nn.Module) -> None:
     The arg max is over background and the classes present.
     """
     source, ids, name = job.source, job.ids('infer_list'), job.lists['infer_list']
-    missing = [image_id for image_id in ids if not source.mask_path(image_id).is_file()]
-    if missing:
-        if len(missing) < len(ids):  # else nobody expects a score
-            log.info('no score of AMN: %d images of %s have no mask', len(missing), name)
-        return
-
     ids = datasets.decodable(source, ids, job.run.on_damaged, job.run.num_workers)
 
     def read(image_id: str) -> tuple:

@@ -56,6 +56,10 @@ def test_what_the_stages_write(trained, model, tmp_path):
         assert np.array_equal(masks.cam, amn.mask_of(found.keys, found.cam, 0.15))
         assert [array.dtype for array in masks] == [np.uint8] * 3
         assert set(np.unique(masks.pseudo)) <= {0, *(found.keys + 1)}
+    refined = amn.load(trained, **SETTINGS, sem_seg_crf=True).masks(path, names).pseudo
+    assert command('make_sem_seg', **SETTINGS, **flags, sem_seg_crf=True, overwrite=True) == 0
+    assert np.array_equal(refined, label_maps.load(tmp_path / 'sem_seg' / f'{image_id}.png'))
+    assert not np.array_equal(refined, masks.pseudo)
 
 
 def test_a_photograph_in_every_form(model, tmp_path):

@@ -101,3 +101,13 @@ def test_without_timm(command, monkeypatch, capsys):
 def test_the_code_of_a_network_of_timm_counts():
     assert networks.code_of('timm:a') == networks.code_of('timm:b') != networks.code_of()
     assert networks.code_of('timm:a') == networks.code_of('net.timm_backbone')
+
+
+def test_weights_that_are_to_start_two_networks(command, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(networks, 'module_of', lambda *told: None)
+    (tmp_path / 'vit.pth').touch()
+    flags = QUICK | {'backbone': 'timm:test_vit', 'pretrained': tmp_path / 'vit.pth'}
+    assert command('train_amn', 'train_irn', **flags) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert 'starts --backbone timm:test_vit, and train_irn another network' in line
+    assert 'in a second command' in line

@@ -15,7 +15,7 @@ from misc import imutils, indexing
 from misc.command import options
 from misc.contract.settings import WALK_BACKGROUNDS, WALK_FROM
 from misc.files import activations, label_maps, records, weights
-from misc.method import seeds, walking
+from misc.method import crf, seeds, walking
 from misc.pyutils import UserError
 from misc.score import auto_threshold, scores
 from script import compare_walks
@@ -236,6 +236,41 @@ def test_the_analysis_reads_the_walks_as_they_were_made(made):
     assert found['cam']['threshold_published'] == 0.15
 
 
+# refined by the dense CRF
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_masks_are_refined_along_the_colours(made, workers, counted):
+    flags = {'num_workers': workers, 'sem_seg_bg_thres': 0.4}
+    assert made('make_sem_seg', sem_seg_crf=True, **flags) == 0
+    assert len(counted) == 3
+    assert record(made.folder / 'sem_seg')['crf'] is True
+    assert 'crf' not in record(made.folder / 'walked')
+    source, changed = VOC12(GOLDEN / 'tree'), 0
+    for image_id in IDS:
+        image = imutils.read_of(source, image_id)
+        keys, planes = walking.class_planes(made.folder / 'walked', image_id, 'none')
+        plain = seeds.pseudo_mask(None, keys, planes, 0.4)
+        refined = plain
+        if len(keys):
+            refined = seeds.class_ids(keys)[crf.dense_crf(image, [seeds.arg_max(planes, 0.4)],
+                                                          len(keys) + 1)[0]]
+        found = label_maps.load(label_maps.label_path(made.folder / 'sem_seg', image_id))
+        assert np.array_equal(found, refined)
+        changed += (refined != plain).sum()
+    assert changed > 0
+    assert made('make_sem_seg', **flags) == 1  # without it they are others
+
+
+def test_refining_goes_on_where_it_was_stopped(made, counted):
+    flags = {'sem_seg_crf': True, 'sem_seg_bg_thres': 'auto'}
+    assert made('make_sem_seg', **flags) == 0
+    whole = masks_of(made.folder / 'sem_seg')
+    label_maps.label_path(made.folder / 'sem_seg', IDS[1]).unlink()
+    assert made('make_sem_seg', **flags) == 0
+    assert masks_of(made.folder / 'sem_seg') == whole
+    assert len(counted) == 3  # no walk again
+
+
 # a threshold chosen without masks
 
 def chosen_by_hand(folder, ids=IDS, background='none'):
@@ -370,8 +405,9 @@ def compare(made, *words):
     compare_walks.run(compare_walks.parse(list(map(str, (
         *made.command.words(**WALK), '--cache', made.folder / 'cache', '--eval_set', 'train',
         '--resamples', 20, *words)))))
-    return {tuple(row[name] for name in ('foreground', 'background', 'canvas', 'power')): row
-            for row in json.loads((made.folder / 'cache/compare_walks.json').read_text())['rows']}
+    rows = json.loads((made.folder / 'cache/compare_walks.json').read_text())['rows']
+    return {tuple(row[name] for name in compare_walks.Combination._fields
+                  if name != 'crf' or row[name]): row for row in rows}
 
 
 def test_the_rows_of_the_comparison_are_what_the_stages_score(made, capsys):
@@ -390,6 +426,18 @@ def test_the_rows_of_the_comparison_are_what_the_stages_score(made, capsys):
         assert rows[key][name] == pytest.approx(line['miou'], abs=1e-6)
         if threshold == 'auto':
             assert rows[key]['auto_threshold'] == line['threshold']
+
+
+def test_refined_rows_are_what_the_stage_refines(made):
+    rows = compare(made, '--canvas', 0, '--crf')
+    flags = {'sem_seg_from': 'mean', 'sem_seg_background': 'inverse', 'sem_seg_canvas': 0,
+             'sem_seg_power': 1.0, 'sem_seg_bg_thres': 'auto'}
+    for key, more in ((('mean', 'inverse', 0, 1.0), {}),
+                      (('mean', 'inverse', 0, 1.0, True), {'sem_seg_crf': True})):
+        assert made('make_sem_seg', 'eval_sem_seg', overwrite=True, **flags, **more) == 0
+        assert rows[key]['auto'] == pytest.approx(made.scores()['eval_sem_seg']['miou'], abs=1e-6)
+    assert rows[key]['auto'] != rows[key[:4]]['auto']
+    assert len(rows) == 2 * (1 + len(WALK_FROM) * len(WALK_BACKGROUNDS))
 
 
 def test_the_comparison_walks_nothing_twice(made, counted):

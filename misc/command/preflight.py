@@ -34,6 +34,7 @@ def check(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
                           stage.name)
     for choice in {stage.settings[0].of(args).pretrained for stage in trainings}:
         weights.check_pretrained(choice)
+    check_one_backbone(args, trainings)
     if trainings and args.tensorboard is not None:
         training.summary_writer()
     for stage in chosen:
@@ -114,6 +115,20 @@ def check_lists(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> 
         elif name in labelled:
             for image_id in ids:
                 job.source.labels(image_id)
+
+
+def check_one_backbone(args: argparse.Namespace, trainings: Sequence[Stage]) -> None:
+    """Raise UserError where one file of weights is to start a network of timm and a ResNet-50."""
+    name = args.backbone or ''
+    if not name.startswith('timm:') or args.pretrained == 'none':
+        return
+    each = {stage.name: stage.settings[0].of(args) for stage in trainings}
+    own = [stage for stage, told in each.items()
+           if not hasattr(told, 'backbone') and told.pretrained == args.pretrained]
+    if own and len(own) < len(trainings):
+        raise UserError(f'--pretrained {args.pretrained} starts --backbone {name}, and '
+                        f'{" and ".join(own)} another network: name them in a second command, '
+                        f'with the weights of that')
 
 
 def check_inputs(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:

@@ -72,7 +72,9 @@ def closing(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> str:
         lines.append(f'for other tools (--help lists their formats): {where}{command}')
     following = _following(args, job, chosen, results)
     if following is not None and args.repeat == 1:
-        words = options.without_stages(args.given.words)
+        processes = torchutils.world()[1]
+        words = [*options.without_stages(args.given.words),
+                 *(['--gpus', str(processes)] if processes > 1 else [])]
         command = shlex.join(['python', os.path.relpath(PROGRAM), *words, '--stages',
                               following.name])
         lines.append(f'next ({following.title}): {command}')

@@ -53,3 +53,17 @@ def refined_seed(image: np.ndarray, keys: np.ndarray, high_res: np.ndarray, fg_t
     result[sure == 0] = IGNORE
     result[(sure == 0) & (likely == 0)] = 0
     return result
+
+
+def pseudo_mask(image: np.ndarray | None, keys: np.ndarray, planes: np.ndarray,
+                threshold: float) -> np.ndarray:
+    """Return the label map of the walked scores at a threshold, uint8 (H, W).
+
+    image: uint8 (H, W, 3), along whose colours a dense CRF refines it; None: as it is.
+    keys: (K,), from 0.
+    planes: (K, H, W).
+    """
+    labeling = arg_max(planes, threshold)
+    if image is not None and len(keys):
+        (labeling,) = dense_crf(image, [labeling], len(keys) + 1)
+    return class_ids(keys)[labeling]
