@@ -10,14 +10,12 @@ from misc import imutils, torchutils
 
 # pixels above which an image and its mirror go through the network one after the other
 MIRRORED_APART = 3_000_000
-
-
 # of `imutils.INPUTS`, in the order in which they are used
 CONSTANTS = {'torchvision': (np.full(3, 255, np.float32), imutils.MEAN, imutils.STD),
              'caffe': (imutils.CAFFE_MEAN,)}
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=128)
 def _constants(form: str, width: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """CONSTANTS for a row of pixels: (3, 1, width) each, channels last. A CPU computes with whole
     rows several times as fast as with three numbers.
