@@ -38,7 +38,7 @@ def check_data(job: Job, args: argparse.Namespace) -> int:
     Returns the exit code: 1 where something must be mended.
     """
     text, is_good = checking.page(job.source, {name: job.lists[name]
-                                               for name in options.CHECKED_LISTS}, args.num_workers,
+                                               for name in options.CHECKED_LISTS}, job.run.workers,
                                   args.check_data != 'quick',
                                   functools.partial(checking.memory, args))
     print(text)

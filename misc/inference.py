@@ -68,7 +68,7 @@ class Images:
     @classmethod
     def of(cls, job: Job, flag: str, is_done: Callable[[str], bool], *made: Made) -> 'Images':
         """The images of the list of a flag, for the folders `made`."""
-        return cls(job.ids(flag), is_done, job.run.num_workers, job.device, made)
+        return cls(job.ids(flag), is_done, job.run.readers, job.device, made)
 
     def __enter__(self) -> 'Images':
         return self

@@ -40,8 +40,9 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: 
         label_maps.save(label_maps.label_path(folder, image_id), refined, source.palette)
 
     crf.prepare()
-    with inference.Images.of(job, 'train_list',
-                             lambda image_id: label_maps.exists(folder, image_id), made) as images:
+    with inference.Images(job.ids('train_list'),
+                          lambda image_id: label_maps.exists(folder, image_id), job.run.workers,
+                          made=[made]) as images:
         images.make(refine)
 
 
@@ -56,7 +57,7 @@ def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy:
         folder, chosen, activations=record['activations'])
     if not numbers:
         numbers = dict(zip(('fg_thres', 'bg_thres'), auto_threshold.seed_thresholds_of(
-            cam_dir, job.ids('train_list'), remedy, job.run.num_workers), strict=True))
+            cam_dir, job.ids('train_list'), remedy, job.run.workers), strict=True))
     resolved = record | auto_threshold.as_recorded({name: numbers[name] for name in chosen})
     log.info('foreground above %.2f, background below %.2f', resolved['fg_thres'],
              resolved['bg_thres'])

@@ -113,7 +113,7 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
                     images.save(image_id, behind, image_id, item, walked)
 
     def walk_and_keep(some: list[str]) -> None:
-        walk(inference.Images(some, is_walked, job.run.num_workers, job.device, made), keep)
+        walk(inference.Images(some, is_walked, job.run.readers, job.device, made), keep)
 
     def walk_sample(sample: list[str]) -> None:
         if not all(map(is_walked, sample)):
@@ -149,7 +149,7 @@ def chosen_threshold(job: Job, settings: Walk, walk: Callable[[list[str]], None]
         walk(auto_threshold.sample(ids))
         numbers = {'bg_thres': auto_threshold.threshold_for(
             functools.partial(walking.class_planes, kept, background=settings.background), ids,
-            job.run.num_workers)}
+            job.run.workers)}
     return auto_threshold.as_recorded(numbers)
 
 

@@ -21,7 +21,7 @@ import torch
 from misc import ending, imutils, inference, networks, torchutils
 from misc.command import options
 from misc.contract import sources
-from misc.contract.settings import SegForm, SegMaps
+from misc.contract.settings import SegForm, SegMaps, readers
 from misc.draw import drawing
 from misc.files import label_maps, records, weights
 from misc.files.inputs import Inputs
@@ -162,7 +162,8 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     def is_done(name: str) -> bool:
         return label_maps.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
-    with inference.Images(list(paths), is_done, args.num_workers, device, [made]) as images:
+    with inference.Images(list(paths), is_done, readers(args.num_workers), device,
+                          [made]) as images:
         for name, (image, x) in images.todo(read):
             with images.enough([name]):
                 logits = segmentation.predict(net, x, settings.scales, settings.flip, device,
