@@ -14,11 +14,19 @@ from misc.score import auto_threshold
 
 
 def run(job: Job, settings: CamSeeds) -> None:
-    refine_folder(job, 'cam_to_ir_label', 'cam_out_dir', 'ir_label_out_dir', settings)
+    inference.make_all(making(job, settings), job.run.workers)
 
 
-def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: Seeds) -> None:
-    """Refine a folder of activations (CAM's or AMN's) at two thresholds, each a number or 'auto'.
+def making(job: Job, settings: CamSeeds) -> inference.Making:
+    """Open the folder; return what makes the refined seed of an image."""
+    return refining(job, 'cam_to_ir_label', 'cam_out_dir', 'ir_label_out_dir', settings)
+
+
+def refining(job: Job, stage: str, cam_flag: str, out_flag: str,
+             settings: Seeds) -> inference.Making:
+    """Return what refines activations (CAM's or AMN's) at two thresholds, each a number or 'auto'.
+
+    Opens the folder of refined seeds.
     """
     source, cam_dir, folder, remedy = (job.source, job.files[cam_flag], job.files[out_flag],
                                        job.remedy(cam_flag))
@@ -40,10 +48,14 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: 
         label_maps.save(label_maps.label_path(folder, image_id), refined, source.palette)
 
     crf.prepare()
-    with inference.Images(job.ids('train_list'),
-                          lambda image_id: label_maps.exists(folder, image_id), job.run.workers,
-                          made=[made]) as images:
-        images.make(refine)
+    return inference.Making(job.ids('train_list'), made,
+                            lambda image_id: label_maps.exists(folder, image_id), refine)
+
+
+def needs_all(settings: Seeds) -> str:
+    """Return why no image can be refined before all activations are there; '' where it can."""
+    return ('its thresholds are chosen from all activations'
+            if AUTO in (settings.fg_thres, settings.bg_thres) else '')
 
 
 def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy: str) -> dict:
@@ -73,4 +85,4 @@ STAGE = Stage(
     reads=(Input('cam_out_dir'),),
     writes=(Output('ir_label_out_dir', 'result/ir_label', exists=label_maps.exists, megabytes=0.009,
                    authors=True),),
-    shown=Shown("CAM's refined seed", 'seed'))
+    shown=Shown("CAM's refined seed", 'seed'), making=making, needs_all=needs_all)

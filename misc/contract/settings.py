@@ -184,6 +184,11 @@ class Run(Settings):
     deterministic: bool = setting(False, 'on a GPU use only kernels that give the same bits in '
                                          'every run, which are slower; '
                                   'the CPU always does (ours)', boolean)
+    crf_beside: bool | str = setting(AUTO, "refine CAM's and AMN's seeds by the CRF while the "
+                                           'network makes the activations of further images, on '
+                                           'cores that it leaves idle; the same files; auto: with '
+                                           'a GPU (ours)', boolean_or(AUTO),
+                                     metavar='True|False|auto')
     seed: int = setting(0, 'the same seed gives the same files, for any --num_workers; on a GPU '
                            'with --deterministic '
                             '(ours)', number(int, 0, 2 ** 63 - 1))
