@@ -126,13 +126,12 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
     made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **resolved},
                                     ('.png',), job.run.overwrite, inputs=inputs, ids=ids,
                                     legend=label_maps.legend(source.classes)))
-    images = inference.Images.of(job, 'mask_list', is_done, *made)
     if not masks.crf:
-        walk(images, save)
+        walk(inference.Images.of(job, 'mask_list', is_done, *made), save)
         return
     walk_and_keep(ids)
     crf.prepare()
-    with images:
+    with inference.Images(ids, is_done, job.run.workers, made=made) as images:
         images.make(refine)
 
 
