@@ -78,6 +78,10 @@ def test_both_pairs_beside_leave_the_same_files(run, after, to_the_end):
         assert f'{fed}: 4 of 4 images are done beside {feeding}\n' in log
         assert re.search(rf'=== {fed} took 0:00:\d\d after 4 images beside {feeding}\n', log)
     assert log.count('4 of 4 images are already done\n') == 2
+    before = {path: path.stat().st_mtime_ns for path in run.folder.glob('*/*') if path.is_file()}
+    assert run(*STAGES, **BESIDE) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert told(run).count(': 0 of 4 images are done beside') == 2
 
 
 def test_what_is_not_done_beside_is_done_after(run, after):
@@ -150,7 +154,7 @@ def test_a_worker_that_is_killed_ends_the_stage_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(seeds, 'refined_seed', lambda *values: os.kill(os.getpid(), signal.SIGKILL)
                       if os.getpid() != here else real(*values))
-        run('make_cam', 'cam_to_ir_label', **BESIDE)
+        assert run('make_cam', 'cam_to_ir_label', **BESIDE) == 1
     assert 'a worker process was ended by the system' in told(run)
     assert run(*STAGES, **BESIDE) == 0
     check_same(run, after)
