@@ -24,9 +24,9 @@ def making(job: Job, settings: CamSeeds) -> inference.Making:
 
 def refining(job: Job, stage: str, cam_flag: str, out_flag: str,
              settings: Seeds) -> inference.Making:
-    """Return what refines activations (CAM's or AMN's) at two thresholds, each a number or 'auto'.
+    """Open the folder of refined seeds; return what makes one of an activation (CAM's or AMN's).
 
-    Opens the folder of refined seeds.
+    The two thresholds are each a number or 'auto'.
     """
     source, cam_dir, folder, remedy = (job.source, job.files[cam_flag], job.files[out_flag],
                                        job.remedy(cam_flag))

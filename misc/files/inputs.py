@@ -275,7 +275,8 @@ class Made:
                      'changed: %s', self.folder,
                      len(anew), len(self.ids), described)
         gone = set(self.ids) - (set(there) - anew)
-        if gone & stored.lines.keys():  # what reads the folder while they are made need not mind
+        if gone & stored.lines.keys():
+            # else a stage that reads the folder meanwhile would take it for outdated
             stored.lines = {image_id: line for image_id, line in stored.lines.items()
                             if image_id not in gone}
             write_snapshot(self.path, self.lock, stored)
