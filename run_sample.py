@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from misc import ending, torchutils
-from misc.command import checking, fitting, launch, options, plan, preflight, screen
+from misc.command import beside, checking, fitting, launch, options, plan, preflight, screen
 from misc.contract import settings
 from misc.contract.stages import Job, Stage, Stages
 from misc.pyutils import elapsed, log, start_log
@@ -38,7 +38,7 @@ def check_data(job: Job, args: argparse.Namespace) -> int:
     Returns the exit code: 1 where something must be mended.
     """
     text, is_good = checking.page(job.source, {name: job.lists[name]
-                                               for name in options.CHECKED_LISTS}, args.num_workers,
+                                               for name in options.CHECKED_LISTS}, job.run.workers,
                                   args.check_data != 'quick',
                                   functools.partial(checking.memory, args))
     print(text)
@@ -163,15 +163,20 @@ def of_all(args: argparse.Namespace, repeats: Sequence[argparse.Namespace], stag
 
 
 def run_stages(args: argparse.Namespace, job: Job, chosen: Sequence[Stage]) -> None:
-    """The chosen stages, one after the other."""
-    begun = time.monotonic()
+    """The chosen stages, one after the other; one may begin beside the one that feeds it."""
+    begun, followers = time.monotonic(), {}
     for stage in chosen:
         since = time.monotonic()
         log.info('=== %s: %s', stage.name, stage.title)
+        follower, itself = (beside.follower_of(args, job, chosen, stage),
+                            followers.pop(stage.name, None))
         with ending.explained(ending.remedy_of(stage.name, args)):
-            stage.run(job, *stage.settings_of(args))
+            stage.run(beside.job_of(job, follower, itself), *stage.settings_of(args))
         torchutils.wait_for_all()
-        log.info('=== %s took %s', stage.name, elapsed(since))
+        log.info('=== %s took %s%s', stage.name, elapsed(since), '' if itself is None else
+                 f' after {itself.made} images beside {itself.beside}')
+        if follower is not None and follower.made is not None:
+            followers[follower.name] = follower
     if len(chosen) > 1:
         log.info('=== all %d stages took %s', len(chosen), elapsed(begun))
     scored = any(stage.rows for stage in chosen)

@@ -162,8 +162,9 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
                 ways.append(f'--precision {"bf16" if has_bf16 else "fp16"}')
             if not stage.startswith('train_'):
                 ways.append('--device cpu')
-        elif stage != 'show' and args.num_workers > 0:
-            ways.append(f'--num_workers below {args.num_workers}')
+        elif stage != 'show' and args.num_workers != 0:
+            ways.append('a smaller --num_workers' if args.num_workers is None
+                        else f'--num_workers below {args.num_workers}')
         if not stage.startswith('train_'):
             ways.append('smaller photographs')
         return ', '.join(ways[:-1]) + (' or ' if ways[1:] else '') + ways[-1]

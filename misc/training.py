@@ -90,7 +90,7 @@ class Training:
                   'code': networks.code_of(*settings.modules()),
                   'images': records.fingerprint({'ids': ids}), **more}
         return cls(stage, job.files[flag], record, batch_size, getattr(settings, 'epochs', None),
-                   settings.seed, job.device, settings.precision, run.num_workers, run.overwrite,
+                   settings.seed, job.device, settings.precision, run.readers, run.overwrite,
                    run.accumulate, run.save_every, run.tensorboard, run.resume,
                    getattr(settings, 'steps', None), inputs=inputs, ids=ids,
                    on_damaged=run.on_damaged)

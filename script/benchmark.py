@@ -2,21 +2,24 @@
 in one run.
 
     python script/benchmark.py [--stages make_cam refine ...] [--size 375 500] [--device cpu]
-    [--json FILE]
+    [--json FILE] [--against CHECKOUT_OF_THE_AUTHORS_CODE]
 
 Every case runs in a process of its own, so that its peak memory is its own. "of limit": the
 floating-point rate of the network part against a matrix product of the same precision measured
 here; for the rest, the bytes that the work cannot do without (see each case) against the rate at
 which memory is copied here. "plain": the same work done the plain way (see each case), and how many
-times longer it takes.
+times longer it takes. --against: the same by the authors' code (script/benchmark_authors.py), in
+float32, and how many times longer than what the plain way is compared with.
 """
 import argparse
 import functools
 import importlib.util
+import json
 import math
 import multiprocessing
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -189,16 +192,7 @@ def case_train_irn(args: argparse.Namespace) -> dict[str, Any]:
 
 def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: torch.optim.Optimizer,
                    objective: objectives.Objective, stride: int = 4) -> dict[str, Any]:
-    side = (args.crop - 1) // stride + 1
-    rng = np.random.default_rng(0)
-    blocks = rng.integers(0, 3, (args.batch, 4, 4)).repeat(-(-side // 4),
-                                                           1).repeat(-(-side // 4), 2)
-    batch = {'image': torch.randn(args.batch, 3, args.crop, args.crop),
-             'index': torch.arange(args.batch),
-             'labels': torch.from_numpy(rng.integers(0, 2,
-                                                     (args.batch, CLASSES)).astype(np.float32)),
-             'label_map': torch.from_numpy(blocks[:, :side, :side].copy()),
-             'dropout_seed': torch.arange(args.batch)}
+    batch = training_batch(args, stride)
     if args.device.type == 'cuda':
         # as the stages read them
         batch = {name: values.pin_memory() for name, values in batch.items()}
@@ -223,10 +217,23 @@ def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: to
             'compared': taken / args.batch}
 
 
+def training_batch(args: argparse.Namespace, stride: int) -> dict[str, torch.Tensor]:
+    """A batch of noise, in whose label maps each image has blocks of background and two classes."""
+    side = (args.crop - 1) // stride + 1
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 3, (args.batch, 4, 4)).repeat(-(-side // 4),
+                                                           1).repeat(-(-side // 4), 2)
+    return {'image': torch.randn(args.batch, 3, args.crop, args.crop),
+            'index': torch.arange(args.batch),
+            'labels': torch.from_numpy(rng.integers(0, 2,
+                                                    (args.batch, CLASSES)).astype(np.float32)),
+            'label_map': torch.from_numpy(blocks[:, :side, :side].copy()),
+            'dropout_seed': torch.arange(args.batch)}
+
+
 def case_refine(args: argparse.Namespace) -> dict[str, Any]:
     """Two labelings of an image with two classes through the dense CRF. Plain: by pydensecrf2."""
-    image, planes = drawn_image(args), _smooth_planes(args, 2)
-    labelings = [seeds.arg_max(planes, threshold) for threshold in (0.45, 0.15)]
+    image, labelings = drawn_image(args), two_labelings(args)
     return _against_pydensecrf(args, lambda: crf.dense_crf(image, labelings, 3), image,
                                [label_energy(labeling, 3) for labeling in labelings], crf.SEEDS)
 
@@ -239,6 +246,12 @@ def case_refine_segmentation(args: argparse.Namespace) -> dict[str, Any]:
     probabilities = planes / planes.sum(0)
     return _against_pydensecrf(args, lambda: crf.refine_probabilities(image, probabilities), image,
                                [-np.log(probabilities.reshape(len(planes), -1))], crf.SEGMENTATION)
+
+
+def two_labelings(args: argparse.Namespace) -> list[np.ndarray]:
+    """The label maps of two classes' activations at AMN's thresholds."""
+    planes = _smooth_planes(args, 2)
+    return [seeds.arg_max(planes, threshold) for threshold in (0.45, 0.15)]
 
 
 def _smooth_planes(args: argparse.Namespace, number: int) -> np.ndarray:
@@ -308,14 +321,19 @@ def case_walk(args: argparse.Namespace) -> dict[str, Any]:
     """The walk of two classes by a sparse matrix. Bytes: in each step every number of the matrix
     with its column, and both
     vectors. Plain: by planes, each the map shifted by an offset."""
-    h, w = maps.strided_hw(tuple(args.size))
-    x, edge = torch.rand(2, h, w, device=args.device), torch.rand(1, h, w, device=args.device)
+    x, edge = walked_planes(args)
     taken = seconds(lambda: indexing.propagate_to_edge(x, edge), args)
     matrix = indexing._transitions(edge[0].double(), 5, 10)
     step = matrix.values().numel() * (8 + 4) + len(matrix) * (4 + 2 * len(x) * 8)
     return {'seconds': taken, 'gigabyte': 2 ** 8 * step / 1e9,
             'plain': plain_seconds(lambda: walk_by_planes(x, edge), args),
             'plain_what': 'by shifted planes', 'compared': taken}
+
+
+def walked_planes(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
+    """Activations (2, h, w) and boundaries (1, h, w) of noise."""
+    h, w = maps.strided_hw(tuple(args.size))
+    return torch.rand(2, h, w, device=args.device), torch.rand(1, h, w, device=args.device)
 
 
 def walk_by_planes(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,
@@ -436,6 +454,60 @@ def case_score(args: argparse.Namespace) -> dict[str, Any]:
             'compared': taken}
 
 
+# ---- the authors' code: what it is given, and what it took ----
+
+def given_to_authors(name: str, args: argparse.Namespace) -> dict[str, Any] | None:
+    """What a case is made from, as the case itself makes it; None where theirs has nothing like it.
+    """
+    torch.manual_seed(0)  # as measure_case
+    if name in ('make_cam', 'train_cam'):
+        weights = resnet50_cam.Net(CLASSES).state_dict()
+    elif name in ('make_amn_cam', 'train_amn'):
+        weights = resnet50_amn.Net(CLASSES).state_dict()
+    elif name == 'train_irn':
+        weights = resnet50_irn.Net().state_dict()
+    if name.startswith('make_') and name != 'make_sem_seg':
+        return {'weights': weights, 'images': datasets.scaled_images(drawn_image(args), SCALES),
+                'labels': (torch.arange(CLASSES) < 2).float()}
+    if name.startswith('train_'):
+        return {'weights': weights, 'eps': AmnTraining().eps,
+                **training_batch(args, 16 if name == 'train_amn' else 4)}
+    if name == 'refine':
+        return {'image': torch.from_numpy(drawn_image(args)), 'n_labels': 3,
+                'labelings': [torch.from_numpy(each) for each in two_labelings(args)]}
+    if name == 'walk':
+        return dict(zip(('x', 'edge'), (each.cpu() for each in walked_planes(args)), strict=True))
+    return None
+
+
+def by_authors(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Time a case by the checkout: {'seconds': of an image} or {'why_not': a few words}."""
+    given = given_to_authors(name, args)
+    if given is None:
+        return {'why_not': 'nothing alike'}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder) / each) for each in ('given.pt', 'result.json')]
+        torch.save(given | {'device': args.device, 'threads': torch.get_num_threads(),
+                            'repeat': args.repeat}, paths[0])
+        ended = subprocess.run([sys.executable, Path(__file__).with_name('benchmark_authors.py'),
+                                args.against, name, *paths], capture_output=True, text=True)
+        if ended.returncode:  # ended by the system, for want of memory as a rule
+            last = (ended.stderr.splitlines() or [''])[-1]
+            return {'why_not': f'ended with exit code {ended.returncode} {last}'.rstrip()}
+        result = json.loads(Path(paths[1]).read_text(encoding='utf-8'))
+    if 'seconds' in result and name.startswith('train_'):
+        result['seconds'] /= args.batch
+    return result
+
+
+def authors_columns(result: dict[str, Any]) -> tuple[str, str]:
+    """Of the table: their seconds, and times that they take longer, or why there are none."""
+    authors = result['authors']
+    if 'why_not' in authors:
+        return '-', authors['why_not']
+    return f'{authors["seconds"]:.3f}', f'{authors["seconds"] / result["compared"]:.1f}'
+
+
 CASES = {name.removeprefix('case_'): work for name, work in list(globals().items())
          if name.startswith('case_')}
 
@@ -475,6 +547,9 @@ def main() -> int:
     parser.add_argument('--repeat', type=int, default=3,
                         help='calls of which the median counts [3]')
     parser.add_argument('--no_plain', action='store_true', help='leave the plain ways out')
+    parser.add_argument('--against', metavar='DIR', help="a checkout of the authors' code, whose "
+                        'modules do the same work in the same run; where one cannot, its row says '
+                        'why')
     parser.add_argument('--json', metavar='FILE', help='write the results here, too')
     args = parser.parse_args()
     return ending.run(lambda: run(args), remedy)
@@ -493,6 +568,9 @@ def run(args: argparse.Namespace) -> None:
         5e-6, 1e-4], 1e-4
     args.device = torchutils.choose_device(args.device)
     torchutils.check_precision(args.precision, args.device)
+    if args.against is not None and not (Path(args.against) / 'net' / 'resnet50_cam.py').is_file():
+        raise UserError(f"--against {args.against}: no checkout of the authors' code (no "
+                        f'net/resnet50_cam.py in it)')
     rate, bytes_rate = matrix_rate(args), copy_rate(args)
     args.device = str(args.device)
     rows, results = [], []
@@ -508,6 +586,8 @@ def run(args: argparse.Namespace) -> None:
         result = queue.get()
         process.join()
         results.append(result)
+        if args.against is not None:
+            result['authors'] = by_authors(name, args)
         share = '-'
         if 'network' in result:
             share = f'{result["gflop"] / result["network"] / rate:.0%}'
@@ -515,15 +595,17 @@ def run(args: argparse.Namespace) -> None:
             share = f'{result["gigabyte"] / result["seconds"] / bytes_rate:.0%} of bytes'
         rows.append([name, f'{1 / result["seconds"]:.2f}', f'{result["seconds"]:.3f}',
                      f'{result["peak_memory_gb"]:.1f}',
-                     share, *plain_columns(result)])
+                     share, *plain_columns(result),
+                     *(authors_columns(result) if args.against is not None else ())])
         print(f'{name}: {result["seconds"]:.3f} s an image', file=sys.stderr)
     print(f'{platform.processor() or platform.machine()}, {args.device}, torch '
           f'{torch.__version__}, {args.precision}, image '
           f'{args.size[0]} x {args.size[1]}, crop {args.crop}; matrix product: {rate:.0f} GFLOP/s, '
           f'copying: '
           f'{bytes_rate:.1f} GB/s')
+    theirs = ('authors s', 'times, or why not') if args.against is not None else ()
     print(scores.table(('stage', 'images/s', 's/image', 'peak GB', 'of limit', 'plain s', 'times',
-                        'the plain way'), rows))
+                        'the plain way', *theirs), rows))
     if args.json:
         write_json(args.json, {'matrix_gflops': rate, 'copy_gb_a_second': bytes_rate,
                                'torch': torch.__version__,

@@ -97,7 +97,7 @@ def main() -> int:
                         'a split or a list file')
     parser.add_argument('--crf_images', type=int, default=60,
                         help='images of the CRF way, about 2 s each; 0 leaves it out')
-    parser.add_argument('--num_workers', type=int, default=max(1, torchutils.cores() // 2))
+    parser.add_argument('--num_workers', type=int, default=torchutils.cores())
     args = parser.parse_args()
     return ending.run(lambda: run(args), lambda want: f'--num_workers below {args.num_workers}')
 

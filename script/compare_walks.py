@@ -166,7 +166,7 @@ def walk_all(job: Job, settings: Walk, weights: str, canvas: int, names: Sequenc
         with atomic_path(cached_path(folder, image_id)) as temporary, open(temporary, 'wb') as file:
             np.savez(file, **arrays)
 
-    with inference.Images(ids, is_done, job.run.num_workers, job.device, (made,)) as images:
+    with inference.Images(ids, is_done, job.run.readers, job.device, (made,)) as images:
         for image_id, (there, keys, starts, hw, image) in images.todo(read):
             with images.enough([image_id]):
                 arrays = {'keys': keys, 'hw': np.array(hw)} | there
@@ -222,7 +222,7 @@ def _measured(job: Job, folder: Path, wanted: Sequence[Combination],
                                  auto_threshold.histogram(planes)))
         return found
 
-    items = torchutils.progress(datasets.read_ahead(count, ids, job.run.num_workers),
+    items = torchutils.progress(datasets.read_ahead(count, ids, job.run.workers),
                                 total=len(ids), unit='image')
     by_image = [datasets.checked(item) for item in items]
     sampled = set(auto_threshold.sample(ids))
@@ -370,7 +370,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse(sys.argv[1:])
-    return ending.run(lambda: run(args), lambda want: f'--num_workers below {args.num_workers}')
+    return ending.run(lambda: run(args), lambda want: 'a smaller --num_workers')
 
 
 if __name__ == '__main__':

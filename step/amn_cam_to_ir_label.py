@@ -3,14 +3,21 @@
 Reads --amn_cam_out_dir and images of --train_list. Writes --amn_ir_label_out_dir/ID.png.
 Only this stage: python run_sample.py --amn_cam_to_ir_label_pass True
 """
+from misc import inference
 from misc.contract.settings import AmnSeeds
 from misc.contract.stages import Input, Job, Output, Shown, Stage
 from misc.files import label_maps
-from step.cam_to_ir_label import refine_folder
+from step.cam_to_ir_label import needs_all, refining
 
 
 def run(job: Job, settings: AmnSeeds) -> None:
-    refine_folder(job, 'amn_cam_to_ir_label', 'amn_cam_out_dir', 'amn_ir_label_out_dir', settings)
+    inference.make_all(making(job, settings), job.run.workers)
+
+
+def making(job: Job, settings: AmnSeeds) -> inference.Making:
+    """Open the folder; return what makes the refined seed of an image."""
+    return refining(job, 'amn_cam_to_ir_label', 'amn_cam_out_dir', 'amn_ir_label_out_dir',
+                    settings)
 
 
 STAGE = Stage(
@@ -18,4 +25,4 @@ STAGE = Stage(
     reads=(Input('amn_cam_out_dir'),),
     writes=(Output('amn_ir_label_out_dir', 'result/amn_ir_label', exists=label_maps.exists,
                    megabytes=0.009, authors=True),),
-    shown=Shown("AMN's refined seed", 'seed'))
+    shown=Shown("AMN's refined seed", 'seed'), making=making, needs_all=needs_all)

@@ -92,7 +92,7 @@ def run(job: Job, settings: Analysis, cam: CamScore, amn: AmnScore, masks: Pseud
         log.info('%s: %s', method.title, method.folder)
         results.tell_changes(job, method.folder, ids)
         result = analysis.analyse(job.source, ids, method.load, method.threshold,
-                                  job.run.num_workers)
+                                  job.run.workers)
         summary = analysis.summary(result, method.title, method.threshold, job.source.classes)
         more = {'made_by': records.made_by(method.folder)}
         if method.is_auto:
@@ -145,7 +145,7 @@ def _method(job: Job, ids: list[str], title: str, folder: str, threshold: float 
             remedy: str) -> Method:
     is_auto = threshold == AUTO
     if is_auto:
-        threshold = auto_threshold.threshold_of(folder, ids, remedy, job.run.num_workers)
+        threshold = auto_threshold.threshold_of(folder, ids, remedy, job.run.workers)
     return Method(title, folder, threshold, functools.partial(activations.class_planes, folder,
                                                               remedy=remedy), is_auto)
 
@@ -197,7 +197,7 @@ def _pseudo_masks(job: Job, ids: list[str], masks: PseudoMasks) -> Method:
         same = {name: value for name, value in record.items() if name != 'stage'}
         numbers = auto_threshold.begun_with(job.files['sem_seg_out_dir'], ['bg_thres'], **same)
         threshold = numbers['bg_thres'] if numbers else auto_threshold.threshold_for(
-            load, ids, job.run.num_workers)
+            load, ids, job.run.workers)
     return Method('pseudo-mask', folder, threshold, load, is_auto, walk.is_published)
 
 

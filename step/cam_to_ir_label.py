@@ -14,11 +14,19 @@ from misc.score import auto_threshold
 
 
 def run(job: Job, settings: CamSeeds) -> None:
-    refine_folder(job, 'cam_to_ir_label', 'cam_out_dir', 'ir_label_out_dir', settings)
+    inference.make_all(making(job, settings), job.run.workers)
 
 
-def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: Seeds) -> None:
-    """Refine a folder of activations (CAM's or AMN's) at two thresholds, each a number or 'auto'.
+def making(job: Job, settings: CamSeeds) -> inference.Making:
+    """Open the folder; return what makes the refined seed of an image."""
+    return refining(job, 'cam_to_ir_label', 'cam_out_dir', 'ir_label_out_dir', settings)
+
+
+def refining(job: Job, stage: str, cam_flag: str, out_flag: str,
+             settings: Seeds) -> inference.Making:
+    """Open the folder of refined seeds; return what makes one of an activation (CAM's or AMN's).
+
+    The two thresholds are each a number or 'auto'.
     """
     source, cam_dir, folder, remedy = (job.source, job.files[cam_flag], job.files[out_flag],
                                        job.remedy(cam_flag))
@@ -40,9 +48,14 @@ def refine_folder(job: Job, stage: str, cam_flag: str, out_flag: str, settings: 
         label_maps.save(label_maps.label_path(folder, image_id), refined, source.palette)
 
     crf.prepare()
-    with inference.Images.of(job, 'train_list',
-                             lambda image_id: label_maps.exists(folder, image_id), made) as images:
-        images.make(refine)
+    return inference.Making(job.ids('train_list'), made,
+                            lambda image_id: label_maps.exists(folder, image_id), refine)
+
+
+def needs_all(settings: Seeds) -> str:
+    """Return why no image can be refined before all activations are there; '' where it can."""
+    return ('its thresholds are chosen from all activations'
+            if AUTO in (settings.fg_thres, settings.bg_thres) else '')
 
 
 def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy: str) -> dict:
@@ -56,7 +69,7 @@ def chosen_thresholds(job: Job, record: dict, cam_dir: str, folder: str, remedy:
         folder, chosen, activations=record['activations'])
     if not numbers:
         numbers = dict(zip(('fg_thres', 'bg_thres'), auto_threshold.seed_thresholds_of(
-            cam_dir, job.ids('train_list'), remedy, job.run.num_workers), strict=True))
+            cam_dir, job.ids('train_list'), remedy, job.run.workers), strict=True))
     resolved = record | auto_threshold.as_recorded({name: numbers[name] for name in chosen})
     log.info('foreground above %.2f, background below %.2f', resolved['fg_thres'],
              resolved['bg_thres'])
@@ -72,4 +85,4 @@ STAGE = Stage(
     reads=(Input('cam_out_dir'),),
     writes=(Output('ir_label_out_dir', 'result/ir_label', exists=label_maps.exists, megabytes=0.009,
                    authors=True),),
-    shown=Shown("CAM's refined seed", 'seed'))
+    shown=Shown("CAM's refined seed", 'seed'), making=making, needs_all=needs_all)

@@ -20,7 +20,7 @@ def run(job: Job, settings: InstanceMasks) -> None:
     ids = job.ids('eval_set')
     results.tell_changes(job, folder, ids)
     load = functools.partial(instances.load, folder, remedy=job.remedy('ins_seg_out_dir'))
-    score = average_precision.score(job.source, ids, load, job.run.num_workers)
+    score = average_precision.score(job.source, ids, load, job.run.workers)
     results.report_instances(job, 'eval_ins_seg', score,
                              threshold=records.recorded(folder, 'bg_thres', settings.bg_thres))
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from misc import ending, imutils, inference, torchutils
 from misc.command import options
+from misc.contract.settings import workers
 from misc.contract.sources import Source
 from misc.contract.stages import Output, Stage, Stages
 from misc.data import datasets
@@ -174,7 +175,7 @@ def run(args: argparse.Namespace, stages: Stages) -> None:
     def is_done(key: str) -> bool:
         return form.own is not None and is_whole(export.out / f'{key}{form.own[1]}')
 
-    with inference.Images(list(keys), is_done, args.num_workers, made=made) as images:
+    with inference.Images(list(keys), is_done, workers(args.num_workers), made=made) as images:
         entries = [entry for _, entry in images.todo(make)]
     form.finish(export, entries)
     print(f'written: {export.out}, {len(ids)} images ({form.about}); docs/export.md: how to load '

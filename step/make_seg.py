@@ -69,7 +69,7 @@ def run(job: Job, form: SegForm, settings: SegMaps) -> None:
             not settings.crf or label_maps.exists(crf_folder, image_id)
             or is_whole(logits_path(logits, image_id)))
 
-    with inference.Images(ids, is_done, job.run.num_workers, job.device, [made]) as images:
+    with inference.Images(ids, is_done, job.run.readers, job.device, [made]) as images:
         for image_id, (hw, pixels) in images.todo(read):
             with images.enough([image_id]):
                 x = maps.normalized(torchutils.to_device(pixels, job.device), form.input)
@@ -139,7 +139,7 @@ def refine(job: Job, ids: list[str], logits: Path, folder: Path, made: Made) -> 
         with writing(path):
             path.unlink()
 
-    with inference.Images(ids, is_done, job.run.num_workers, made=[made]) as images:
+    with inference.Images(ids, is_done, job.run.workers, made=[made]) as images:
         images.make(make)
 
 

@@ -113,7 +113,7 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
                     images.save(image_id, behind, image_id, item, walked)
 
     def walk_and_keep(some: list[str]) -> None:
-        walk(inference.Images(some, is_walked, job.run.num_workers, job.device, made), keep)
+        walk(inference.Images(some, is_walked, job.run.readers, job.device, made), keep)
 
     def walk_sample(sample: list[str]) -> None:
         if not all(map(is_walked, sample)):
@@ -126,13 +126,12 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
     made.append(records.open_folder(folder, record | {'stage': 'make_sem_seg', **resolved},
                                     ('.png',), job.run.overwrite, inputs=inputs, ids=ids,
                                     legend=label_maps.legend(source.classes)))
-    images = inference.Images.of(job, 'mask_list', is_done, *made)
     if not masks.crf:
-        walk(images, save)
+        walk(inference.Images.of(job, 'mask_list', is_done, *made), save)
         return
     walk_and_keep(ids)
     crf.prepare()
-    with images:
+    with inference.Images(ids, is_done, job.run.workers, made=made) as images:
         images.make(refine)
 
 
@@ -149,7 +148,7 @@ def chosen_threshold(job: Job, settings: Walk, walk: Callable[[list[str]], None]
         walk(auto_threshold.sample(ids))
         numbers = {'bg_thres': auto_threshold.threshold_for(
             functools.partial(walking.class_planes, kept, background=settings.background), ids,
-            job.run.num_workers)}
+            job.run.workers)}
     return auto_threshold.as_recorded(numbers)
 
 

@@ -118,7 +118,7 @@ def run(job: Job, told: Report) -> None:
     open_folder(folder, {'stage': 'report', 'split': job.lists[split], **told.record(),
                          'seed': job.run.seed})
     numbers = {shown.ids[position]: position for position in groups}
-    with inference.Images(list(numbers), lambda image_id: False, job.run.num_workers) as images:
+    with inference.Images(list(numbers), lambda image_id: False, job.run.workers) as images:
         images.make(lambda image_id: gallery.write_image(
             folder, numbers[image_id], job.source, image_id, methods_of(shown, image_id)))
     if torchutils.is_main():
@@ -194,7 +194,7 @@ def all_methods(job: Job, ids: list[str],
             return given
         made = [image_id for image_id in ids if activations.exists(folder, image_id)]
         return (auto_threshold.threshold_of(folder, made, 'it was there before',
-                                            job.run.num_workers) if made else 0.0)
+                                            job.run.workers) if made else 0.0)
 
     found = []
     for stage in job.stages:
@@ -226,7 +226,7 @@ def measure(job: Job, ids: list[str], methods: list[Method],
         return gallery.measure(job.source, image_id, [
             method for method in methods if image_id in listed[method.listed]])
 
-    results = datasets.read_ahead(look_at, mine, job.run.num_workers)
+    results = datasets.read_ahead(look_at, mine, job.run.workers)
     for result in torchutils.progress(results, total=len(mine), unit='image'):
         result = datasets.checked(result)
         for name, (index, counts) in result.counts.items():

@@ -21,7 +21,7 @@ import torch
 from misc import ending, imutils, inference, networks, torchutils
 from misc.command import options
 from misc.contract import sources
-from misc.contract.settings import SegForm, SegMaps
+from misc.contract.settings import SegForm, SegMaps, readers
 from misc.data import datasets
 from misc.draw import drawing
 from misc.files import label_maps, records, weights
@@ -161,7 +161,8 @@ def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Modu
     def is_done(name: str) -> bool:
         return label_maps.exists(out, name) and is_whole(out / 'overlay' / f'{name}.png')
 
-    with inference.Images(list(paths), is_done, args.num_workers, device, [made]) as images:
+    with inference.Images(list(paths), is_done, readers(args.num_workers), device,
+                          [made]) as images:
         for name, (image, pixels) in images.todo(read):
             with images.enough([name]):
                 x = maps.normalized(torchutils.to_device(pixels, device), form.input)

@@ -75,7 +75,7 @@ def log_score(job: Job, settings: AmnTraining, net: torch.nn.Module) -> None:
     The arg max is over background and the classes present.
     """
     source, ids, name = job.source, job.ids('infer_list'), job.lists['infer_list']
-    ids = datasets.decodable(source, ids, job.run.on_damaged, job.run.num_workers)
+    ids = datasets.decodable(source, ids, job.run.on_damaged, job.run.workers)
 
     def read(image_id: str) -> tuple:
         image = imutils.read_of(source, image_id)
@@ -83,7 +83,7 @@ def log_score(job: Job, settings: AmnTraining, net: torch.nn.Module) -> None:
         return datasets.scaled_images(image, [1.0])[0], source.labels(image_id), truth
 
     confusion = np.zeros((source.n_classes + 1, source.n_classes + 2), np.int64)
-    for item in datasets.read_ahead(read, torchutils.shard(ids), job.run.num_workers):
+    for item in datasets.read_ahead(read, torchutils.shard(ids), job.run.readers):
         image, present, truth = datasets.checked(item)
         prediction = predict(net, image, present, truth.shape, job.device, settings.precision)
         index, count = scores.truth_and_map(truth, prediction, source.n_classes)

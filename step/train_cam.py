@@ -63,7 +63,7 @@ def log_validation_loss(job: Job, settings: CamTraining, net: torch.nn.Module,
     A short last batch is dropped unless it is the only one.
     """
     ids = datasets.decodable(job.source, job.ids('val_list'), job.run.on_damaged,
-                             job.run.num_workers)
+                             job.run.workers)
     size = min(BATCH, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
 
@@ -71,7 +71,7 @@ def log_validation_loss(job: Job, settings: CamTraining, net: torch.nn.Module,
         return datasets.top_left_crop(job.source, image_id, settings.crop_size)
 
     values = []
-    for batch in datasets.read_ahead(read, torchutils.shard(batches), job.run.num_workers,
+    for batch in datasets.read_ahead(read, torchutils.shard(batches), job.run.readers,
                                      batches=True):
         datasets.checked(batch)
         batch = batch | {'index': torch.arange(size)}

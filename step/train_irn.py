@@ -70,7 +70,7 @@ def store_mean_displacement(job: Job, settings: IrnTraining, net: torch.nn.Modul
       it is the only one. Instances use it; pseudo-masks do not.
     """
     ids = datasets.decodable(job.source, job.ids('infer_list'), job.run.on_damaged,
-                             job.run.num_workers)
+                             job.run.workers)
     size = min(settings.batch_size, len(ids))
     batches = [ids[first:first + size] for first in range(0, len(ids) - size + 1, size)]
     net.mean_shift.running_mean.zero_()
@@ -79,7 +79,7 @@ def store_mean_displacement(job: Job, settings: IrnTraining, net: torch.nn.Modul
         return datasets.top_left_crop(job.source, image_id, settings.crop_size)
 
     means = []
-    for batch in datasets.read_ahead(read, torchutils.shard(batches), job.run.num_workers,
+    for batch in datasets.read_ahead(read, torchutils.shard(batches), job.run.readers,
                                      batches=True):
         datasets.checked(batch)
         with torchutils.autocast(settings.precision, job.device):

@@ -14,6 +14,7 @@ from PIL import Image
 
 import run_sample
 from misc.command import options
+from misc.contract import settings
 from misc.contract.stages import Stages
 from misc.files import activations, weights
 from misc.pyutils import UserError, log
@@ -124,10 +125,15 @@ def test_lists_of_other_data_sets(dataset, lists):
     assert [getattr(args, name) for name in options.CHECKED_LISTS] == [lists[0], 'mine', *lists[2:]]
 
 
-def test_half_the_cores_by_default(monkeypatch):
-    for cores, workers in ((8, 4), (1, 1)):
-        monkeypatch.setattr('misc.torchutils.cores', lambda cores=cores: cores)
-        assert parse().num_workers == workers
+@pytest.mark.parametrize(('words', 'cores', 'processes', 'workers', 'readers'), [
+    ((), 8, 1, 8, 4), ((), 1, 1, 1, 1), ((), 8, 2, 4, 2), ((), 2, 4, 1, 1),
+    (('--num_workers', '4'), 8, 2, 4, 4), (('--num_workers', '0'), 8, 1, 0, 0)])
+def test_all_cores_by_default_and_half_of_them_beside_a_network(monkeypatch, words, cores,
+                                                                processes, workers, readers):
+    monkeypatch.setattr('misc.torchutils.cores', lambda: cores)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    run = settings.Run.of(parse(*words))
+    assert (run.workers, run.readers) == (workers, readers)
 
 
 def test_every_flag_has_a_help_text_and_a_group():

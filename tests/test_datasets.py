@@ -1,4 +1,5 @@
 """What is read ahead: batches, training crops, workers."""
+import multiprocessing
 import os
 import signal
 
@@ -208,6 +209,15 @@ def test_a_killed_worker_is_told_of():
 
     with pytest.raises(UserError, match='a worker process was ended by the system.*--num_workers'):
         list(datasets.read_ahead(read, range(40), 1))
+
+
+@pytest.mark.parametrize(('parent', 'code'), [(os.getpid, 0), (lambda: os.getpid() + 1, 1)])
+def test_a_worker_ends_where_its_run_has_ended_already(parent, code):
+    worker = multiprocessing.get_context('fork').Process(
+        target=datasets._in_worker, args=(parent(), False, 0))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == code
 
 
 def test_an_error_of_the_program_within_a_worker_keeps_its_kind():

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from misc import inference, training
+import run_sample
+from misc import inference, torchutils, training
 from misc.command import options
 from misc.contract.settings import IrnTraining
 from misc.data import datasets
@@ -96,6 +97,25 @@ def test_the_same_seed_gives_the_same_files_with_workers_too(whole, tmp_path):
     without_time = [{stage: {key: value for key, value in score.items() if key != 'time'}
                      for stage, score in command.scores().items()} for command in (whole, again)]
     assert without_time[0] == without_time[1]
+
+
+def test_work_without_a_network_takes_all_cores(whole, tmp_path, monkeypatch):
+    command, asked, read_ahead = copy_of(whole, tmp_path / 'copy'), [], datasets.read_ahead
+    monkeypatch.setattr(torchutils, 'cores', lambda: 6)
+    monkeypatch.setattr(datasets, 'read_ahead', lambda read, requests, workers, **options:
+                        asked.append(workers) or read_ahead(read, requests, 0, **options))
+    words = command.words(**QUICK, overwrite=True, seg_crf=True,
+                          sem_seg_bg_thres='auto', walked_out_dir=command.folder / 'walked')
+    del words[(place := words.index('--num_workers')):place + 2]
+    seen = {}
+    for stage in STAGES:
+        assert run_sample.main([*words, f'--{stage.name}_pass']) == 0
+        seen[stage.name], asked = set(asked), asked[:0]
+    with_network = {'train_cam', 'train_amn', 'train_irn', 'train_seg', 'make_cam', 'make_amn_cam',
+                    'make_ins_seg'}
+    assert seen == {name: {3, 6} if name in ('make_sem_seg', 'make_seg') else
+                    {3} if name in with_network else set() if name == 'draw_sheet' else {6}
+                    for name in seen}
 
 
 def test_another_seed_gives_other_weights(whole, tmp_path):

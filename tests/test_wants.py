@@ -118,6 +118,9 @@ def test_only_advice_that_can_work(monkeypatch):
     remedy = ends.remedy_of('train_seg', args)(ends.HOST)
     assert remedy == '--accumulate 6, --seg_crop_size below 321 or --num_workers below 2'
     assert ends.remedy_of('make_sem_seg', args)(ends.GPU) == '--device cpu or smaller photographs'
+    args.num_workers = None
+    assert ends.remedy_of('make_sem_seg', args)(ends.HOST) == \
+        'a smaller --num_workers or smaller photographs'
 
 
 SHM = 'unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)'

@@ -153,9 +153,19 @@ class Settings:
         """Raises UserError for settings that contradict each other."""
 
 
-def _cores() -> int:
+def workers(given: int | None) -> int:
+    """Return the processes of work without a network: --num_workers where given, else all cores.
+
+    Processes of torchrun on a machine share its cores.
+    """
     # torchrun tells how many share them
-    return max(1, torchutils.cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1')) // 2)
+    cores = torchutils.cores() // int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    return max(1, cores) if given is None else given
+
+
+def readers(given: int | None) -> int:
+    """Return the processes that read ahead of a network: --num_workers, else half the cores."""
+    return max(1, workers(given) // 2) if given is None else given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,15 +174,21 @@ class Run(Settings):
 
     group = 'machine and run'
     device: str = setting('auto', 'auto (the first GPU, else the CPU), cpu, cuda or cuda:N')
-    num_workers: int = setting(_cores, 'processes that decode, refine and score, beside each one '
-                                       'of torchrun; no result '
-                               'depends on it (authors: half the cores)', WHOLE)
+    num_workers: int | None = setting(None, 'processes that decode, refine and score, beside each '
+                                            'one of torchrun; no result depends on it (ours: all '
+                                            'cores, half of them while a network computes; '
+                                            'authors: half the cores)', WHOLE)
     precision: str = setting('fp32', 'of the networks; bf16 takes about half the time where the '
                                      'machine has it; fp16 on GPUs '
                              'only (ours; published: fp32)', choices=tuple(torchutils.PRECISIONS))
     deterministic: bool = setting(False, 'on a GPU use only kernels that give the same bits in '
                                          'every run, which are slower; '
                                   'the CPU always does (ours)', boolean)
+    crf_beside: bool | str = setting(AUTO, "refine CAM's and AMN's seeds by the CRF while the "
+                                           'network makes the activations of further images, on '
+                                           'cores that it leaves idle; the same files; auto: with '
+                                           'a GPU (ours)', boolean_or(AUTO),
+                                     metavar='True|False|auto')
     seed: int = setting(0, 'the same seed gives the same files, for any --num_workers; on a GPU '
                            'with --deterministic '
                             '(ours)', number(int, 0, 2 ** 63 - 1))
@@ -218,6 +234,16 @@ class Run(Settings):
     momentum: float = setting(1e-4, "of CAM's and IRN's SGD; 1e-4 is what the published figures "
                                     "were made with, by a slip of "
                               'the authors: their weight decay lands here', RATE)
+
+    @property
+    def workers(self) -> int:
+        """Processes of work without a network."""
+        return workers(self.num_workers)
+
+    @property
+    def readers(self) -> int:
+        """Processes that read ahead of a network."""
+        return readers(self.num_workers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -125,6 +125,11 @@ class Stage:
     every other stage shows, where it is there, and --repeat makes it once more, of all seeds;
     check(job, chosen, *settings): what can be known to be wrong before the first stage runs; after:
     the stage that it follows, where it is none of the project's own.
+
+    making(job, *settings): of a stage without a network that makes a file of each image from that
+    image's file alone: opens its folder and returns what makes one (inference.Making), so that it
+    may run beside the stage that feeds it; needs_all(*settings): why it cannot with these settings,
+    '' where it can.
     """
 
     name: str
@@ -143,6 +148,8 @@ class Stage:
     shown: Shown | None = None
     check: Callable[..., None] | None = None
     after: str | None = None
+    making: Callable[..., Any] | None = None
+    needs_all: Callable[..., str] | None = None
 
     @property
     def flag(self) -> str:
@@ -227,13 +234,30 @@ class Stages(Sequence[Stage]):
         return tuple(dict.fromkeys(cls for stage in self for cls in stage.settings))
 
 
+@dataclasses.dataclass
+class Follower:
+    """A stage that makes images beside the one that feeds it, as soon as their files are there.
+
+    name: its own; beside: the other's; open(): opens its folder and returns what makes an image
+    (inference.Making); workers: the processes that it may use; made: how many images were made so,
+    None where it was never opened. What is left to do is done when its own turn comes.
+    """
+
+    name: str
+    beside: str
+    open: Callable[[], Any]
+    workers: int
+    made: int | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What a run gives each of its stages: the data set, the lists, where files lie, the machine.
 
     run: the settings that no stage owns; lists: flag -> list file or split; files: flag -> path,
     None where it is not named; thresholds: flag -> value, of those at which activations are shown
-    as masks; repeats: seed -> its files, of what --repeat made, for a stage that is of all seeds.
+    as masks; repeats: seed -> its files, of what --repeat made, for a stage that is of all seeds;
+    follower: the stage that runs beside this one.
     """
 
     source: Source
@@ -246,6 +270,7 @@ class Job:
     version: str = ''
     commit: str = ''
     repeats: dict[int, dict[str, str | None]] = dataclasses.field(default_factory=dict)
+    follower: Follower | None = None
 
     def ids(self, flag: str) -> list[str]:
         """The ids of a list, named by its flag."""

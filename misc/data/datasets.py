@@ -4,7 +4,10 @@ Everything random comes from (seed, epoch, image), so that the items do not depe
 workers.
 """
 import dataclasses
+import functools
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -89,18 +92,22 @@ def _handed_over(item: Any) -> Any:
 
 
 def read_ahead(read: Callable[[Any], Any], requests: Any, num_workers: int, *,
-               batches: bool = False, pin_memory: bool = False) -> Iterator[Any]:
+               batches: bool = False, pin_memory: bool = False,
+               idle: bool = False) -> Iterator[Any]:
     """Yield read(request) for each request, in order, by `num_workers` processes (0: here).
 
     requests: what `read` takes (ids, pairs (epoch, index)); with batches=True lists of them: their
       items are then dicts of arrays and numbers, and those of each list come stacked, as tensors.
+    idle: the workers give way to every other process, and Ctrl-C is not for them.
     A UserError is yielded in the place of its item (of its batch). Raises UserError when the system
     kills a worker.
     """
     options = {'batch_sampler': requests, 'collate_fn': _collate} if batches else \
         {'sampler': requests, 'batch_size': None, 'collate_fn': _handed_over}
+    begin = functools.partial(_in_worker, os.getpid(), idle)
+    read = _GivingWay(read) if idle and num_workers else read
     loader = data.DataLoader(_Guarded(read), num_workers=num_workers, pin_memory=pin_memory,
-                             **options, worker_init_fn=_in_worker,
+                             **options, worker_init_fn=begin,
                              multiprocessing_context=multiprocessing.get_context('fork')
                              if num_workers else None)
     with ending.explained():
@@ -114,9 +121,26 @@ def read_ahead(read: Callable[[Any], Any], requests: Any, num_workers: int, *,
         yield item
 
 
-def _in_worker(number: int) -> None:
+def _in_worker(parent: int, idle: bool, number: int) -> None:
+    if os.getppid() != parent:  # killed already; torch would see that only if it came later
+        os._exit(1)
     # its copies only: else a worker that outlives a killed run for seconds would keep its locks
     unlock()
+    if idle:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _GivingWay:
+    """read(request) in a worker that computes when no other process wants to."""
+
+    def __init__(self, read: Callable[[Any], Any]):
+        self.read, self.has_begun = read, False
+
+    def __call__(self, request: Any) -> Any:
+        if not self.has_begun:  # not earlier: it should see soon that its parent has ended
+            os.nice(10)
+            self.has_begun = True
+        return self.read(request)
 
 
 def checked(item: Any) -> Any:

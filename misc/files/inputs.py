@@ -274,6 +274,12 @@ class Made:
             log.info('%s: %d of %d images are made anew, because what they were made from has '
                      'changed: %s', self.folder,
                      len(anew), len(self.ids), described)
+        gone = set(self.ids) - (set(there) - anew)
+        if gone & stored.lines.keys():
+            # else a stage that reads the folder meanwhile would take it for outdated
+            stored.lines = {image_id: line for image_id, line in stored.lines.items()
+                            if image_id not in gone}
+            write_snapshot(self.path, self.lock, stored)
         fresh = {image_id: stats for image_id, stats in now.stats.items() if image_id not in anew}
         if any(stored.stats.get(image_id) != stats for image_id, stats in fresh.items()):
             write_lock(self.lock, json.dumps(stored.stats | fresh))

@@ -17,11 +17,11 @@ def score_activations(job: Job, stage: str, flag: str, threshold: float | str) -
     """Score the activations of a flag's folder. threshold: a number or 'auto'."""
     folder, ids, remedy, details = job.files[flag], job.ids('eval_set'), job.remedy(flag), {}
     if threshold == AUTO:
-        threshold = auto_threshold.threshold_of(folder, ids, remedy, job.run.num_workers)
+        threshold = auto_threshold.threshold_of(folder, ids, remedy, job.run.workers)
         details['threshold_from'] = AUTO
     results.tell_changes(job, folder, ids)
     load = functools.partial(activations.class_planes, folder, remedy=remedy)
-    result = scores.score_activations(job.source, ids, load, threshold, job.run.num_workers)
+    result = scores.score_activations(job.source, ids, load, threshold, job.run.workers)
     best, best_miou = result.best()
     results.report(job, stage, result.at(threshold), threshold=threshold, best_threshold=best,
                    best_miou=best_miou, within_3_points=result.within(0.03), **details)
@@ -60,4 +60,4 @@ def _counts(job: Job, folder: str | os.PathLike, ids: list[str], remedy: str) ->
     def load(image_id: str) -> np.ndarray:
         return label_maps.load(label_maps.label_path(folder, image_id), remedy)
 
-    return scores.count_label_maps(job.source, ids, load, job.run.num_workers)
+    return scores.count_label_maps(job.source, ids, load, job.run.workers)
