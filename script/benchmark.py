@@ -467,7 +467,9 @@ def given_to_authors(name: str, args: argparse.Namespace) -> dict[str, Any] | No
     elif name == 'train_irn':
         weights = resnet50_irn.Net().state_dict()
     if name.startswith('make_') and name != 'make_sem_seg':
-        return {'weights': weights, 'images': datasets.scaled_images(drawn_image(args), SCALES),
+        images = maps.together([datasets.scaled_images(drawn_image(args), SCALES)],
+                               torch.device('cpu'))
+        return {'weights': weights, 'images': [image.contiguous() for image in images],
                 'labels': (torch.arange(CLASSES) < 2).float()}
     if name.startswith('train_'):
         return {'weights': weights, 'eps': AmnTraining().eps,
