@@ -249,13 +249,12 @@ def test_masks_are_refined_along_the_colours(made, workers, counted):
     for image_id in IDS:
         image = imutils.read_of(source, image_id)
         keys, planes = walking.class_planes(made.folder / 'walked', image_id, 'none')
-        plain = seeds.pseudo_mask(None, keys, planes, 0.4)
-        refined = plain
+        refined = plain = seeds.class_ids(keys)[seeds.arg_max(planes, 0.4)]
         if len(keys):
-            refined = seeds.class_ids(keys)[crf.dense_crf(image, [seeds.arg_max(planes, 0.4)],
-                                                          len(keys) + 1)[0]]
+            odds = np.stack([np.full(planes[0].shape, 0.4 / 0.6), *(planes / (1 - planes + 1e-5))])
+            refined = seeds.class_ids(keys)[crf.refine_probabilities(image, odds / odds.sum(0))]
         found = label_maps.load(label_maps.label_path(made.folder / 'sem_seg', image_id))
-        assert np.array_equal(found, refined)
+        assert (found != refined).mean() < 1e-3
         changed += (refined != plain).sum()
     assert changed > 0
     assert made('make_sem_seg', **flags) == 1  # without it they are others

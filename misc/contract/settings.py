@@ -495,8 +495,8 @@ class PseudoMasks(Settings):
                                           'objects (authors); auto: chosen from the walks alone, '
                                           'which are then kept, without masks (ours)',
                                     THRESHOLD, metavar='0..1|auto', flag='sem_seg_bg_thres')
-    crf: bool = setting(False, 'refine each mask by a dense CRF with the terms of the seeds, in '
-                               'the workers, from walks that are then kept (ours; published: no)',
+    crf: bool = setting(False, 'refine each mask by a dense CRF with the scores as odds, in the '
+                               'workers, from walks that are then kept (ours; published: no)',
                         boolean, recorded='changed', flag='sem_seg_crf')
 
 

@@ -5,7 +5,7 @@ The next network learns from the latter.
 import numpy as np
 
 from misc.files.label_maps import IGNORE
-from misc.method.crf import dense_crf
+from misc.method.crf import FLOOR, dense_crf, refine_probabilities
 
 
 def arg_max(planes: np.ndarray, threshold: float) -> np.ndarray:
@@ -61,9 +61,14 @@ def pseudo_mask(image: np.ndarray | None, keys: np.ndarray, planes: np.ndarray,
 
     image: uint8 (H, W, 3), along whose colours a dense CRF refines it; None: as it is.
     keys: (K,), from 0.
-    planes: (K, H, W).
+    planes: (K, H, W), from 0 to 1.
+    The CRF is that of segmentation networks. A score s is taken for the odds s / (1 - s) of its
+    class, the threshold for those of the background, so that without neighbours the CRF gives the
+    label map as it is.
     """
-    labeling = arg_max(planes, threshold)
-    if image is not None and len(keys):
-        (labeling,) = dense_crf(image, [labeling], len(keys) + 1)
-    return class_ids(keys)[labeling]
+    if image is None or len(keys) == 0:
+        return class_ids(keys)[arg_max(planes, threshold)]
+    background = np.full((1, *planes.shape[1:]), threshold, planes.dtype)
+    scores = np.clip(np.concatenate([background, planes]), FLOOR, 1 - FLOOR)
+    odds = scores / (1 - scores)
+    return class_ids(keys)[refine_probabilities(image, odds / odds.sum(0))]
