@@ -7,6 +7,7 @@ GIVEN (torch.save): the machine's part, weights and inputs; RESULT (JSON): secon
 process of its own, which imports nothing of this project: the modules of both have the same names.
 As their stages do it, in float32: reading, saving and what only prepares labels are left out.
 """
+import argparse
 import importlib
 import json
 import os
@@ -184,20 +185,25 @@ def why_not(error: Exception, device: str) -> str:
 
 
 def main() -> None:
-    checkout, case, given_path, result_path = Path(sys.argv[1]).resolve(), *sys.argv[2:]
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('checkout', 'case', 'given', 'result'):
+        parser.add_argument(name)
+    args = parser.parse_args()
+    checkout = Path(args.checkout).resolve()
     ours = Path(__file__).resolve().parent
     sys.path[:] = [str(checkout), *(each for each in sys.path
                                     if Path(each).resolve() not in (ours, ours.parent))]
     sys.dont_write_bytecode = True  # nothing is left in the checkout
     os.chdir(checkout)
-    given = torch.load(given_path, weights_only=True)
+    given = torch.load(args.given, weights_only=True)
     torch.set_num_threads(given['threads'])
     torch.manual_seed(0)
     try:
-        result = {'seconds': seconds(CASES[case](given, checkout), given)}
+        result = {'seconds': seconds(CASES[args.case](given, checkout), given)}
     except Exception as error:  # whatever a checkout does: its row of the table says it
         result = {'why_not': why_not(error, given['device'])}
-    Path(result_path).write_text(json.dumps(result), encoding='utf-8')
+    Path(args.result).write_text(json.dumps(result), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ of four small images: the size of a batch and that of an image play next to no p
 an image's classes does. Prints a table: kernels, and waits for the device, a step and an
 image. Takes some minutes.
 """
+import argparse
 import collections
 import functools
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 from misc import training
+from misc.parsing import Parser
 from misc.score import scores
 from tests import pretend_cuda
 from tests.conftest import GOLDEN, Command
@@ -59,6 +61,8 @@ def of_images(run: Callable[[], int]) -> collections.Counter:
 
 
 def main() -> None:
+    Parser(prog='python -m tests.count_launches', description=__doc__,
+           formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         command = Command(GOLDEN / 'tree', Path(folder))
