@@ -201,7 +201,7 @@ def has_irn(args: argparse.Namespace) -> bool:
 
 def mask_of(keys: np.ndarray, planes: np.ndarray, threshold: float) -> np.ndarray:
     """Return the label map (H, W) of planes (K, H, W) of the classes `keys` at a threshold."""
-    return seeds.class_ids(keys)[seeds.arg_max(planes, threshold)]
+    return seeds.mask_of(keys, planes, threshold)
 
 
 def masks_of(pixels: np.ndarray, found: Activations, args: argparse.Namespace) -> Masks:

@@ -444,7 +444,7 @@ def case_score(args: argparse.Namespace) -> dict[str, Any]:
 
     def plain() -> None:
         for threshold in np.arange(10) / 10:
-            scores.truth_and_map(truth, seeds.class_ids(keys)[seeds.arg_max(planes, threshold)],
+            scores.truth_and_map(truth, seeds.mask_of(keys, planes, threshold),
                                  CLASSES)
 
     taken = seconds(lambda: scores.truth_and_activation(truth, keys, planes, CLASSES,

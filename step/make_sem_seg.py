@@ -22,7 +22,7 @@ from misc.files import activations, label_maps, records
 from misc.files.activations import Walked
 from misc.files.inputs import Inputs, Part
 from misc.method import crf, maps, seeds, walking
-from misc.pyutils import log
+from misc.pyutils import UserError, WriteError, log
 from misc.score import auto_threshold
 
 LISTED = 'with a --train_list that holds it'
@@ -129,10 +129,19 @@ def run(job: Job, settings: Walk, masks: PseudoMasks) -> None:
     if not masks.crf:
         walk(inference.Images.of(job, 'mask_list', is_done, *made), save)
         return
-    walk_and_keep(ids)
+    failed = None
+    try:
+        walk_and_keep(ids)
+    except WriteError:
+        raise
+    except UserError as error:  # of some images; the masks of the others are made
+        failed = error
     crf.prepare()
-    with inference.Images(ids, is_done, job.run.workers, made=made) as images:
+    walked = [image_id for image_id in ids if is_walked(image_id)]
+    with inference.Images(walked, is_done, job.run.workers, made=made) as images:
         images.make(refine)
+    if failed is not None:
+        raise failed
 
 
 def chosen_threshold(job: Job, settings: Walk, walk: Callable[[list[str]], None]) -> dict[str, Any]:

@@ -270,6 +270,14 @@ def test_refining_goes_on_where_it_was_stopped(made, counted):
     assert len(counted) == 3  # no walk again
 
 
+def test_an_image_that_cannot_be_walked_loses_no_refined_mask(made, capsys):
+    activations.activation_path(made.folder / 'amn_cam', IDS[1]).write_bytes(b'damaged')
+    assert made('make_sem_seg', sem_seg_crf=True) == 1
+    assert '1 of 4 images failed, the others are done' in capsys.readouterr().err
+    assert sorted(masks_of(made.folder / 'sem_seg')) == sorted(
+        f'{image_id}.png' for image_id in IDS if image_id != IDS[1])
+
+
 # a threshold chosen without masks
 
 def chosen_by_hand(folder, ids=IDS, background='none'):

@@ -184,7 +184,7 @@ def measure(source: Source, image_id: str, methods: list[Method]) -> Measured:
 def label_map(method: Method, made: activations.Activation | np.ndarray) -> np.ndarray:
     """What a method says of each pixel, at its own threshold: (H, W)."""
     if isinstance(made, activations.Activation):
-        return seeds.class_ids(made.keys)[seeds.arg_max(made.high_res, method.threshold)]
+        return seeds.mask_of(made.keys, made.high_res, method.threshold)
     return made
 
 

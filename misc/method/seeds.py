@@ -33,6 +33,12 @@ def class_ids(keys: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], keys + 1]).astype(np.uint8)
 
 
+def mask_of(keys: np.ndarray, planes: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the label map of planes (K, H, W) of the classes `keys` at a threshold, uint8 (H, W).
+    """
+    return class_ids(keys)[arg_max(planes, threshold)]
+
+
 def refined_seed(image: np.ndarray, keys: np.ndarray, high_res: np.ndarray, fg_thres: float,
                  bg_thres: float) -> np.ndarray:
     """Return sure foreground, sure background, ignored between (IRN's inter-pixel labels).
@@ -67,7 +73,7 @@ def pseudo_mask(image: np.ndarray | None, keys: np.ndarray, planes: np.ndarray,
     label map as it is.
     """
     if image is None or len(keys) == 0:
-        return class_ids(keys)[arg_max(planes, threshold)]
+        return mask_of(keys, planes, threshold)
     background = np.full((1, *planes.shape[1:]), threshold, planes.dtype)
     scores = np.clip(np.concatenate([background, planes]), FLOOR, 1 - FLOOR)
     odds = scores / (1 - scores)
