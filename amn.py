@@ -178,7 +178,7 @@ def resolve(args: argparse.Namespace) -> None:
     options.resolve_settings(STAGES, args)
     options.resolve_files(STAGES, args)
     args.device = torchutils.choose_device(args.device)
-    torchutils.check_precision(args.precision, args.device)
+    args.precision = torchutils.choose_precision(args.precision, args.device)
     for flag in ('cam_network', 'amn_network', 'irn_network'):
         networks.module_of(getattr(args, flag), flag)
     chosen = [f'--{flag}' for flag in (*THRESHOLDS, *PseudoMasks.flags().values())

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace, stages: Stages) -> int:
         return 2
     options.resolve(stages, args)
     args.device = torchutils.join_processes(torchutils.choose_device(args.device))
-    torchutils.check_precision(args.precision, args.device)
+    args.precision = torchutils.choose_precision(args.precision, args.device)
     # the CPU always is
     torchutils.set_deterministic(args.deterministic and args.device.type == 'cuda')
     job = job_of(args, stages)

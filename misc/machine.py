@@ -1,4 +1,5 @@
-"""What the machine allows, by the kernel's files: a container's processor time, the NVIDIA driver.
+"""What the machine allows, by the kernel's files: a container's processor time, what the processor
+multiplies itself, the NVIDIA driver.
 
 root: where these files are looked for; tests give another.
 """
@@ -52,6 +53,13 @@ def _read(path: Path) -> str:
         return path.read_text(encoding='utf-8', errors='replace')
     except OSError:
         return ''
+
+
+def has_bf16(root: Path = ROOT) -> bool:
+    """Whether the processor multiplies bf16 itself (x86: AVX-512 BF16, AMX); False where there is
+    no telling.
+    """
+    return not {'avx512_bf16', 'amx_bf16'}.isdisjoint(_read(root / 'proc/cpuinfo').split())
 
 
 def driver(root: Path = ROOT) -> str | None:

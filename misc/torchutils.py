@@ -59,13 +59,25 @@ def machine_line(device: torch.device) -> str:
     return f'torch {torch.__version__}, {name}, {cores()} cores, {torch.get_num_threads()} threads'
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise UserError where `device` cannot compute in `precision` ('fp32', 'bf16', 'fp16')."""
-    if precision == 'fp16' and device.type == 'cpu':
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return 'fp32', 'bf16' or 'fp16'; for 'auto' bf16 where `device` multiplies it itself.
+
+    Raises UserError for one that `device` has not.
+    """
+    if name == 'auto':
+        return 'bf16' if machine_has_bf16(device) else 'fp32'
+    if name == 'fp16' and device.type == 'cpu':
         raise UserError('--precision fp16 needs a GPU; on the CPU use fp32 or bf16')
-    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(
-        including_emulation=False):
+    if name == 'bf16' and device.type == 'cuda' and not machine_has_bf16(device):
         raise UserError('--precision bf16: this GPU has no bf16; use fp16 or fp32')
+    return name
+
+
+def machine_has_bf16(device: torch.device) -> bool:
+    """Whether the GPU, or the processor (known on Linux alone), multiplies bf16 itself."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return machine.has_bf16()
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:

@@ -569,7 +569,7 @@ def run(args: argparse.Namespace) -> None:
     args.eps, args.amn_balanced, args.amn_learning_rate, args.amn_weight_decay = 0.4, True, [
         5e-6, 1e-4], 1e-4
     args.device = torchutils.choose_device(args.device)
-    torchutils.check_precision(args.precision, args.device)
+    args.precision = torchutils.choose_precision(args.precision, args.device)
     if args.against is not None and not (Path(args.against) / 'net' / 'resnet50_cam.py').is_file():
         raise UserError(f"--against {args.against}: no checkout of the authors' code (no "
                         f'net/resnet50_cam.py in it)')

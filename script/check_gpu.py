@@ -125,7 +125,7 @@ def modes(device: torch.device, quick: bool) -> list[str]:
     found = []
     for mode in authors.MODES:
         with contextlib.suppress(UserError):
-            torchutils.check_precision('fp32' if mode == 'tf32' else mode, device)
+            torchutils.choose_precision('fp32' if mode == 'tf32' else mode, device)
             found.append(mode)
     if device.type == 'cuda' and torch.cuda.get_device_properties(device).major < 8:
         found.remove('tf32')

@@ -333,7 +333,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     options.resolve(STAGES, args)
     args.device = torchutils.choose_device(args.device)
-    torchutils.check_precision(args.precision, args.device)
+    args.precision = torchutils.choose_precision(args.precision, args.device)
     job, settings = run_sample.job_of(args, STAGES), Walk.of(args)
     cache = args.cache or Path(args.work_dir) / 'result' / 'compare_walks'
     canvases = dict.fromkeys(args.canvas or (0, settings.canvas))

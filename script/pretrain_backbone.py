@@ -1,16 +1,17 @@
-"""Train the backbone to name drawn objects and their colours, as ImageNet's weights come from
-naming photographed things
-and their kinds: for the sample.
+"""Train the backbone to name drawn objects and their colours: for the sample.
+
+As ImageNet's weights come from naming photographed things and their kinds.
 
 reads: nothing; the crops are drawn (voc12.sample.object_crops), new ones for every epoch
 writes: FILE, a state dict with torchvision's names (conv1.weight ... fc.bias), for --pretrained
 FILE
 command: python script/pretrain_backbone.py --out FILE
 
-Between one and two minutes on two CPU cores. Everything after this works with *fixed* batch norm,
-so the running statistics are measured again at the end, when the weights no longer change.
+Everything after this works with *fixed* batch norm, so the running statistics are measured again at
+the end, when the weights no longer change.
 """
 import argparse
+import functools
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from misc import ending, imutils, torchutils  # noqa: E402
+from misc.data import datasets  # noqa: E402
 from misc.files import weights  # noqa: E402
 from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError, elapsed  # noqa: E402
@@ -87,9 +89,10 @@ def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, device: tor
                torch.from_numpy(labels[chosen]).to(device))
 
 
-def crops(args: argparse.Namespace, number: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `number`-th set of n crops of this run; 0 is held out."""
-    return sample.object_crops(n, args.size, seed=1000 * args.seed + number)
+def crops(args: argparse.Namespace, number: int,
+          n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The `number`-th set of n (None: an epoch's) crops of this run; 0 is held out."""
+    return sample.object_crops(n or args.images, args.size, seed=1000 * args.seed + number)
 
 
 def train(net: Classifier, args: argparse.Namespace, device: torch.device, precision: str) -> None:
@@ -104,10 +107,11 @@ def train(net: Classifier, args: argparse.Namespace, device: torch.device, preci
                                                    cycle_momentum=False, div_factor=10,
                                                    final_div_factor=100)
     since = time.monotonic()
-    for epoch in range(1, args.epochs + 1):
+    # drawn beside the training, an epoch ahead or two
+    drawn = datasets.read_ahead(functools.partial(crops, args), range(1, args.epochs + 1), 1)
+    for epoch, of_epoch in enumerate(drawn, 1):
         total, right, seen = 0.0, torch.zeros(2, dtype=torch.int64), 0
-        for x, y in batches(*crops(args, epoch, args.images), args.batch_size, device,
-                            seed=1000 * args.seed + epoch):
+        for x, y in batches(*of_epoch, args.batch_size, device, seed=1000 * args.seed + epoch):
             with torchutils.autocast(precision, device):
                 logits = net(x)
             loss, named = loss_and_right(logits, y)
@@ -155,17 +159,6 @@ def shares(right: torch.Tensor, seen: int) -> str:
     return f'class {right[0] / seen:.1%}, colour {right[1] / seen:.1%}'
 
 
-def fast_precision(device: torch.device) -> str:
-    """'bf16' where the processor multiplies it itself, else 'fp32'."""
-    if device.type == 'cuda':
-        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp32'
-    try:
-        flags = Path('/proc/cpuinfo').read_text(encoding='utf-8').split()
-    except OSError:  # no Linux: no telling
-        return 'fp32'
-    return 'bf16' if {'avx512_bf16', 'amx_bf16'} & set(flags) else 'fp32'
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(description='Train the backbone on drawn objects; for the '
                                 'drawn sample.',
@@ -198,8 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(arguments: list[str] | None) -> None:
     args = parse(arguments)
     device = torchutils.choose_device(args.device)
-    precision = fast_precision(device) if args.precision == 'auto' else args.precision
-    torchutils.check_precision(precision, device)
+    precision = torchutils.choose_precision(args.precision, device)
     torch.manual_seed(args.seed)
     net = Classifier().to(device, memory_format=torch.channels_last)
     print(f'{args.epochs} epochs of {args.images} crops of {args.size} px on {device}, {precision}',

@@ -138,10 +138,11 @@ def trained(args: argparse.Namespace) -> tuple[torch.nn.Module, SegForm, str]:
 def segment(args: argparse.Namespace, paths: dict[str, Path], net: torch.nn.Module, form: SegForm,
             digest: str) -> None:
     """Write label maps and overlays of all photographs."""
-    out, device, settings = Path(args.out), torchutils.choose_device(args.device), SegMaps.of(args)
+    out, device = Path(args.out), torchutils.choose_device(args.device)
+    args.precision = torchutils.choose_precision(args.precision, device)
+    settings = SegMaps.of(args)
     if out.resolve() == next(iter(paths.values())).parent.resolve():
         raise UserError(f'--out {out}: the photographs lie there; name another folder')
-    torchutils.check_precision(settings.precision, device)
     networks.prepare(net, device, settings.precision)
     start_log(None)  # nothing is written to a folder before it is known to be ours
     classes = (records.read_weights_record(args.seg_weights_name) or {}).get('classes')

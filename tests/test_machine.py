@@ -87,6 +87,20 @@ def test_version_of_the_driver(tmp_path, kernel, version):
     assert machine.driver(tmp_path) == version
 
 
+@pytest.mark.parametrize(('flags', 'precision'), [
+    ('fpu sse2 avx2 avx512f', 'fp32'), ('fpu avx512f avx512_bf16', 'bf16'),
+    ('fpu amx_bf16 amx_tile', 'bf16'), (None, 'fp32')])
+def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, tmp_path, flags, precision):
+    if flags is not None:
+        lay_out(tmp_path, {'proc/cpuinfo': f'processor\t: 0\nflags\t\t: {flags}\n'})
+    monkeypatch.setattr(machine.has_bf16, '__defaults__', (tmp_path,))
+    cpu = torch.device('cpu')
+    assert torchutils.choose_precision('auto', cpu) == precision
+    assert torchutils.choose_precision('fp32', cpu) == 'fp32'
+    # it can be asked for anywhere: only the time is lost
+    assert torchutils.choose_precision('bf16', cpu) == 'bf16'
+
+
 def with_driver(monkeypatch, tmp_path, version, cuda):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     lay_out(tmp_path, {'proc/driver/nvidia/version': DRIVER.format('x86_64 Kernel Module',

@@ -168,7 +168,7 @@ def test_dashes_are_taken_for_underscores():
 
 
 def test_every_command_reads_its_words_alike():
-    """But the one that runs where packages are missing, and the one that imports nothing of ours."""
+    """But the one that runs without packages, and the one that imports nothing of ours."""
     others = [path for path in MODULES
               if path.name not in ('check_env.py', 'benchmark_authors.py')
               and 'argparse.ArgumentParser(' in (ROOT / path).read_text(encoding='utf-8')]

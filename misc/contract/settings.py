@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from misc import imutils, torchutils
 from misc.pyutils import UserError
 
-AUTO = 'auto'  # in the place of a threshold: chosen from the activations alone
+AUTO = 'auto'  # a threshold: chosen from the activations alone; else what the machine allows
 WALK_FROM = ('amn', 'cam', 'mean', 'geometric')  # what may walk, and beside what background:
 WALK_BACKGROUNDS = ('none', 'inverse', 'amn', 'constant')  # misc/method/walking.py has the formulas
 
@@ -179,8 +179,9 @@ class Run(Settings):
                                             'cores, half of them while a network computes; '
                                             'authors: half the cores)', WHOLE)
     precision: str = setting('fp32', 'of the networks; bf16 takes about half the time where the '
-                                     'machine has it; fp16 on GPUs '
-                             'only (ours; published: fp32)', choices=tuple(torchutils.PRECISIONS))
+                                     'machine has it; fp16 on GPUs only; auto: bf16 where the '
+                                     'machine has it, else fp32 (ours; published: fp32)',
+                             choices=(AUTO, *torchutils.PRECISIONS))
     deterministic: bool = setting(False, 'on a GPU use only kernels that give the same bits in '
                                          'every run, which are slower; '
                                   'the CPU always does (ours)', boolean)
