@@ -371,7 +371,7 @@ def cards(job: Job, shown: Shown) -> list[dict[str, Any]]:
         values = over_runs(shown, method.name, miou_of)
         card = {'method': method, 'value': values, 'images': shown.number_scored(method),
                 'gain': None, 'best': None, 'published': published(job, method, shown),
-                'against': None}
+                'against': None, 'made': how_made(method)}
         before = next((other for other in reversed(found)
                        if other['method'].listed == method.listed), None)
         if before is not None and before['images'] == card['images'] \
@@ -387,6 +387,16 @@ def cards(job: Job, shown: Shown) -> list[dict[str, Any]]:
             card['change'] = change(values, card['against'])
         found.append(card)
     return found
+
+
+def how_made(method: Method) -> str:
+    """Return the threshold of recorded pseudo-masks and what came after it; '' of anything else."""
+    record = functools.partial(records.recorded, method.folder)
+    threshold = record('bg_thres', None) if method.kind == 'mask' else None
+    if threshold is None:
+        return ''
+    return (f'at {threshold:.2f}{", chosen without masks" if record("bg_thres_from", None) else ""}'
+            f'{", refined by CRF" if record("crf", False) else ""}')
 
 
 def published(job: Job, method: Method, shown: Shown) -> float | None:

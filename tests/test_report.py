@@ -525,6 +525,17 @@ def other_run(made, folder):
     return folder
 
 
+@pytest.mark.parametrize(('record', 'told'), [
+    ({'bg_thres': 0.25}, 'at 0.25'),
+    ({'bg_thres': 0.3, 'bg_thres_from': 'auto', 'crf': True},
+     'at 0.30, chosen without masks, refined by CRF')])
+def test_the_card_tells_how_masks_were_made(tmp_path, record, told):
+    draw(tmp_path)
+    write_json(tmp_path / 'sem_seg' / records.FOLDER_RECORD, {'stage': 'make_sem_seg', **record})
+    report_on(tmp_path)
+    assert page(tmp_path)[0].count(f'<li>{told}</li>') == 1
+
+
 def test_two_runs(made, tmp_path):
     """Scores of both, what they differ by, and the images that changed most."""
     other = other_run(made, tmp_path / 'other')
