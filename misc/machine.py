@@ -1,5 +1,4 @@
-"""What the machine allows, by the kernel's files: a container's processor time, what the processor
-multiplies itself, the NVIDIA driver.
+"""What the machine allows, by the kernel's files: processor time, bf16, the NVIDIA driver.
 
 root: where these files are looked for; tests give another.
 """
@@ -56,8 +55,9 @@ def _read(path: Path) -> str:
 
 
 def has_bf16(root: Path = ROOT) -> bool:
-    """Whether the processor multiplies bf16 itself (x86: AVX-512 BF16, AMX); False where there is
-    no telling.
+    """Whether the processor multiplies bf16 itself: x86 with AVX-512 BF16 or AMX, on Linux.
+
+    False where there is no telling.
     """
     return not {'avx512_bf16', 'amx_bf16'}.isdisjoint(_read(root / 'proc/cpuinfo').split())
 

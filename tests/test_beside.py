@@ -269,4 +269,4 @@ def test_idle_workers_give_way():
     here = os.getpid(), os.nice(0)
     (process, nice), = inference.datasets.read_ahead(lambda request: (os.getpid(), os.nice(0)),
                                                      ['a'], 1, idle=True)
-    assert (process != here[0], nice) == (True, here[1] + 10)
+    assert (process != here[0], nice) == (True, min(here[1] + 10, 19))  # 19: the kernel's lowest
