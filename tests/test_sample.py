@@ -155,12 +155,29 @@ def test_plain_parts_share_their_colours():
         assert other == [part.colour for part in parts if part.telling]
 
 
-def test_classes_have_a_favourite_place():
-    casts = [sample._cast(np.random.default_rng(seed), 'boat') for seed in range(200)]
-    at_sea = sum(place == 'sea' for place, _ in casts)
-    assert 0.6 * 200 < at_sea < 200
-    assert all(names[0] == 'boat' and 1 <= len(names) <= 3 for _, names in casts)
-    assert not any(place == 'sky' for place, _ in casts)
+def casts(first: str, n: int = 200) -> list[tuple[str, list[str]]]:
+    return [sample._cast(np.random.default_rng(seed), first) for seed in range(n)]
+
+
+def test_classes_have_favourite_places():
+    for first in sample.NAMES:
+        home = [place for place in sample.PLACES if first in sample.PLACES[place][2]]
+        drawn = casts(first)
+        assert {place for place, _ in drawn} > set(home)
+        assert 0.7 * 200 < sum(place in home for place, _ in drawn) < 200
+        assert all(names[0] == first and 1 <= len(names) <= 3 for _, names in drawn)
+    assert not any(place == 'sky' for place, _ in casts('boat'))
+
+
+def test_no_place_tells_the_class():
+    """No class is in nearly every scene of a place, as a classifier could then name it by the
+    ground, and its activation would cover that.
+    """
+    drawn = [cast for first in sample.NAMES for cast in casts(first)]
+    for place in sample.PLACES:
+        there = [set(names) for where, names in drawn if where == place]
+        shares = {name: np.mean([name in names for names in there]) for name in sample.NAMES}
+        assert max(shares.values()) < 0.85, (place, shares)
 
 
 def test_size_of_scenes():

@@ -76,8 +76,8 @@ def draw(root: str | os.PathLike, n_train: int = 24, n_val: int = 8, size: int =
     Raises UserError where `root` holds something else or cannot be written, and for senseless
     numbers.
     """
-    parameters = {'version': VERSION, 'data': 'coco14', 'n_train': n_train, 'n_val': n_val,
-                  'size': size, 'seed': seed}
+    parameters = {'version': VERSION, 'scenes': sample.VERSION, 'data': 'coco14',
+                  'n_train': n_train, 'n_val': n_val, 'size': size, 'seed': seed}
     if n_train < 1 or n_val < 1 or size < 64 or seed < 0:
         raise UserError(f'cannot draw {n_train} train and {n_val} val images of size {size} with '
                         f'seed {seed}: at least 1 '
