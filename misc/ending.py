@@ -142,9 +142,10 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
     """
     def remedy(want: str) -> str:
         import torch
+
+        from misc import torchutils
         ways, name = [], stage.removeprefix('train_')
         if stage.startswith('train_'):
-            from misc import torchutils
             per_process = getattr(args, f'{name}_batch_size') // torchutils.world()[1]
             if args.accumulate < per_process:
                 ways.append(f'--accumulate {min(2 * args.accumulate, per_process)}')
@@ -157,8 +158,7 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
             ways.append('smaller --seg_scales')
         if want == GPU:
             if args.precision == 'fp32':
-                has_bf16 = (torch.cuda.is_available()
-                            and torch.cuda.is_bf16_supported(including_emulation=False))
+                has_bf16 = torchutils.machine_has_bf16(torch.device('cuda'))
                 ways.append(f'--precision {"bf16" if has_bf16 else "fp16"}')
             if not stage.startswith('train_'):
                 ways.append('--device cpu')

@@ -12,6 +12,9 @@ ROOT = Path('/')
 # CUDA of a wheel -> the oldest driver that serves it on Linux (NVIDIA's CUDA compatibility guide:
 # minor version compatibility), and the wheels of torch to take where the driver is no newer
 DRIVERS = {13: (580, 'cu130'), 12: (525, 'cu126'), 11: (450, 'cu118')}
+# what oneDNN may be kept to (ONEDNN_MAX_CPU_ISA) that multiplies no bf16
+WITHOUT_BF16 = {'SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', 'AVX2_VNNI_2', 'AVX512_CORE',
+                'AVX512_CORE_VNNI'}
 # compute capability, Turing's; torch's cu126 wheels serve cards from 5.0 on
 OLDEST_OF_CUDA_13 = 7, 5
 WHEELS = 'https://download.pytorch.org/whl'
@@ -57,9 +60,11 @@ def _read(path: Path) -> str:
 def has_bf16(root: Path = ROOT) -> bool:
     """Whether the processor multiplies bf16 itself: x86 with AVX-512 BF16 or AMX, on Linux.
 
-    False where there is no telling.
+    False where there is no telling, and where the environment keeps oneDNN from it.
     """
-    return not {'avx512_bf16', 'amx_bf16'}.isdisjoint(_read(root / 'proc/cpuinfo').split())
+    flags = _read(root / 'proc/cpuinfo').split()
+    return (not {'avx512_bf16', 'amx_bf16'}.isdisjoint(flags)
+            and os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper() not in WITHOUT_BF16)
 
 
 def driver(root: Path = ROOT) -> str | None:

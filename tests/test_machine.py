@@ -94,11 +94,22 @@ def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, tmp_path, flags, p
     if flags is not None:
         lay_out(tmp_path, {'proc/cpuinfo': f'processor\t: 0\nflags\t\t: {flags}\n'})
     monkeypatch.setattr(machine.has_bf16, '__defaults__', (tmp_path,))
+    monkeypatch.delenv('ONEDNN_MAX_CPU_ISA', raising=False)
     cpu = torch.device('cpu')
     assert torchutils.choose_precision('auto', cpu) == precision
     assert torchutils.choose_precision('fp32', cpu) == 'fp32'
     # it can be asked for anywhere: only the time is lost
     assert torchutils.choose_precision('bf16', cpu) == 'bf16'
+
+
+@pytest.mark.parametrize(('isa', 'precision'), [
+    ('avx2', 'fp32'), ('AVX512_CORE_VNNI', 'fp32'), ('AVX512_CORE_BF16', 'bf16'),
+    ('default', 'bf16')])
+def test_auto_knows_what_onednn_is_kept_to(monkeypatch, tmp_path, isa, precision):
+    lay_out(tmp_path, {'proc/cpuinfo': 'flags\t\t: fpu avx512_bf16 amx_bf16\n'})
+    monkeypatch.setattr(machine.has_bf16, '__defaults__', (tmp_path,))
+    monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', isa)
+    assert torchutils.choose_precision('auto', torch.device('cpu')) == precision
 
 
 def with_driver(monkeypatch, tmp_path, version, cuda):
