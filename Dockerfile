@@ -8,7 +8,7 @@ ARG INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /amn
 # What is installed depends on these files alone, so that a change of the code installs nothing anew.
 COPY requirements*.txt ./
-COPY script/make_env.sh script/check_env.py script/constraints.txt script/
+COPY script/make_env.sh script/help.sh script/check_env.py script/constraints.txt script/
 # torch and torchvision by their pins from INDEX; all else from PyPI.
 RUN python -m venv .venv \
     && grep -E '^torch(vision)?==' script/constraints.txt \

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code; errors are one line on stderr."""
     args = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)
-    return ending.run(lambda: _run(args), lambda want: f'--num_workers below {args.num_workers}',
+    return ending.run(lambda: _run(args), ending.fewer_workers(args.num_workers),
                       '; the same command goes on')
 
 

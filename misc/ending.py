@@ -29,6 +29,10 @@ WORDINGS = (
     # ended by a signal: the system's for want of memory, as a rule
     ('DataLoader worker (pid', 'worker'),
     ('CUDA out of memory', GPU), ('CUDA error: out of memory', GPU),
+    ('CUDA driver error: out of memory', GPU),
+    # cuDNN's, of 2.x and older: no kernels for this card, or no memory for any way to compute
+    ('unable to find an engine to execute', 'engine'),
+    ('Unable to find a valid cuDNN algorithm', 'engine'),
     ("Cuda failure 'out of memory'", GPU),
     ("Cuda failure 2 'out of memory'", GPU), ('_STATUS_ALLOC_FAILED', GPU),
     ('DEVICE_ALLOCATION_FAILED', GPU),
@@ -72,7 +76,19 @@ def want_of(error: BaseException) -> str | None:
         return GPU
     if not isinstance(error, RuntimeError) and not type(error).__module__.startswith('cv2'):
         return None
-    return next((want for wording, want in WORDINGS if wording in str(error)), None)
+    want = next((want for wording, want in WORDINGS if wording in str(error)), None)
+    return want if want != 'engine' else GPU if _built_for_card() else 'kernels'
+
+
+def _built_for_card() -> bool:
+    """Whether torch's build has kernels for the current card, as far as it is older than these."""
+    import torch
+    if not torch.cuda.is_available():
+        return True
+    built = [int(name.removeprefix('sm_').rstrip('af')) for name in torch.cuda.get_arch_list()
+             if name.startswith('sm_')]
+    major, minor = torch.cuda.get_device_capability()
+    return not built or 10 * major + minor >= min(built)
 
 
 @contextlib.contextmanager
@@ -117,9 +133,15 @@ def _files(error: Exception) -> UserError:
 def _kernels(error: Exception) -> UserError:
     import torch
     name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-    remedy = (f'install the build for cards before '
-              f'{".".join(map(str, machine.OLDEST_OF_CUDA_13))}: {machine.install("cu126")}'
-              if (major, minor) < machine.OLDEST_OF_CUDA_13 else 'install a newer torch')
+    cuda = int((torch.version.cuda or '0').split('.')[0])
+    if (major, minor) < machine.OLDEST_OF_CUDA_13:
+        remedy = (f'install the build for cards before '
+                  f'{".".join(map(str, machine.OLDEST_OF_CUDA_13))}: {machine.install("cu126")}')
+    elif cuda < 13:
+        remedy = (f'install the build for CUDA 13, with driver {machine.DRIVERS[13][0]} or newer: '
+                  f'{machine.install(machine.DRIVERS[13][1])}')
+    else:
+        remedy = 'install a newer torch'
     return UserError(f'torch {torch.__version__} was not built for {name} (compute capability '
                      f'{major}.{minor}; it has '
                      f'{" ".join(torch.cuda.get_arch_list())}): {remedy}; or --device cpu')
@@ -135,6 +157,16 @@ ERROR_OF = {'shared memory': _shared_memory, 'worker': _worker, 'files': _files,
             'peer': _peer}
 
 
+def fewer_workers(num_workers: int | None) -> Remedy:
+    """What helps a command that has nothing smaller to offer than its number of workers."""
+    return lambda want: _fewer(num_workers) if num_workers != 0 else 'free some'
+
+
+def _fewer(num_workers: int | None) -> str:
+    return ('a smaller --num_workers' if num_workers is None
+            else f'--num_workers below {num_workers}')
+
+
 def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
     """Return what helps a stage (or step.show, step.segment) where memory is not enough.
 
@@ -145,7 +177,9 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
 
         from misc import torchutils
         ways, name = [], stage.removeprefix('train_')
-        if stage.startswith('train_'):
+        if not hasattr(args, f'{name}_batch_size') and stage.startswith('train_'):
+            ways.append(f'a smaller batch in {stage}')  # a stage of one's own
+        elif stage.startswith('train_'):
             per_process = getattr(args, f'{name}_batch_size') // torchutils.world()[1]
             if args.accumulate < per_process:
                 ways.append(f'--accumulate {min(2 * args.accumulate, per_process)}')
@@ -163,8 +197,7 @@ def remedy_of(stage: str, args: argparse.Namespace) -> Remedy:
             if not stage.startswith('train_'):
                 ways.append('--device cpu')
         elif stage != 'show' and args.num_workers != 0:
-            ways.append('a smaller --num_workers' if args.num_workers is None
-                        else f'--num_workers below {args.num_workers}')
+            ways.append(_fewer(args.num_workers))
         if not stage.startswith('train_'):
             ways.append('smaller photographs')
         return ', '.join(ways[:-1]) + (' or ' if ways[1:] else '') + ways[-1]

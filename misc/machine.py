@@ -2,16 +2,18 @@
 
 root: where these files are looked for; tests give another.
 """
+import contextlib
 import math
 import os
 import re
+import subprocess
 from pathlib import Path, PurePosixPath
 
 ROOT = Path('/')
 
 # CUDA of a wheel -> the oldest driver that serves it on Linux (NVIDIA's CUDA compatibility guide:
 # minor version compatibility), and the wheels of torch to take where the driver is no newer
-DRIVERS = {13: (580, 'cu130'), 12: (525, 'cu126'), 11: (450, 'cu118')}
+DRIVERS = {13: (580, 'cu130'), 12: (525, 'cu126')}
 # what oneDNN may be kept to (ONEDNN_MAX_CPU_ISA) that multiplies no bf16
 WITHOUT_BF16 = {'SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', 'AVX2_VNNI_2', 'AVX512_CORE',
                 'AVX512_CORE_VNNI'}
@@ -71,6 +73,11 @@ def driver(root: Path = ROOT) -> str | None:
     """Version of the NVIDIA driver that is loaded ('535.183.01'); None without one."""
     found = re.search(r'Kernel Module.*?\s(\d+\.\d+(?:\.\d+)*)',
                       _read(root / 'proc/driver/nvidia/version'))
+    if not found and (root / 'dev/dxg').exists():  # WSL, where the driver is that of Windows
+        with contextlib.suppress(OSError):  # no nvidia-smi: another maker's card
+            words = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
+            said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+            found = re.match(r'(\d+\.\d+(?:\.\d+)*)', said)
     return found.group(1) if found else None
 
 
@@ -98,5 +105,5 @@ def no_cuda(torch_version: str, cuda: str | None, root: Path = ROOT) -> str | No
 
 
 def install(wheel: str) -> str:
-    """The command that installs torch's build `wheel` ('cu126')."""
-    return f'pip install --force-reinstall torch torchvision --index-url {WHEELS}/{wheel}'
+    """The command that makes the environment anew, with torch's build `wheel` ('cu126')."""
+    return f'rm -rf .venv; PIP_EXTRA_INDEX_URL={WHEELS}/{wheel} bash script/make_env.sh'

@@ -6,7 +6,8 @@ fast?
 Needs no data. Prints a text to paste into an issue: the machine; each network's forward pass and
 three training steps against the authors' numbers, in fp32 with and without TF32, bf16 and fp16,
 each error beside its limit (tests/tolerances.py); the files of every inference stage against the
-CPU's; with several GPUs the same by two processes; images a second of each stage; a verdict. Ends
+CPU's; with several GPUs the same by two processes; images a second of each stage up to the
+pseudo-masks; a verdict. Ends
 with 1 where anything is off. Without a GPU it does what a CPU can.
 """
 import argparse
@@ -35,7 +36,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import run_sample  # noqa: E402
-from misc import ending, torchutils  # noqa: E402
+from misc import ending, machine, torchutils  # noqa: E402
 from misc.files import activations, label_maps, weights  # noqa: E402
 from misc.method import instances  # noqa: E402
 from misc.parsing import Parser  # noqa: E402
@@ -79,7 +80,7 @@ class Check:
 
 # the machine
 
-def facts(device: torch.device) -> Iterator[str]:
+def facts(device: torch.device | str) -> Iterator[str]:
     """What the rest depends on, a line each."""
     yield f'python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}'
     yield (f'CPU: {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, {torchutils.cores()} '
@@ -88,7 +89,8 @@ def facts(device: torch.device) -> Iterator[str]:
     with contextlib.suppress(FileNotFoundError):  # no such place on macOS
         shared = shutil.disk_usage('/dev/shm')
         yield f'/dev/shm: {shared.free / 2 ** 20:.0f} of {shared.total / 2 ** 20:.0f} MB free'
-    yield f'driver: {driver()}; CUDA of this torch: {torch.version.cuda or "none (a CPU build)"}'
+    yield (f'driver: {machine.driver() or "no NVIDIA driver"}; CUDA of this torch: '
+           f'{torch.version.cuda or "none (a CPU build)"}')
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)
@@ -107,13 +109,6 @@ def cpu_name() -> str:
             if line.startswith('model name'):
                 return line.split(':', 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def driver() -> str:
-    """The NVIDIA driver's version, or that there is none."""
-    path = Path('/proc/driver/nvidia/version')
-    return (path.read_text().splitlines()[0].split(':', 1)[1].strip() if path.is_file()
-            else 'no NVIDIA driver')
 
 
 # against the authors' numbers
@@ -304,7 +299,9 @@ def as_process(args: argparse.Namespace) -> None:
 # speed
 
 def speed(args: argparse.Namespace) -> Iterator[str]:
-    """Images a second of each stage, by script/benchmark.py; small images on a CPU."""
+    """Images a second of each stage up to the pseudo-masks, by script/benchmark.py; small images on
+    a CPU.
+    """
     if args.quick:
         yield 'speed: left out by --quick'
         return
@@ -330,23 +327,28 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
                        f'{stage["peak_memory_gb"]:5.1f} GB')
 
 
-STAGES = ('make_cam', 'make_amn_cam', 'train_cam', 'train_amn', 'train_irn', 'make_sem_seg')
+STAGES = ('train_cam', 'make_cam', 'refine', 'train_amn', 'make_amn_cam', 'train_irn',
+          'make_sem_seg')  # those of script/benchmark.py that a run spends its time on
 PARTS = {'networks': networks, 'steps': steps, 'files': files, 'processes': processes,
          'speed': speed}
 
 
 def run_checks(args: argparse.Namespace) -> list[Check]:
     """Every part asked for; gives its comparisons. A part that ends with an error is one that
-    failed: the others still run.
+    failed: the others still run. Of a want of the machine the remedy is told.
     """
     found = []
     for part in (name for name in PARTS if name in args.parts):
         since = time.monotonic()
         try:
-            for line in PARTS[part](args):
-                print(line, flush=True)
-                if isinstance(line, Check):
-                    found.append(line)
+            with ending.explained(remedy):
+                for line in PARTS[part](args):
+                    print(line, flush=True)
+                    if isinstance(line, Check):
+                        found.append(line)
+        except UserError as error:
+            found.append(Check(part, 'ended with an error', FAILED, 0.0, str(error)))
+            print(found[-1], flush=True)
         # a GPU nobody has seen: its report is what this is for
         except Exception as error:  # noqa: BLE001
             traceback.print_exc()
@@ -354,6 +356,10 @@ def run_checks(args: argparse.Namespace) -> list[Check]:
             print(found[-1], flush=True)
         print(f'     {part}: {time.monotonic() - since:.0f} s', flush=True)
     return found
+
+
+def remedy(want: str) -> str:
+    return '--quick, or fewer --parts'
 
 
 def first_line(error: BaseException) -> str:
@@ -371,20 +377,28 @@ def main(words: list[str] | None = None) -> int:
                         help='fp32 alone, tiny networks for the files, no speed')
     parser.add_argument('--as_process', help=argparse.SUPPRESS)
     args = parser.parse_args(words)
-    return ending.run(lambda: run(args), lambda want: '--quick, or fewer --parts')
+    return ending.run(lambda: run(args), remedy)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what there is, what was found and the verdict. Returns the exit code."""
-    args.device = torchutils.choose_device(args.device)
     if args.as_process:
+        args.device = torchutils.choose_device(args.device)
         as_process(args)
         return 0
     print('---- paste from here into an issue ----')
+    try:
+        args.device = torchutils.choose_device(args.device)
+    except UserError as error:  # a driver too old, say: that is what is to be pasted
+        for line in (*facts(args.device), f'verdict: nothing was compared: {error}',
+                     '---- to here ----'):
+            print(line)
+        return 1
     for line in facts(args.device):
         print(line)
     if args.device.type == 'cpu':
-        print('no GPU: what follows is what the CPU can show; TF32 is imitated by rounding')
+        print(f'{"the GPU is left out" if torch.cuda.is_available() else "no GPU"}: what follows '
+              f'is what the CPU can show; TF32 is imitated by rounding')
     found = run_checks(args)
     wrong = [check for check in found if not check.passed]
     if not found:

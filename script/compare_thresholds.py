@@ -99,7 +99,7 @@ def main() -> int:
                         help='images of the CRF way, about 2 s each; 0 leaves it out')
     parser.add_argument('--num_workers', type=int, default=torchutils.cores())
     args = parser.parse_args()
-    return ending.run(lambda: run(args), lambda want: f'--num_workers below {args.num_workers}')
+    return ending.run(lambda: run(args), ending.fewer_workers(args.num_workers))
 
 
 def run(args: argparse.Namespace) -> None:

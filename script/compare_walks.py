@@ -370,7 +370,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse(sys.argv[1:])
-    return ending.run(lambda: run(args), lambda want: 'a smaller --num_workers')
+    return ending.run(lambda: run(args), ending.fewer_workers(args.num_workers))
 
 
 if __name__ == '__main__':

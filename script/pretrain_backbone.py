@@ -108,7 +108,8 @@ def train(net: Classifier, args: argparse.Namespace, device: torch.device, preci
                                                    final_div_factor=100)
     since = time.monotonic()
     # drawn beside the training, an epoch ahead or two
-    drawn = datasets.read_ahead(functools.partial(crops, args), range(1, args.epochs + 1), 1)
+    drawn = datasets.read_ahead(functools.partial(crops, args), range(1, args.epochs + 1),
+                                args.num_workers)
     for epoch, of_epoch in enumerate(drawn, 1):
         total, right, seen = 0.0, torch.zeros(2, dtype=torch.int64), 0
         for x, y in batches(*of_epoch, args.batch_size, device, seed=1000 * args.seed + epoch):
@@ -173,6 +174,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--learning_rate', type=float, default=0.05, help='at its highest')
     parser.add_argument('--seed', type=int, default=0,
                         help='of the weights, the crops and their order')
+    parser.add_argument('--num_workers', type=int, choices=(0, 1), default=1,
+                        help='1: crops are drawn beside the training')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--precision', choices=('auto', 'fp32', 'bf16'), default='auto',
                         help='auto: bf16 where the processor has it, else fp32')

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from script import check_gpu
 from tests import cpu_settings, tolerances
 
@@ -53,14 +55,38 @@ def test_a_block_less_is_told_of():
 def test_a_part_that_ends_with_an_error_fails(monkeypatch, capsys):
     def broken(args):
         yield check_gpu.Check('files', 'one', 0.0, 0.0)
-        raise RuntimeError('no kernel image is available\nfor this card')
+        raise RuntimeError('nobody knows this\nerror')
 
     monkeypatch.setitem(check_gpu.PARTS, 'files', broken)
     assert check_gpu.main(['--device', 'cpu', '--parts', 'files']) == 1
     said = capsys.readouterr()
     assert 'verdict: 1 of 2 comparisons FAILED\nFAIL files' in said.out
-    assert 'RuntimeError: no kernel image is available ' in said.out
+    assert 'RuntimeError: nobody knows this ' in said.out
     assert 'Traceback' in said.err
+
+
+def test_a_want_of_the_machine_is_told_with_its_remedy(monkeypatch, capsys):
+    def broken(args):
+        yield check_gpu.Check('files', 'one', 0.0, 0.0)
+        raise RuntimeError('CUDA error: out of memory')
+
+    monkeypatch.setitem(check_gpu.PARTS, 'files', broken)
+    assert check_gpu.main(['--device', 'cpu', '--parts', 'files']) == 1
+    said = capsys.readouterr()
+    assert "the GPU's memory is not enough: --quick, or fewer --parts" in said.out
+    assert said.err == ''
+
+
+def test_a_driver_that_is_too_old_is_to_be_pasted(monkeypatch, capsys):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setattr(check_gpu.machine, 'driver', lambda root=None: '535.183.01')
+    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    assert check_gpu.main(['--parts', 'networks']) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == '---- paste from here into an issue ----'
+    assert 'driver: 535.183.01; CUDA of this torch: 13.0' in lines
+    assert 'CUDA 13.0 needs 580 or newer' in lines[-2]
+    assert lines[-2].startswith('verdict: nothing was compared: ')
 
 
 def test_speed_alone_compares_nothing(monkeypatch, capsys):

@@ -76,6 +76,23 @@ def test_a_stage_makes_the_cpus_files(made, tmp_path, stage):
     assert gpu.total('copy') == 0
 
 
+def test_stages_without_a_network_say_the_same(made, tmp_path):
+    """The scores, the analysis, the sheet and the report, where a GPU is asked for."""
+    stages = [f'eval_{name}' for name in ('cam', 'ir_label', 'amn_cam', 'amn_ir_label', 'sem_seg',
+                                          'ins_seg', 'seg')]
+    stages += ['analyze_threshold', 'draw_sheet', 'report']
+    runs = []
+    for device in ('cpu', 'cuda'):
+        runs.append(command := copied(made, tmp_path / device))
+        with pretend_cuda.device(
+            old_pinning=True) if device == 'cuda' else contextlib.nullcontext():
+            assert command(*stages, device=device, **QUICK) == 0
+    assert differing(*(command.folder for command in runs)) == []
+    scores = [{stage: {name: value for name, value in line.items() if name != 'time'}
+               for stage, line in command.scores().items()} for command in runs]
+    assert scores[0] == scores[1] and len(scores[0]) == 7
+
+
 FLAGS = {
     'batches': {'inference_batch_size': 3, 'cam_dtype': 'float16'},
     'kept': {'walked_out_dir': 'walked', 'cam_dtype': 'uint8', 'sem_seg_canvas': 0,

@@ -87,6 +87,16 @@ def test_version_of_the_driver(tmp_path, kernel, version):
     assert machine.driver(tmp_path) == version
 
 
+def test_wsl_asks_nvidia_smi(tmp_path, monkeypatch):
+    lay_out(tmp_path, {'dev/dxg': '', 'bin/nvidia-smi': '#!/bin/sh\necho 537.13\n'})
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
+    assert machine.driver(tmp_path) is None  # which cannot be run
+    (tmp_path / 'bin/nvidia-smi').chmod(0o755)
+    assert machine.driver(tmp_path) == '537.13'
+    (tmp_path / 'dev/dxg').unlink()
+    assert machine.driver(tmp_path) is None
+
+
 @pytest.mark.parametrize(('flags', 'precision'), [
     ('fpu sse2 avx2 avx512f', 'fp32'), ('fpu avx512f avx512_bf16', 'bf16'),
     ('fpu amx_bf16 amx_tile', 'bf16'), (None, 'fp32')])
@@ -123,7 +133,7 @@ def with_driver(monkeypatch, tmp_path, version, cuda):
 
 @pytest.mark.parametrize(('version', 'cuda', 'told'), [
     ('535.183.01', '13.0', ['535.183.01', 'CUDA 13.0 needs 580 or newer', 'whl/cu126']),
-    ('470.57', '12.6', ['470.57', 'CUDA 12.6 needs 525 or newer', 'whl/cu118']),
+    ('470.57', '12.6', ['470.57', 'CUDA 12.6 needs 525 or newer. Update the driver;']),
     ('390.157', '13.0', ['390.157', 'needs 580 or newer. Update the driver;']),
     ('580.65.06', '13.0', ['new enough', '--gpus all'])])
 @pytest.mark.parametrize('device', ['auto', 'cuda'])

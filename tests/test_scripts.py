@@ -246,3 +246,17 @@ def test_a_browser_is_there_or_left_out_by_name(tmp_path):
     for name in ('chromium', 'chromedriver'):
         (tmp_path / name).symlink_to(shutil.which('true'))
     assert script('need_browser.sh', PATH=str(tmp_path), AMN_NO_BROWSER='').returncode == 0
+
+
+@pytest.mark.parametrize(('program', 'code', 'told'), [
+    ('', 0, ''),
+    ('import sys; sys.exit("error: so it is")', 1, 'error: so it is'),
+    ('import os, signal; os.kill(os.getpid(), signal.SIGKILL)', 1, 'was ended by SIGKILL')])
+def test_processes_end_without_torchruns_traceback(tmp_path, program, code, told):
+    (tmp_path / 'program.py').write_text(program)
+    script = (f'import sys\nfrom misc import ending\nfrom misc.command import launch\n'
+              f'sys.exit(ending.run(lambda: launch.run_on_gpus("2", "{tmp_path}/program.py", [])))')
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True,
+                          check=False, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr and len(done.stderr.splitlines()) <= bool(told), done.stderr

@@ -27,6 +27,10 @@ GPU_TEXTS = ['CUDA out of memory. Tried to allocate 2.00 GiB',
              'cuDNN error: CUDNN_STATUS_ALLOC_FAILED',
              'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`',
              'CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED',
+             'CUDA driver error: out of memory',
+             'FIND was unable to find an engine to execute this computation',
+             'GET was unable to find an engine to execute this computation',
+             'Unable to find a valid cuDNN algorithm to run convolution',
              'CUDA error: insufficient: CUSPARSE_STATUS_ALLOC_FAILED']
 OUT_ON_GPU = ([RuntimeError(text) for text in GPU_TEXTS] + [torch.OutOfMemoryError(GPU_TEXTS[0]),
                                                             torch.OutOfMemoryError('')]
@@ -104,6 +108,22 @@ def test_memory_of_reading_and_saving(where, num_workers):
     assert made == ['a', 'c']
 
 
+@pytest.mark.parametrize(('capability', 'cuda', 'built', 'want', 'told'), [
+    ((6, 1), '13.0', ['sm_75', 'sm_120'], 'kernels', 'cards before 7.5: .*whl/cu126'),
+    ((12, 0), '12.6', ['sm_50', 'sm_90a'], ends.GPU, 'CUDA 13, with driver 580 .*whl/cu130'),
+    ((12, 1), '13.0', ['sm_75', 'sm_120'], ends.GPU, 'install a newer torch')])
+def test_a_convolution_that_cannot_be_run(monkeypatch, capability, cuda, built, want, told):
+    """Torch has one wording for a card without kernels and for too little memory."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: capability)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'a card')
+    monkeypatch.setattr(torch.cuda, 'get_arch_list', lambda: built)
+    monkeypatch.setattr(torch.version, 'cuda', cuda)
+    assert ends.want_of(RuntimeError('GET was unable to find an engine to execute this')) == want
+    with pytest.raises(UserError, match=told), ends.explained():
+        raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
+
+
 def test_only_advice_that_can_work(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: False)
@@ -121,6 +141,11 @@ def test_only_advice_that_can_work(monkeypatch):
     args.num_workers = None
     assert ends.remedy_of('make_sem_seg', args)(ends.HOST) == \
         'a smaller --num_workers or smaller photographs'
+    # a stage of one's own
+    assert ends.remedy_of('train_mine', args)(ends.HOST) == \
+        'a smaller batch in train_mine or a smaller --num_workers'
+    assert [ends.fewer_workers(n)(ends.HOST) for n in (2, 0, None)] == \
+        ['--num_workers below 2', 'free some', 'a smaller --num_workers']
 
 
 SHM = 'unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)'
