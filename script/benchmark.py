@@ -37,23 +37,30 @@ import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from misc import ending, imutils, indexing, inference, networks, torchutils, training  # noqa: E402
-from misc.contract.settings import AmnTraining  # noqa: E402
+from misc.contract.settings import (  # noqa: E402
+    AmnTraining,
+    InstanceMasks,
+    SegMaps,
+    SegTraining,
+)
 from misc.data import datasets  # noqa: E402
 from misc.files import activations  # noqa: E402
 from misc.method import (
     activating,  # noqa: E402
     crf,  # noqa: E402
+    instances,  # noqa: E402
     losses,  # noqa: E402
     maps,  # noqa: E402
     objectives,  # noqa: E402
     seeds,  # noqa: E402
+    segmentation,  # noqa: E402
     walking,  # noqa: E402
 )
 from misc.parsing import Parser  # noqa: E402
 from misc.pyutils import UserError, write_json  # noqa: E402
 from misc.score import scores  # noqa: E402
-from net import resnet50_amn, resnet50_cam, resnet50_irn  # noqa: E402
-from step import train_amn  # noqa: E402
+from net import resnet50_amn, resnet50_cam, resnet50_irn, resnet101_deeplab  # noqa: E402
+from step import train_amn, train_seg  # noqa: E402
 from voc12 import sample  # noqa: E402
 
 SCALES = [1.0, 0.5, 1.5, 2.0]
@@ -188,6 +195,14 @@ def case_train_irn(args: argparse.Namespace) -> dict[str, Any]:
     net = resnet50_irn.Net()
     return _training_case(args, net, training.sgd(net.parameter_groups(), 0.01, 1e-4, 1e-4),
                           objectives.PixelPairs(None, args.device), 4)
+
+
+def case_train_seg(args: argparse.Namespace) -> dict[str, Any]:
+    """A step of the segmentation network at the crop asked for. Plain: float32, contiguous."""
+    settings, net = SegTraining(), resnet101_deeplab.Net(CLASSES)
+    sizes = segmentation.output_sizes(net, args.crop, settings.scales)
+    return _training_case(args, net, train_seg.sgd(net, settings),
+                          objectives.Segmentation(settings, args.device, sizes), 1)
 
 
 def _training_case(args: argparse.Namespace, net: torch.nn.Module, optimizer: torch.optim.Optimizer,
@@ -373,6 +388,52 @@ def case_make_sem_seg(args: argparse.Namespace) -> dict[str, Any]:
             'plain': plain_seconds(lambda: dense_walk(small, small_edge), args),
             'plain_what': 'dense walk, 48 x 48 map',
             'compared': seconds(lambda: indexing.propagate_to_edge(small, small_edge), args)}
+
+
+def case_make_ins_seg(args: argparse.Namespace) -> dict[str, Any]:
+    """Edge and displacement map of an image and its mirror, instances of two classes by one core.
+    Plain: the same with the network in float32, contiguous.
+    """
+    net, hw, settings = resnet50_irn.Net(), tuple(args.size), InstanceMasks()
+    image, = maps.together([datasets.scaled_images(drawn_image(args), [1.0])], args.device)
+    net.to(args.device).eval()
+
+    def fields(precision: str) -> tuple[torch.Tensor, ...]:
+        return walking.edge_and_displacement(net, image, precision, settings.canvas)
+
+    def found() -> Any:
+        return instances.find(np.arange(2), strided, edge, displacement, settings.bg_thres,
+                              settings.beta, settings.exp_times, hw)
+
+    of_plain, work = plain_seconds(lambda: fields('fp32'), args), gigaflop(lambda: fields('fp32'))
+    networks.prepare(net, args.device, args.precision)
+    network = seconds(lambda: fields(args.precision), args)
+    edge, displacement = (field.float().cpu() for field in fields(args.precision))
+    strided = torch.rand(2, *edge.shape[1:])
+    finding = seconds(found, args)
+    return {'seconds': network + finding, 'network': network, 'gflop': work, 'finding': finding,
+            'plain': of_plain, 'plain_what': 'network in float32, contiguous',
+            'compared': network}
+
+
+def case_make_seg(args: argparse.Namespace) -> dict[str, Any]:
+    """The segmentation network's label map of an image at its scales. Plain: float32, contiguous.
+    """
+    net, settings, hw = resnet101_deeplab.Net(CLASSES), SegMaps(), tuple(args.size)
+    image, = maps.together([datasets.scaled_images(drawn_image(args), [1.0])], args.device)
+    net.to(args.device).eval()
+
+    def label_map(precision: str) -> torch.Tensor:
+        with torch.inference_mode():
+            return segmentation.label_map(segmentation.predict(
+                net, image, settings.scales, settings.flip, args.device, precision), hw)
+
+    of_plain = plain_seconds(lambda: label_map('fp32'), args)
+    work = gigaflop(lambda: label_map('fp32'))
+    networks.prepare(net, args.device, args.precision)
+    taken = seconds(lambda: label_map(args.precision), args)
+    return {'seconds': taken, 'network': taken, 'gflop': work, 'plain': of_plain,
+            'plain_what': 'float32, contiguous', 'compared': taken}
 
 
 def dense_walk(x: torch.Tensor, edge: torch.Tensor, radius: int = 5, beta: float = 10,

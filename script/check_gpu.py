@@ -6,8 +6,7 @@ fast?
 Needs no data. Prints a text to paste into an issue: the machine; each network's forward pass and
 three training steps against the authors' numbers, in fp32 with and without TF32, bf16 and fp16,
 each error beside its limit (tests/tolerances.py); the files of every inference stage against the
-CPU's; with several GPUs the same by two processes; images a second of each stage up to the
-pseudo-masks; a verdict. Ends
+CPU's; with several GPUs the same by two processes; images a second of each stage; a verdict. Ends
 with 1 where anything is off. Without a GPU it does what a CPU can.
 """
 import argparse
@@ -299,9 +298,7 @@ def as_process(args: argparse.Namespace) -> None:
 # speed
 
 def speed(args: argparse.Namespace) -> Iterator[str]:
-    """Images a second of each stage up to the pseudo-masks, by script/benchmark.py; small images on
-    a CPU.
-    """
+    """Images a second of each stage, by script/benchmark.py; small images on a CPU."""
     if args.quick:
         yield 'speed: left out by --quick'
         return
@@ -328,7 +325,7 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
 
 
 STAGES = ('train_cam', 'make_cam', 'refine', 'train_amn', 'make_amn_cam', 'train_irn',
-          'make_sem_seg')  # those of script/benchmark.py that a run spends its time on
+          'make_sem_seg', 'make_ins_seg', 'train_seg', 'make_seg')  # of script/benchmark.py
 PARTS = {'networks': networks, 'steps': steps, 'files': files, 'processes': processes,
          'speed': speed}
 
