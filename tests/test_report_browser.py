@@ -287,8 +287,12 @@ def test_light_and_dark(opened):
     assert colour() == before
     opened.execute_cdp_cmd('Emulation.setEmulatedMedia',
                            {'features': [{'name': 'prefers-color-scheme', 'value': 'dark'}]})
-    opened.execute_script('localStorage.clear()')
-    until(opened, differs_when_opened_again)
+
+    def follows_the_machine():
+        opened.execute_script('localStorage.clear()')
+        return differs_when_opened_again()
+
+    until(opened, follows_the_machine)
     opened.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': []})
 
 
